@@ -1,0 +1,1 @@
+//! The ledger as a pure function of its blocks.

@@ -1,0 +1,1 @@
+//! The signing device infrastructure: issues chains and registrations.
