@@ -1,0 +1,341 @@
+//! What a network is founded on: its members, its terms, its limits (scheme s4.2, s4.3).
+//!
+//! `[[1, name, h(Am), start, time_scale, terms, limits, [* M_ident], [* SDI]], [* sp_sig], [* sdi_sig]]`
+//!
+//! The network's name `net` is the digest of the first part, and every founder signs its own entry
+//! under that name: whoever signs has agreed to all of it.
+
+use bkss_scheme::{
+    Committee, Digest, Header, LedgerTime, Malformed, Network, ProviderId, ProviderIdentity, SdiId,
+    SdiIdentity, SecretKey, Signature,
+    codec::{self, Encoded},
+    hash,
+    identity::{Name, SignatureError, signed_digest},
+    receipt::Anchors,
+};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+
+/// Fewest founding SPs: below four no fault can be survived.
+pub const MIN_PROVIDERS: usize = 4;
+/// Most founding SPs, and most SDIs.
+pub const MAX_FOUNDERS: usize = 32;
+
+/// Rules of time that every party relies on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Terms {
+    /// Shortest slot that may be registered, seconds.
+    pub min_slot_s: u32,
+    /// `R`: how long after the start of its slot an opening is accepted, seconds.
+    pub reveal_s: u32,
+    /// `G`: a block, if only an empty one, at least at every multiple of this, seconds.
+    pub grid_s: u32,
+    /// How far a header's time may be from a validator's clock, milliseconds of real time.
+    pub precision_ms: u32,
+}
+
+/// What nobody may exceed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes of a block as it travels, bodies included.
+    pub block_bytes: u32,
+    /// Items of one batch.
+    pub batch_items: u32,
+    /// Registered meters.
+    pub meters: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { block_bytes: 4 << 20, batch_items: 16_384, meters: 1 << 24 }
+    }
+}
+
+/// The founding document, checked. Only [`Genesis::found`] and [`Genesis::decode`] make one.
+#[derive(Clone, Debug)]
+pub struct Genesis {
+    charter: Charter,
+    provider_signatures: Vec<Signature>,
+    sdi_signatures: Vec<Signature>,
+    network: Network,
+    committee: Committee,
+}
+
+/// The part of a genesis that is named and signed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Charter {
+    /// Name for people.
+    pub name: Name,
+    /// `h(Am)`: hash of the agreement.
+    pub agreement: Digest,
+    /// Ledger time of the genesis block.
+    pub start: LedgerTime,
+    /// Ledger seconds per second: 1 in production, more only in demonstrations and tests.
+    pub time_scale: u32,
+    /// Rules of time.
+    pub terms: Terms,
+    /// Limits.
+    pub limits: Limits,
+    /// Founding SPs, by ascending number.
+    pub providers: Vec<ProviderIdentity>,
+    /// SDIs, by ascending number.
+    pub sdis: Vec<SdiIdentity>,
+}
+
+/// Why a genesis founds nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum GenesisError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("{found} founding providers, expected {MIN_PROVIDERS} to {MAX_FOUNDERS}")]
+    Providers { found: usize },
+    #[error("provider and SDI numbers, vote keys and identity keys are not distinct and ascending")]
+    NotDistinct,
+    #[error("provider {provider} agreed to {found}, the agreement is {expected}")]
+    Agreement { provider: ProviderId, expected: Digest, found: Digest },
+    #[error("{found} signatures for {expected} founders")]
+    Signatures { expected: usize, found: usize },
+    #[error("signature of provider {provider}: {reason}")]
+    ProviderSignature { provider: ProviderId, reason: SignatureError },
+    #[error("signature of SDI {sdi}: {reason}")]
+    SdiSignature { sdi: SdiId, reason: SignatureError },
+    #[error("terms or limits are zero or out of their range")]
+    Terms,
+}
+
+impl Genesis {
+    /// Founds a network: every founder signs its own entry. Keys in the order of the charter.
+    ///
+    /// # Errors
+    ///
+    /// [`GenesisError`] if the charter breaks a rule or a key is not the founder's.
+    pub fn found(
+        charter: Charter,
+        provider_keys: &[SecretKey],
+        sdi_keys: &[SecretKey],
+    ) -> Result<Self, GenesisError> {
+        let network = charter.network();
+        let sign = |key: &SecretKey, digest| key.sign(&digest);
+        let provider_signatures = charter
+            .providers
+            .iter()
+            .zip(provider_keys)
+            .map(|(provider, key)| sign(key, signed_digest(network, provider)))
+            .collect();
+        let sdi_signatures = charter
+            .sdis
+            .iter()
+            .zip(sdi_keys)
+            .map(|(sdi, key)| sign(key, signed_digest(network, sdi)))
+            .collect();
+        Self::check(charter, provider_signatures, sdi_signatures)
+    }
+
+    /// Parses and checks a genesis file.
+    ///
+    /// # Errors
+    ///
+    /// [`GenesisError`], naming the first thing that does not hold.
+    pub fn decode(bytes: &[u8]) -> Result<Self, GenesisError> {
+        let Parts { charter, provider_signatures, sdi_signatures } =
+            codec::decode("genesis", bytes)?;
+        Self::check(charter, provider_signatures, sdi_signatures)
+    }
+
+    /// The bytes of the genesis file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let parts = Parts {
+            charter: self.charter.clone(),
+            provider_signatures: self.provider_signatures.clone(),
+            sdi_signatures: self.sdi_signatures.clone(),
+        };
+        codec::encode_infallible(&parts, &mut bytes);
+        bytes
+    }
+
+    fn check(
+        charter: Charter,
+        provider_signatures: Vec<Signature>,
+        sdi_signatures: Vec<Signature>,
+    ) -> Result<Self, GenesisError> {
+        let Charter { providers, sdis, terms, limits, .. } = &charter;
+        let found = providers.len();
+        if !(MIN_PROVIDERS..=MAX_FOUNDERS).contains(&found) || sdis.len() > MAX_FOUNDERS {
+            return Err(GenesisError::Providers { found });
+        }
+        let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = *terms;
+        let positive = min_slot_s.min(grid_s).min(precision_ms).min(charter.time_scale) > 0;
+        let sane = limits.batch_items > 0 && limits.meters > 0 && reveal_s >= min_slot_s;
+        // A smaller block could not hold one full item; a larger one could not be broadcast.
+        if !positive || !sane || !(65_536..=64 << 20).contains(&limits.block_bytes) {
+            return Err(GenesisError::Terms);
+        }
+        let ascending = providers.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && sdis.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let mut keys: Vec<_> = providers.iter().map(|provider| provider.key).collect();
+        keys.extend(sdis.iter().map(|sdi| sdi.key));
+        keys.sort_unstable();
+        let committee = Committee::new(providers.iter().map(|provider| provider.vote_key));
+        let distinct = keys.windows(2).all(|pair| pair[0] != pair[1]);
+        let committee = committee.filter(|_| ascending && distinct);
+        let committee = committee.ok_or(GenesisError::NotDistinct)?;
+        let (expected, found) =
+            (found + sdis.len(), provider_signatures.len() + sdi_signatures.len());
+        if providers.len() != provider_signatures.len() || expected != found {
+            return Err(GenesisError::Signatures { expected, found });
+        }
+        let network = charter.network();
+        for (provider, signature) in providers.iter().zip(&provider_signatures) {
+            if provider.agreement != charter.agreement {
+                let (expected, found) = (charter.agreement, provider.agreement);
+                return Err(GenesisError::Agreement { provider: provider.id, expected, found });
+            }
+            let checked = provider.key.verify(&signed_digest(network, provider), signature);
+            checked.map_err(|reason| GenesisError::ProviderSignature {
+                provider: provider.id,
+                reason,
+            })?;
+        }
+        for (sdi, signature) in sdis.iter().zip(&sdi_signatures) {
+            sdi.key
+                .verify(&signed_digest(network, sdi), signature)
+                .map_err(|reason| GenesisError::SdiSignature { sdi: sdi.id, reason })?;
+        }
+        Ok(Self { network, committee, charter, provider_signatures, sdi_signatures })
+    }
+
+    /// What was signed.
+    pub const fn charter(&self) -> &Charter {
+        &self.charter
+    }
+
+    /// `net`.
+    pub const fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The vote keys of the founding SPs.
+    pub const fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    /// A founding SP by its number.
+    pub fn provider(&self, id: ProviderId) -> Option<&ProviderIdentity> {
+        self.charter.providers.iter().find(|provider| provider.id == id)
+    }
+
+    /// An SDI by its number.
+    pub fn sdi(&self, id: SdiId) -> Option<&SdiIdentity> {
+        self.charter.sdis.iter().find(|sdi| sdi.id == id)
+    }
+
+    /// What an offline verifier trusts.
+    pub fn anchors(&self) -> Anchors<'_> {
+        Anchors {
+            network: self.network,
+            providers: &self.charter.providers,
+            sdis: &self.charter.sdis,
+            committee: &self.committee,
+            reveal_s: self.charter.terms.reveal_s,
+        }
+    }
+
+    /// Header of block 0: follows from the genesis, is proposed and certified by nobody.
+    pub fn header(&self) -> Header {
+        Header {
+            height: 0,
+            previous: self.charter.digest(),
+            time: self.charter.start,
+            committee: self.committee.digest(),
+            next_committee: None,
+            transactions: None,
+            requests: None,
+            openings: None,
+        }
+    }
+}
+
+impl Charter {
+    fn digest(&self) -> Digest {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(self, &mut bytes);
+        hash::plain(&bytes)
+    }
+
+    /// `net`: the first 16 bytes of the charter's digest.
+    pub fn network(&self) -> Network {
+        let mut network = [0; 16];
+        network.copy_from_slice(&self.digest().0[..16]);
+        Network(network)
+    }
+}
+
+impl<C> Encode<C> for Charter {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = self.terms;
+        let Limits { block_bytes, batch_items, meters } = self.limits;
+        encoder.array(9)?.u8(1)?.str(&self.name)?.encode(self.agreement)?.encode(self.start)?;
+        encoder.u32(self.time_scale)?;
+        encoder.array(4)?.u32(min_slot_s)?.u32(reveal_s)?.u32(grid_s)?.u32(precision_ms)?;
+        encoder.array(3)?.u32(block_bytes)?.u32(batch_items)?.u32(meters)?;
+        encoder.encode(&self.providers)?.encode(&self.sdis)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Charter {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        codec::array(decoder, 9)?;
+        codec::constant(decoder, 1)?;
+        let at = decoder.position();
+        let name = Name::try_from(decoder.str()?);
+        let name = name.map_err(|_| decode::Error::message("name too long").at(at))?;
+        let (agreement, start) = (decoder.decode()?, decoder.decode()?);
+        let time_scale = decoder.u32()?;
+        codec::array(decoder, 4)?;
+        let terms = Terms {
+            min_slot_s: decoder.u32()?,
+            reveal_s: decoder.u32()?,
+            grid_s: decoder.u32()?,
+            precision_ms: decoder.u32()?,
+        };
+        codec::array(decoder, 3)?;
+        let limits = Limits {
+            block_bytes: decoder.u32()?,
+            batch_items: decoder.u32()?,
+            meters: decoder.u32()?,
+        };
+        let (providers, sdis) = (founders(decoder)?, founders(decoder)?);
+        Ok(Self { name, agreement, start, time_scale, terms, limits, providers, sdis })
+    }
+}
+
+fn founders<'b, T: Decode<'b, ()>>(decoder: &mut Decoder<'b>) -> Result<Vec<T>, decode::Error> {
+    let count = codec::array_of_at_most(decoder, MAX_FOUNDERS)?;
+    (0..count).map(|_| decoder.decode()).collect()
+}
+
+/// A genesis file as it is parsed, before it is checked.
+struct Parts {
+    charter: Charter,
+    provider_signatures: Vec<Signature>,
+    sdi_signatures: Vec<Signature>,
+}
+
+impl<C> Encode<C> for Parts {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.array(3)?.encode(&self.charter)?;
+        encoder.encode(&self.provider_signatures)?.encode(&self.sdi_signatures)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Parts {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        codec::array(decoder, 3)?;
+        Ok(Self {
+            charter: decoder.decode()?,
+            provider_signatures: founders(decoder)?,
+            sdi_signatures: founders(decoder)?,
+        })
+    }
+}

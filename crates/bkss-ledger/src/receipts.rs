@@ -1,0 +1,325 @@
+//! From final blocks to receipts (scheme s4.7).
+//!
+//! A [`Witness`] follows the final blocks of a ledger and issues a receipt for each accepted
+//! opening. It holds what the receipts of still pending requests will need, no longer than the
+//! ledger holds the requests themselves. A receipt issued before the links of its block are public
+//! carries no `C_i`; [`complete`] adds it later.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bkss_scheme::{
+    Digest, Header, LinkIndex, Malformed, MeterId, ProviderId, Timestamp,
+    certificate::Finality,
+    codec::{self, MAX_BODY},
+    hash_chain::{self, Blocks},
+    merkle,
+    receipt::Receipt,
+    root_message::Registration,
+    slot::Schedule,
+    timestamp::{Inclusion, RegistrationProof, TimeProof},
+};
+
+use crate::{Genesis, Transaction, Verified, proof_tree::ProofTree};
+
+/// A verified block and why it is final.
+#[derive(Clone, Debug)]
+pub struct FinalBlock {
+    verified: Arc<Verified>,
+    /// Encoded [`Finality`].
+    finality: Arc<[u8]>,
+}
+
+impl FinalBlock {
+    /// A block with its finality.
+    pub fn new(verified: Arc<Verified>, finality: &Finality<'_>) -> Self {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(finality, &mut bytes);
+        Self { verified, finality: bytes.into() }
+    }
+
+    /// The block and what it did.
+    pub const fn verified(&self) -> &Arc<Verified> {
+        &self.verified
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &Header {
+        self.verified.block().header()
+    }
+
+    /// Why it is final.
+    ///
+    /// # Panics
+    ///
+    /// Never: it was encoded by [`Self::new`].
+    pub fn finality(&self) -> Finality<'_> {
+        codec::decode("finality", &self.finality).expect("encoded by this type")
+    }
+
+    /// What a meter takes as proof of ledger time, encoded.
+    pub fn time_proof(&self) -> Vec<u8> {
+        let proof = TimeProof { header: self.header().clone(), finality: self.finality() };
+        encode(&proof)
+    }
+}
+
+/// A final block with the trees its proofs are taken from.
+#[derive(Debug)]
+struct Provable {
+    block: FinalBlock,
+    transactions: ProofTree,
+    requests: ProofTree,
+    openings: ProofTree,
+}
+
+impl Provable {
+    fn new(block: FinalBlock) -> Self {
+        let verified = &block.verified;
+        Self {
+            transactions: ProofTree::new(verified.block().leaves()),
+            requests: ProofTree::new(verified.requests().iter().map(|r| r.leaf).collect()),
+            openings: ProofTree::new(verified.openings().iter().map(|o| o.leaf).collect()),
+            block,
+        }
+    }
+
+    fn inclusion(&self, tree: &ProofTree, index: u32) -> Option<Inclusion<'_>> {
+        let header = self.block.header().clone();
+        Some(Inclusion { index, path: tree.path(index)?, header, finality: self.block.finality() })
+    }
+}
+
+/// A receipt as it was issued.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Issued {
+    /// The meter.
+    pub meter: MeterId,
+    /// The link.
+    pub index: LinkIndex,
+    /// The encoded receipt.
+    pub receipt: Vec<u8>,
+}
+
+/// Follows final blocks and issues receipts for the meters of one owner, or of all.
+#[derive(Debug)]
+pub struct Witness {
+    genesis: Arc<Genesis>,
+    owner: Option<ProviderId>,
+    meters: BTreeMap<MeterId, Followed>,
+    rows: u32,
+    /// Meter of each registry number that is followed.
+    numbers: BTreeMap<u32, MeterId>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    registration: Registration,
+    registered: (Arc<Provable>, u32),
+    pending: Vec<Stamped>,
+}
+
+#[derive(Debug)]
+struct Stamped {
+    index: LinkIndex,
+    submitter: ProviderId,
+    value: Digest,
+    block: Arc<Provable>,
+    position: u32,
+}
+
+impl Witness {
+    /// Follows a ledger from its first block; `owner` restricts it to that provider's meters.
+    pub fn new(genesis: Arc<Genesis>, owner: Option<ProviderId>) -> Self {
+        let (meters, numbers) = (BTreeMap::default(), BTreeMap::default());
+        Self { genesis, owner, meters, rows: 0, numbers }
+    }
+
+    /// Takes in the next final block and returns the receipts it completes.
+    pub fn follow(&mut self, block: FinalBlock) -> Vec<Issued> {
+        let provable = Arc::new(Provable::new(block));
+        let verified = provable.block.verified.clone();
+        self.registrations(&provable, &verified);
+        for (position, request) in (0..).zip(verified.requests()) {
+            if let Some(meter) = self.numbers.get(&request.row)
+                && let Some(followed) = self.meters.get_mut(meter)
+            {
+                let schedule = followed.registration.message.schedule;
+                let (time, reveal_s) =
+                    (provable.block.header().time, self.genesis.charter().terms.reveal_s);
+                followed.pending.retain(|stamped| still_open(&schedule, stamped, time, reveal_s));
+                followed.pending.push(Stamped {
+                    index: request.index,
+                    submitter: request.submitter,
+                    value: request.value,
+                    block: provable.clone(),
+                    position,
+                });
+            }
+        }
+        let issued = (0..)
+            .zip(verified.openings())
+            .filter_map(|(position, opening)| self.issue(&provable, position, opening));
+        issued.collect::<Vec<_>>()
+    }
+
+    /// What a meter checks before its first release, encoded; `None` if it is not registered or
+    /// not followed.
+    pub fn registration_proof(&self, meter: MeterId) -> Option<Vec<u8>> {
+        let followed = self.meters.get(&meter)?;
+        let (block, position) = &followed.registered;
+        let proof = RegistrationProof {
+            registration: followed.registration.clone(),
+            inclusion: block.inclusion(&block.transactions, *position)?,
+        };
+        Some(encode(&proof))
+    }
+
+    fn registrations(&mut self, provable: &Arc<Provable>, verified: &Verified) {
+        let transactions = verified.block().transactions();
+        for (position, transaction) in (0..).zip(transactions) {
+            let Transaction::Registration(registration) = transaction else { continue };
+            let row = self.rows;
+            self.rows += 1;
+            if self.owner.is_some_and(|owner| owner != registration.message.owner) {
+                continue;
+            }
+            let meter = registration.message.meter;
+            self.numbers.insert(row, meter);
+            let followed = Followed {
+                registration: registration.clone(),
+                registered: (provable.clone(), position),
+                pending: Vec::new(),
+            };
+            self.meters.insert(meter, followed);
+        }
+    }
+
+    fn issue(
+        &mut self,
+        provable: &Provable,
+        position: u32,
+        accepted: &crate::verify::AcceptedOpening,
+    ) -> Option<Issued> {
+        let opening = &accepted.opening;
+        let followed = self.meters.get_mut(&opening.meter)?;
+        let (value, submitter) = accepted.request;
+        let same =
+            |s: &&Stamped| s.index == opening.index && s.value == value && s.submitter == submitter;
+        let stamped = followed.pending.iter().find(same)?;
+        let (transaction, item) = accepted.place;
+        let block = provable.block.verified.block();
+        let Transaction::Openings(batch) = block.transactions().get(transaction as usize)? else {
+            return None;
+        };
+        let body = batch.bodies().iter().nth(item as usize)?.ok()?;
+        let mut buffer = [0; MAX_BODY];
+        let (registered, registered_at) = &followed.registered;
+        let receipt = Receipt {
+            network: self.genesis.network(),
+            registration: followed.registration.clone(),
+            registered: registered.inclusion(&registered.transactions, *registered_at)?,
+            index: opening.index,
+            link: opening.link.clone(),
+            link_path: None,
+            body: codec::encode_into(&body, &mut buffer)?,
+            timestamp: Timestamp {
+                submitter,
+                value,
+                inclusion: stamped.block.inclusion(&stamped.block.requests, stamped.position)?,
+            },
+            opened: provable.inclusion(&provable.openings, position)?,
+        };
+        let receipt = encode(&receipt);
+        followed.pending.retain(|stamped| stamped.index != opening.index);
+        Some(Issued { meter: opening.meter, index: opening.index, receipt })
+    }
+}
+
+fn still_open(
+    schedule: &Schedule,
+    stamped: &Stamped,
+    time: bkss_scheme::LedgerTime,
+    reveal_s: u32,
+) -> bool {
+    time < schedule.closes(stamped.index) || schedule.accepts_opening(stamped.index, time, reveal_s)
+}
+
+/// The public roots of the blocks of a chain, with which `C_i` is built (scheme s5.2).
+#[derive(Clone, Debug)]
+pub struct LinkPaths {
+    blocks: Blocks,
+    roots: ProofTree,
+}
+
+/// Why `C_i` cannot be added to a receipt.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum PathError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("{found} block roots, the chain has {expected} blocks")]
+    Roots { expected: u32, found: usize },
+    #[error("links up to {needed} are needed, {found} is the newest that is public")]
+    NotPublic { needed: u32, found: u32 },
+    #[error("block roots and links do not lead to the registered root")]
+    Mismatch,
+}
+
+impl LinkPaths {
+    /// From the block roots of a chain, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`PathError::Roots`] unless there is one per block.
+    pub fn new(blocks: Blocks, roots: Vec<Digest>) -> Result<Self, PathError> {
+        if roots.len() != blocks.count() as usize {
+            return Err(PathError::Roots { expected: blocks.count(), found: roots.len() });
+        }
+        Ok(Self { blocks, roots: ProofTree::new(roots) })
+    }
+
+    /// Adds `C_i` to an encoded receipt, given any link of the chain that is public and not before
+    /// the end of the receipt's block.
+    ///
+    /// # Errors
+    ///
+    /// [`PathError`]; `NotPublic` as long as the block has links that are still secret.
+    pub fn complete(
+        &self,
+        receipt: &[u8],
+        public: (u32, &bkss_scheme::Link),
+    ) -> Result<Vec<u8>, PathError> {
+        let receipt: Receipt<'_> = codec::decode("receipt", receipt)?;
+        let message = &receipt.registration.message;
+        let number = self.blocks.of(receipt.index);
+        let (first, last) = (self.blocks.first(number), self.blocks.last(number));
+        let (found, link) = public;
+        if found < last {
+            return Err(PathError::NotPublic { needed: last, found });
+        }
+        let mut link = hash_chain::walk(message.salt, found, last, link);
+        let mut leaves = Vec::new();
+        for index in (first..=last).rev() {
+            leaves.push(hash_chain::leaf(message.salt, index, &link));
+            link = hash_chain::step(message.salt, index, &link);
+        }
+        leaves.reverse();
+        let index = receipt.index.get();
+        let path = merkle::path(&leaves, (index - first) as usize)
+            .zip(self.roots.path(number))
+            .and_then(|(lower, upper)| lower.join(&upper))
+            .ok_or(PathError::Mismatch)?;
+        let leaf = hash_chain::leaf(message.salt, index, &receipt.link);
+        let slots = message.schedule.slots;
+        if path.root(leaf, u64::from(index) - 1, slots.into()) != Some(message.root) {
+            return Err(PathError::Mismatch);
+        }
+        Ok(encode(&Receipt { link_path: Some(path), ..receipt }))
+    }
+}
+
+fn encode(value: &impl minicbor::Encode<()>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode_infallible(value, &mut bytes);
+    bytes
+}

@@ -1,0 +1,227 @@
+//! Four providers, an SDI and meters, all from one seed, without engine or network.
+
+use std::sync::Arc;
+
+use bkss_ledger::{
+    Block, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, State, Terms, Transaction,
+    Verified,
+    genesis::Charter,
+    propose,
+    transaction_batch::{Bodies, Row, Shape},
+};
+use bkss_scheme::{
+    Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity,
+    Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
+    certificate::{Finality, VoteKey, vote_namespace},
+    codec, hash,
+    hash_chain::{self, Blocks},
+    identity::SdiMode,
+    reading::{Channel, Interval},
+    request,
+    root_message::Registration,
+    seal::{Body, BodyBytes, KeyId, OpeningKey, Session},
+    slot::Schedule,
+};
+use ed25519_zebra::SigningKey;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+
+pub(crate) const SLOT_S: u32 = 900;
+pub(crate) const WINDOW_S: u32 = 300;
+pub(crate) const FIRST: Slot = Slot(2_000_000);
+pub(crate) const SLOTS: u32 = 13;
+pub(crate) const BLOCK_LOG2: u8 = 2;
+
+pub(crate) struct Consortium {
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) genesis: Arc<Genesis>,
+    pub(crate) keys: Vec<SecretKey>,
+    pub(crate) votes: Vec<SigningKey>,
+    pub(crate) sdi: SecretKey,
+}
+
+pub(crate) struct Meter {
+    pub(crate) registration: Registration,
+    pub(crate) id: Digest,
+    pub(crate) last: Link,
+    pub(crate) roots: Vec<Digest>,
+    pub(crate) session: Session,
+}
+
+/// What a meter sends for one slot.
+pub(crate) struct Signed {
+    pub(crate) index: LinkIndex,
+    pub(crate) body: BodyBytes,
+    pub(crate) value: Digest,
+    pub(crate) link: Link,
+}
+
+impl Consortium {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let keys: Vec<_> = (0..4).map(|_| SecretKey::generate(&mut rng)).collect();
+        let votes: Vec<_> = (0..4).map(|_| SigningKey::new(&mut rng)).collect();
+        let opening_keys: Vec<_> =
+            (0..4).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
+        let sdi = SecretKey::generate(&mut rng);
+        let agreement = hash::hash(hash::Tag::Agreement, &[b"we agree"]);
+        let providers = (0..4)
+            .map(|i| ProviderIdentity {
+                id: ProviderId(i),
+                name: "provider".try_into().unwrap(),
+                key: keys[usize::from(i)].public(),
+                agreement,
+                sealing_key: opening_keys[usize::from(i)].public(),
+                vote_key: vote_key(&votes[usize::from(i)]),
+            })
+            .collect();
+        let name = "sdi".try_into().unwrap();
+        let sdi_identity =
+            SdiIdentity { id: SdiId(0), name, key: sdi.public(), mode: SdiMode::Shared };
+        let charter = Charter {
+            name: "test".try_into().unwrap(),
+            agreement,
+            start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
+            time_scale: 1,
+            terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            limits: Limits::default(),
+            providers,
+            sdis: vec![sdi_identity],
+        };
+        let genesis = Genesis::found(charter, &keys, std::slice::from_ref(&sdi)).unwrap();
+        Self { rng, genesis: Arc::new(genesis), keys, votes, sdi }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State::new(self.genesis.clone())
+    }
+
+    pub(crate) fn meter(&mut self, number: u32) -> Meter {
+        let mut entropy = [[0; 32]; 2];
+        entropy.iter_mut().for_each(|bytes| self.rng.fill_bytes(bytes));
+        let mut salt = [0; 16];
+        self.rng.fill_bytes(&mut salt);
+        let (salt, network) = (Salt(salt), self.genesis.network());
+        let last = hash_chain::last_link(salt, &entropy[0], &entropy[1], network, 0);
+        let blocks = Blocks::new(SLOTS, BLOCK_LOG2).unwrap();
+        let mut roots = Vec::new();
+        let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
+        roots.reverse();
+        let owner = ProviderId(u16::try_from(number % 4).unwrap());
+        let message = RootMessage {
+            meter: MeterId(number),
+            owner,
+            sdi: SdiId(0),
+            salt,
+            anchor: ends.anchor,
+            root: ends.root,
+            schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: WINDOW_S, slots: SLOTS },
+            device: Digest([7; 32]),
+            revocation_lock: None,
+        };
+        let id = message.id(network);
+        let owner = usize::from(owner.0);
+        let registration = Registration::sign(message, network, &self.sdi, &self.keys[owner]);
+        let sealing = self.genesis.charter().providers[owner].sealing_key;
+        let session = Session::start(network, &sealing, &mut self.rng).unwrap();
+        Meter { registration, id, last, roots, session }
+    }
+
+    pub(crate) fn requests(
+        &self,
+        gateway: usize,
+        index: u32,
+        items: &[(Row, Digest)],
+    ) -> Transaction {
+        let slot = Slot(FIRST.0 + u64::from(index) - 1);
+        Transaction::Requests(RequestBatch::sign(
+            self.genesis.network(),
+            ProviderId(u16::try_from(gateway).unwrap()),
+            &self.keys[gateway],
+            slot,
+            items.iter().copied(),
+        ))
+    }
+
+    pub(crate) fn openings(&self, gateway: usize, items: &[(Row, &Signed)]) -> Transaction {
+        let body = |signed: &Signed| codec::decode::<Body<'_>>("body", &signed.body).is_ok();
+        assert!(items.iter().all(|(_, signed)| body(signed)));
+        let first: Body<'_> = codec::decode("body", &items[0].1.body).unwrap();
+        let mut bodies = Bodies::new(Shape::of(&first).unwrap());
+        for (_, signed) in items {
+            assert!(bodies.push(&codec::decode("body", &signed.body).unwrap()));
+        }
+        Transaction::Openings(OpeningBatch::sign(
+            self.genesis.network(),
+            ProviderId(u16::try_from(gateway).unwrap()),
+            &self.keys[gateway],
+            Slot(FIRST.0 + u64::from(items[0].1.index.get()) - 1),
+            items.iter().map(|(row, signed)| (*row, signed.link.clone())),
+            bodies,
+        ))
+    }
+
+    /// Signatures of the first three members of the committee.
+    pub(crate) fn certify(&self, block: Digest, view: u8) -> (u32, Vec<u8>) {
+        let mut message = vec![30];
+        message.extend_from_slice(&vote_namespace(self.genesis.network()));
+        message.extend_from_slice(b"_FINALIZE");
+        message.extend_from_slice(&[0, view, view - 1]);
+        message.extend_from_slice(&block.0);
+        let committee = self.genesis.committee().keys();
+        let signer = |key: &VoteKey| self.votes.iter().find(|vote| vote_key(vote) == *key);
+        let signatures = committee[..3].iter().flat_map(|key| {
+            let signature: [u8; 64] = signer(key).unwrap().sign(&message).into();
+            signature
+        });
+        (0b111, signatures.collect())
+    }
+
+    pub(crate) fn finalize(&self, verified: Verified) -> FinalBlock {
+        let block: &Block = verified.block();
+        let (signers, signatures) = self.certify(block.id(), 7);
+        let certificate =
+            Certificate { epoch: 0, view: 7, parent_view: 6, signers, signatures: &signatures };
+        let finality = Finality { descendants: &[], certificate };
+        FinalBlock::new(Arc::new(verified), &finality)
+    }
+}
+
+impl Meter {
+    pub(crate) fn sign(&self, index: u32, value: i32) -> Signed {
+        let schedule = self.registration.message.schedule;
+        let index = LinkIndex::new(index, schedule.slots).unwrap();
+        let start_s = schedule.opens(index).seconds();
+        let reading =
+            Reading::single(Channel::net_energy(SLOT_S), start_s, 1, Interval::measured(value));
+        let body = self.session.seal(&self.id, index, &reading.to_bytes().unwrap(), true).unwrap();
+        let link = self.link(index.get());
+        let commitment = request::commitment(&self.id, index, &hash::plain(&body));
+        let value = request::request_value(&commitment, &link);
+        Signed { index, body, value, link }
+    }
+
+    pub(crate) fn link(&self, index: u32) -> Link {
+        hash_chain::walk(self.registration.message.salt, SLOTS, index, &self.last)
+    }
+}
+
+/// Ledger time so many seconds after the start of slot `index`.
+pub(crate) fn at(index: u32, seconds: u64) -> LedgerTime {
+    LedgerTime::from_seconds((FIRST.0 + u64::from(index) - 1) * u64::from(SLOT_S) + seconds)
+}
+
+/// Builds and applies a block.
+pub(crate) fn block(
+    state: &mut State,
+    time: LedgerTime,
+    transactions: impl IntoIterator<Item = Transaction>,
+) -> Verified {
+    let verified = propose(&state.view(), time, transactions).unwrap();
+    state.apply(&verified).unwrap();
+    verified
+}
+
+fn vote_key(key: &SigningKey) -> VoteKey {
+    VoteKey(ed25519_zebra::VerificationKeyBytes::from(key).into())
+}
