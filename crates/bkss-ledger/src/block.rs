@@ -13,7 +13,7 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
-use crate::{OpeningBatch, RequestBatch};
+use crate::{OpeningBatch, RequestBatch, transaction_batch::Bodies};
 
 /// Most transactions of a block.
 pub const MAX_TRANSACTIONS: usize = 16_384;
@@ -190,6 +190,27 @@ impl Block {
         self.transactions.iter().all(|transaction| match transaction {
             Transaction::Openings(batch) => batch.bodies().erased() == 0,
             Transaction::Registration(_) | Transaction::Requests(_) => true,
+        })
+    }
+
+    /// Takes all bodies out, to be stored apart: one column per opening batch.
+    pub fn take_bodies(&mut self) -> Vec<Bodies> {
+        self.opening_batches().map(OpeningBatch::take_bodies).collect()
+    }
+
+    /// Puts bodies back in; false if some are not this block's.
+    pub fn restore_bodies(&mut self, bodies: Vec<Bodies>) -> bool {
+        let mut bodies = bodies.into_iter();
+        let restored = self
+            .opening_batches()
+            .all(|batch| bodies.next().is_some_and(|bodies| batch.restore_bodies(bodies)));
+        restored && bodies.next().is_none()
+    }
+
+    fn opening_batches(&mut self) -> impl Iterator<Item = &mut OpeningBatch> {
+        self.transactions.iter_mut().filter_map(|transaction| match transaction {
+            Transaction::Openings(batch) => Some(batch),
+            Transaction::Registration(_) | Transaction::Requests(_) => None,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bkss_scheme::{Digest, ProviderId};
+use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
 use crate::{Transaction, View, membership::check_registration, verify::TransactionRefusal};
 
@@ -134,13 +134,17 @@ fn authenticate(
     Ok(gateway)
 }
 
-/// Whether some block on top of `view` may still accept something of a transaction.
-fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
+/// Whether some block on top of `view` may still accept something of a transaction whose signatures
+/// hold.
+pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
     let time = view.head().time;
     let reveal_s = view.genesis().charter().terms.reveal_s;
     match transaction {
         Transaction::Registration(registration) => {
-            check_registration(view, time, registration).is_ok()
+            let message = &registration.message;
+            let first = LinkIndex::new(1, message.schedule.slots);
+            let ahead = first.is_some_and(|first| time < message.schedule.opens(first));
+            ahead && view.row(message.meter).is_none()
         }
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
             let Some(registered) = view.registered(*row) else { return true };

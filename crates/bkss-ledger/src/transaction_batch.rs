@@ -153,6 +153,23 @@ impl OpeningBatch {
     pub fn erase(&mut self, position: u32) -> bool {
         self.bodies.erase(position)
     }
+
+    /// Takes all bodies out, to be stored apart; their hashes stay.
+    pub fn take_bodies(&mut self) -> Bodies {
+        let (shape, count) = (self.bodies.shape, self.bodies.count);
+        let erased = (0..).zip(self.body_hashes.iter().copied()).collect();
+        let none = Bodies { shape, count, encapsulated: vec![], erased, ciphertexts: vec![] };
+        std::mem::replace(&mut self.bodies, none)
+    }
+
+    /// Puts bodies back in; false, and nothing done, if they are not those of this batch.
+    pub fn restore_bodies(&mut self, bodies: Bodies) -> bool {
+        let same = bodies.hashes() == self.body_hashes;
+        if same {
+            self.bodies = bodies;
+        }
+        same
+    }
 }
 
 struct OpeningColumns<'a>(&'a OpeningBatch);

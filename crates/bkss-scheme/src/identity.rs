@@ -89,6 +89,10 @@ impl PublicKey {
     ///
     /// [`SignatureError`] says whether key, spelling or match is wrong.
     pub fn verify(&self, digest: &Digest, signature: &Signature) -> Result<(), SignatureError> {
+        // SEC 1 also has a compact form, 05, which would be a second spelling of half of all keys.
+        if !matches!(self.0[0], 2 | 3) {
+            return Err(SignatureError::NoPoint);
+        }
         let key = VerifyingKey::from_sec1_bytes(&self.0).map_err(|_| SignatureError::NoPoint)?;
         let signature =
             ecdsa::Signature::from_slice(&signature.0).map_err(|_| SignatureError::NotCanonical)?;

@@ -108,4 +108,12 @@ fn an_erased_body_leaves_every_proof_as_it_was() {
     assert_eq!(again.id(), verified.block().id());
     let again = verify(&before.view(), again).unwrap();
     assert_eq!(again.openings(), verified.openings());
+
+    let mut apart = verified.block().clone();
+    let bodies = apart.take_bodies();
+    assert_eq!(apart.id(), verified.block().id());
+    assert!(!apart.has_all_bodies());
+    assert!(!apart.restore_bodies(Vec::new()), "bodies of no batch");
+    assert!(apart.restore_bodies(bodies));
+    assert_eq!(&apart, verified.block());
 }

@@ -1,5 +1,7 @@
 //! The ledger's rules, driven by real chains, real batches and real certificates.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod archive;
 mod consortium;
 mod receipts;

@@ -1,0 +1,15 @@
+//! What the crate promises, checked against known bytes and over generated inputs.
+
+#![cfg(test)]
+
+mod appendix_a;
+mod chacha20_poly1305;
+mod ecdsa;
+mod ed25519;
+mod hkdf_sha256;
+mod hpke_rfc9180;
+mod merkle_rfc9162;
+mod receipt;
+mod sha256;
+mod shared;
+mod x25519;
