@@ -1,1 +1,22 @@
-//! A service provider: the engine, the store and the gateway of its meters.
+//! A service provider: the consensus engine, the store and the gateway of its meters.
+//!
+//! The only crate that names the engine (simplex and marshal of commonware). [`node::start`] runs a
+//! provider on any of the engine's runtimes; [`Consortium`] runs several of them in one process on
+//! loopback TCP. The ledger's rules are in `bkss-ledger`; this crate brings them blocks.
+
+pub mod application;
+pub mod chain;
+pub mod clock;
+pub mod config;
+pub mod consortium;
+pub mod delivery;
+pub mod engine_block;
+pub mod gateway;
+pub mod node;
+pub mod store;
+
+pub use clock::LedgerClock;
+pub use config::{Config, Pacing};
+pub use consortium::Consortium;
+pub use delivery::Event;
+pub use gateway::Mailbox;

@@ -143,16 +143,18 @@ impl<'a> Certificate<'a> {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] with the offset.
-    pub fn from_engine(bytes: &'a [u8]) -> Result<(Self, Digest), Malformed> {
+    /// [`Malformed`] with the offset, also if it is of a committee of another size.
+    pub fn from_engine(
+        bytes: &'a [u8],
+        committee: &Committee,
+    ) -> Result<(Self, Digest), Malformed> {
         let mut reader = EngineReader { bytes, offset: 0 };
         let (epoch, view, parent_view) = (reader.varint()?, reader.varint()?, reader.varint()?);
         let block = Digest(*reader.array()?);
         let members = u64::from_be_bytes(*reader.array()?);
         let mut signers = 0;
-        let most = MAX_COMMITTEE as u64;
-        if members > most {
-            return Err(reader.malformed("more members than a committee has"));
+        if members != committee.keys().len() as u64 {
+            return Err(reader.malformed("a committee of another size"));
         }
         for byte in 0..members.div_ceil(8) {
             let [bits] = *reader.array()?;
@@ -160,7 +162,7 @@ impl<'a> Certificate<'a> {
         }
         let count = reader.varint()?;
         let signatures = &bytes[reader.offset..];
-        if count > most || signatures.len() as u64 != 64 * count {
+        if count > members || signatures.len() as u64 != 64 * count {
             return Err(reader.malformed("signatures of another length"));
         }
         Ok((Self { epoch, view, parent_view, signers, signatures }, block))

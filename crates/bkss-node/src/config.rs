@@ -1,0 +1,77 @@
+//! What one provider's node is started with.
+
+use std::{sync::Arc, time::Duration};
+
+use bkss_ledger::Genesis;
+use bkss_scheme::{ProviderId, SecretKey, certificate::vote_namespace};
+use bytes::Bytes;
+use commonware_codec::DecodeExt;
+use commonware_cryptography::{Signer, ed25519};
+
+use crate::LedgerClock;
+
+/// A provider's keys and how its node keeps time.
+#[derive(Clone)]
+pub struct Config {
+    /// The network.
+    pub genesis: Arc<Genesis>,
+    /// Which provider this is.
+    pub provider: ProviderId,
+    /// Signs batches.
+    pub identity: SecretKey,
+    /// Signs votes and authenticates connections.
+    pub vote_key: ed25519::PrivateKey,
+    /// The node's clock.
+    pub clock: LedgerClock,
+    /// How fast blocks follow each other.
+    pub pacing: Pacing,
+    /// Names this node's part of the storage.
+    pub partition: String,
+}
+
+/// Wall-clock durations of a node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pacing {
+    /// How long a gateway collects messages into one batch.
+    pub gather: Duration,
+    /// Least time from the receipt of a parent to a proposal on it.
+    pub interval: Duration,
+    /// A leader without transactions proposes an empty block at the latest after this.
+    pub idle: Duration,
+    /// A batch that is not final after this is sent again.
+    pub resend: Duration,
+    /// A leader that has not proposed by then is voted out of its view; longer than `idle`.
+    pub leader_timeout: Duration,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self {
+            gather: Duration::from_millis(10),
+            interval: Duration::from_millis(20),
+            idle: Duration::from_secs(1),
+            resend: Duration::from_secs(1),
+            leader_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Config {
+    /// The namespace of the engine's votes in this network.
+    pub fn namespace(&self) -> Vec<u8> {
+        vote_namespace(self.genesis.network()).to_vec()
+    }
+}
+
+/// A vote key from its 32 secret bytes, and its public half.
+///
+/// # Panics
+///
+/// Never: every 32 bytes are an ed25519 key.
+pub fn vote_key(secret: &[u8; 32]) -> (ed25519::PrivateKey, bkss_scheme::certificate::VoteKey) {
+    let key = ed25519::PrivateKey::decode(Bytes::copy_from_slice(secret))
+        .expect("every 32 bytes are a key");
+    let mut public = [0; 32];
+    public.copy_from_slice(&key.public_key());
+    (key, bkss_scheme::certificate::VoteKey(public))
+}

@@ -1,0 +1,162 @@
+//! Finalized blocks on disk, sealed bodies apart.
+//!
+//! Two of the engine's archives: blocks with the hashes of their bodies, and the bodies. A block is
+//! put together again when it is read; where the bodies have been erased, the hashes stand for
+//! them and every proof stays valid. Bodies become durable before their block.
+
+use bkss_ledger::{Block, transaction_batch::Bodies};
+use bkss_scheme::codec;
+use bytes::Bytes;
+use commonware_codec::RangeCfg;
+use commonware_consensus::{marshal::store::Blocks, types::Height};
+use commonware_cryptography::sha256::Digest;
+use commonware_runtime::{Clock, Handle, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
+use commonware_storage::{
+    archive::{Archive as Stored, Error, Identifier, prunable},
+    translator::TwoCap,
+};
+use commonware_utils::{NZU64, NZUsize};
+
+use crate::engine_block::{BlockLimits, EngineBlock};
+use std::sync::Arc;
+
+type Archive<E, V> = prunable::Archive<TwoCap, E, Digest, V>;
+
+/// The store of finalized blocks.
+pub struct BlockStore<E: Storage + Metrics + Clock> {
+    blocks: Archive<E, EngineBlock>,
+    bodies: Archive<E, Bytes>,
+}
+
+impl<E: Storage + Metrics + Clock + Supervisor> BlockStore<E> {
+    /// Opens or creates the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage; a torn record is found by its checksum.
+    pub async fn open(
+        ctx: &E,
+        partition: &str,
+        cache: CacheRef,
+        limits: BlockLimits,
+    ) -> Result<Self, Error> {
+        let config = archive_config(partition, "blocks", cache.clone(), limits);
+        let blocks = prunable::Archive::init(ctx.child("blocks"), config).await?;
+        let range = RangeCfg::from(0..=limits.bytes);
+        let config = archive_config(partition, "bodies", cache, range);
+        let bodies = prunable::Archive::init(ctx.child("bodies"), config).await?;
+        Ok(Self { blocks, bodies })
+    }
+}
+
+/// One archive of a node.
+pub fn archive_config<C>(
+    partition: &str,
+    name: &str,
+    cache: CacheRef,
+    codec_config: C,
+) -> prunable::Config<TwoCap, C> {
+    prunable::Config {
+        translator: TwoCap,
+        metadata_partition: format!("{partition}-{name}-metadata"),
+        key_partition: format!("{partition}-{name}-keys"),
+        key_page_cache: cache,
+        value_partition: format!("{partition}-{name}-values"),
+        compression: None,
+        codec_config,
+        items_per_section: NZU64!(1024),
+        key_write_buffer: NZUsize!(64 * 1024),
+        value_write_buffer: NZUsize!(1024 * 1024),
+        replay_buffer: NZUsize!(1024 * 1024),
+    }
+}
+
+impl<E: Storage + Metrics + Clock> Blocks for BlockStore<E> {
+    type Block = Arc<EngineBlock>;
+    type Error = Error;
+
+    async fn put(self, digest: Digest, block: &Arc<EngineBlock>) -> Result<Self, Error> {
+        let height = block.block().header().height;
+        let mut stripped = Block::clone(block.block());
+        let columns = stripped.take_bodies();
+        let bodies = if columns.is_empty() {
+            self.bodies
+        } else {
+            let mut bytes = Vec::new();
+            codec::encode_infallible(&Columns(columns), &mut bytes);
+            Stored::put(self.bodies, height, digest, &bytes.into()).await?
+        };
+        let stripped = EngineBlock::new(Arc::new(stripped));
+        let blocks = Stored::put(self.blocks, height, digest, &stripped).await?;
+        Ok(Self { blocks, bodies })
+    }
+
+    async fn sync(self) -> Result<Self, Error> {
+        let bodies = Stored::sync(self.bodies).await?;
+        let blocks = Stored::sync(self.blocks).await?;
+        Ok(Self { blocks, bodies })
+    }
+
+    async fn start_sync(self) -> Result<(Self, Handle<()>), Error> {
+        let bodies = Stored::sync(self.bodies).await?;
+        let (blocks, handle) = Stored::start_sync(self.blocks).await?;
+        Ok((Self { blocks, bodies }, handle))
+    }
+
+    async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Arc<EngineBlock>>, Error> {
+        let Some(stripped) = Stored::get(&self.blocks, id).await? else { return Ok(None) };
+        let height = stripped.block().header().height;
+        let Some(bytes) = Stored::get(&self.bodies, Identifier::Index(height)).await? else {
+            return Ok(Some(Arc::new(stripped)));
+        };
+        let Columns(columns) =
+            codec::decode("bodies", &bytes).map_err(|_| Error::RecordCorrupted)?;
+        let mut block = Block::clone(stripped.block());
+        if !block.restore_bodies(columns) {
+            return Err(Error::RecordCorrupted);
+        }
+        Ok(Some(Arc::new(EngineBlock::new(Arc::new(block)))))
+    }
+
+    async fn prune(self, min: Height) -> Result<Self, Error> {
+        let blocks = self.blocks.prune(min.get()).await?;
+        let bodies = self.bodies.prune(min.get()).await?;
+        Ok(Self { blocks, bodies })
+    }
+
+    fn missing_items(&self, start: Height, max: usize) -> Vec<Height> {
+        Stored::missing_items(&self.blocks, start.get(), max).into_iter().map(Height::new).collect()
+    }
+
+    fn next_gap(&self, value: Height) -> (Option<Height>, Option<Height>) {
+        let (end, next) = Stored::next_gap(&self.blocks, value.get());
+        (end.map(Height::new), next.map(Height::new))
+    }
+
+    fn last_index(&self) -> Option<Height> {
+        Stored::last_index(&self.blocks).map(Height::new)
+    }
+}
+
+/// The bodies of one block: a column per opening batch.
+struct Columns(Vec<Bodies>);
+
+impl<C> minicbor::Encode<C> for Columns {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> codec::Encoded<W> {
+        encoder.encode(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for Columns {
+    fn decode(
+        decoder: &mut minicbor::Decoder<'b>,
+        _: &mut C,
+    ) -> Result<Self, minicbor::decode::Error> {
+        let count = codec::array_of_at_most(decoder, bkss_ledger::block::MAX_TRANSACTIONS)?;
+        (0..count).map(|_| decoder.decode()).collect::<Result<_, _>>().map(Self)
+    }
+}

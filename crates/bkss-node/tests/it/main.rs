@@ -1,0 +1,10 @@
+//! Whole nodes on the engine's deterministic runtime, and the engine's certificates without it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod certificates;
+#[path = "../../../bkss-ledger/tests/it/consortium.rs"]
+#[allow(dead_code, reason = "shared with the ledger's tests")]
+mod consortium;
+mod network;
+mod simulation;
