@@ -1,7 +1,7 @@
 //! Several providers in one process, connected by authenticated TCP on loopback.
 //!
-//! They share a process and a runtime, nothing else: each has its keys, its store and its
-//! connections. The runtime has a thread of its own; the caller stays synchronous.
+//! They share a process, nothing else: each has its keys, its runtime, its store and its
+//! connections. The caller stays synchronous.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +35,10 @@ use crate::{
     node::{self, Channels, Node, StartError, max_message_size, participants},
 };
 
+/// Threads of a provider's runtime.
+const WORKERS: usize = 2;
+/// How long a provider may take to write out what it has.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages per second and peer on each channel; more would cost memory, not gain speed.
 const RATE: Quota = Quota::per_second(NZU32!(256));
 
@@ -42,15 +46,14 @@ const RATE: Quota = Quota::per_second(NZU32!(256));
 pub struct Consortium {
     /// Each provider, in the order of the configurations.
     pub members: Vec<Member>,
-    stop: Option<oneshot::Sender<()>>,
-    runtime: Option<JoinHandle<()>>,
+    runtimes: Vec<Runtime>,
 }
 
 /// One running provider.
 pub struct Member {
     /// Where its meters leave their messages.
     pub mailbox: Mailbox,
-    /// Its final blocks, in order. They must be read, or the provider stops.
+    /// Its final blocks, in order. They must be read, or the provider waits.
     pub events: mpsc::Receiver<Event>,
 }
 
@@ -64,26 +67,25 @@ pub enum ConsortiumError {
     Thread(std::io::Error),
     #[error("provider {index}: {reason}")]
     Start { index: usize, reason: StartError },
-    #[error("the runtime has stopped")]
-    Stopped,
+    #[error("the runtime of provider {index} has stopped")]
+    Stopped { index: usize },
 }
 
 impl Consortium {
-    /// Starts providers that keep their stores below `storage`; returns when all have started.
+    /// Starts providers, each with the directory of its store; returns when all have started.
     ///
     /// # Errors
     ///
     /// [`ConsortiumError`].
-    pub fn start(configs: Vec<Config>, storage: PathBuf) -> Result<Self, ConsortiumError> {
+    pub fn start(configs: Vec<(Config, PathBuf)>) -> Result<Self, ConsortiumError> {
         let ports = free_ports(configs.len()).map_err(ConsortiumError::Port)?;
-        let (ready, started) = std::sync::mpsc::sync_channel(1);
-        let (stop, stopped) = oneshot::channel();
-        let runtime = std::thread::Builder::new()
-            .name("consortium".into())
-            .spawn(move || run(configs, &ports, storage, &ready, stopped))
-            .map_err(ConsortiumError::Thread)?;
-        let members = started.recv().map_err(|_| ConsortiumError::Stopped)??;
-        Ok(Self { members, stop: Some(stop), runtime: Some(runtime) })
+        let mut consortium = Self { members: Vec::new(), runtimes: Vec::new() };
+        for (index, (config, storage)) in configs.into_iter().enumerate() {
+            let (runtime, member) = Runtime::start(index, config, storage, ports.clone())?;
+            consortium.runtimes.push(runtime);
+            consortium.members.push(member);
+        }
+        Ok(consortium)
     }
 
     /// Stops all providers and waits until they have.
@@ -94,45 +96,59 @@ impl Consortium {
 
 impl Drop for Consortium {
     fn drop(&mut self) {
+        // Senders that wait for a reader would hold up the stop.
         self.members.clear();
-        drop(self.stop.take());
-        if let Some(runtime) = self.runtime.take() {
-            // A panic of the runtime has been reported on its own thread.
-            let _ = runtime.join();
+        for runtime in &mut self.runtimes {
+            drop(runtime.stop.take());
+        }
+        for runtime in &mut self.runtimes {
+            if let Some(thread) = runtime.thread.take() {
+                // A panic of the runtime has been reported on its own thread.
+                let _ = thread.join();
+            }
         }
     }
 }
 
-type Started = Result<Vec<Member>, ConsortiumError>;
+/// The thread and runtime of one provider.
+struct Runtime {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
 
-fn run(
-    configs: Vec<Config>,
-    ports: &[u16],
-    storage: PathBuf,
-    ready: &std::sync::mpsc::SyncSender<Started>,
-    stopped: oneshot::Receiver<()>,
-) {
-    let config = tokio::Config::new().with_storage_directory(storage).with_worker_threads(2);
-    tokio::Runner::new(config).start(async move |ctx| {
-        let mut members = Vec::new();
-        let mut tasks = Vec::new();
-        for (index, config) in configs.into_iter().enumerate() {
-            let child = ctx.child("provider").with_attribute("index", index);
-            match start(child, config, ports, index).await {
-                Ok(node) => {
-                    members.push(Member { mailbox: node.mailbox, events: node.events });
-                    tasks.push(node.task);
+impl Runtime {
+    fn start(
+        index: usize,
+        config: Config,
+        storage: PathBuf,
+        ports: Vec<u16>,
+    ) -> Result<(Self, Member), ConsortiumError> {
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = move || {
+            let runtime =
+                tokio::Config::new().with_storage_directory(storage).with_worker_threads(WORKERS);
+            tokio::Runner::new(runtime).start(async move |ctx| {
+                match start(ctx.child("provider"), config, &ports, index).await {
+                    Ok(Node { mailbox, events, task: _ }) => {
+                        let _ = ready.send(Ok(Member { mailbox, events }));
+                    }
+                    Err(reason) => {
+                        let _ = ready.send(Err(ConsortiumError::Start { index, reason }));
+                        return;
+                    }
                 }
-                Err(reason) => {
-                    let _ = ready.send(Err(ConsortiumError::Start { index, reason }));
-                    return;
-                }
-            }
-        }
-        let _ = ready.send(Ok(members));
-        let _ = stopped.await;
-        let _ = ctx.stop(0, Some(Duration::from_secs(5))).await;
-    });
+                let _ = stopped.await;
+                let _ = ctx.stop(0, Some(STOP_TIMEOUT)).await;
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("provider-{index}"))
+            .spawn(run)
+            .map_err(ConsortiumError::Thread)?;
+        let member = started.recv().map_err(|_| ConsortiumError::Stopped { index })??;
+        Ok((Self { stop: Some(stop), thread: Some(thread) }, member))
+    }
 }
 
 async fn start(

@@ -3,7 +3,7 @@
 //! The engine delivers each block in order and at least once, also after a crash; it is applied
 //! exactly once. A block that has no certificate of its own waits for the next one that has.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bkss_ledger::{FinalBlock, Verified};
 use bkss_scheme::{
@@ -21,7 +21,7 @@ use commonware_consensus::{
     types::Height,
 };
 use commonware_cryptography::Digested;
-use commonware_runtime::Spawner;
+use commonware_runtime::{Clock, Spawner};
 use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc};
 
 use crate::{
@@ -35,8 +35,13 @@ pub type Marshal = marshal::core::Mailbox<Scheme, Standard<EngineBlock>>;
 /// What a node tells those who follow it.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The next block that is final, in order; after a restart some may come again.
-    Final(FinalBlock),
+    /// The next block that is final, in order; after a restart from the first again.
+    Final {
+        /// The block.
+        block: FinalBlock,
+        /// When this node had it applied and proven final.
+        seen: SystemTime,
+    },
 }
 
 /// Receives finalized blocks from the engine.
@@ -90,7 +95,11 @@ impl Delivery {
     /// # Errors
     ///
     /// [`Broken`] if a stored block does not follow.
-    pub async fn replay<E: Spawner>(&mut self, ctx: &E, processed: Height) -> Result<(), Broken> {
+    pub async fn replay<E: Clock + Spawner>(
+        &mut self,
+        ctx: &E,
+        processed: Height,
+    ) -> Result<(), Broken> {
         for height in 1..=processed.get() {
             let Some(block) = self.marshal.get_block(Height::new(height)).await else {
                 return Err(Broken::NotNext { height });
@@ -105,7 +114,11 @@ impl Delivery {
     /// # Errors
     ///
     /// [`Broken`]: the block is not acknowledged, the node must stop.
-    pub async fn run<E: Spawner>(&mut self, ctx: &E, mut outbox: Outbox) -> Result<(), Broken> {
+    pub async fn run<E: Clock + Spawner>(
+        &mut self,
+        ctx: &E,
+        mut outbox: Outbox,
+    ) -> Result<(), Broken> {
         while let Some((block, acknowledgement)) = outbox.recv().await {
             if block.height() > Height::zero() {
                 self.apply(ctx, block.inner()).await?;
@@ -115,7 +128,11 @@ impl Delivery {
         Ok(())
     }
 
-    async fn apply<E: Spawner>(&mut self, ctx: &E, block: &EngineBlock) -> Result<(), Broken> {
+    async fn apply<E: Clock + Spawner>(
+        &mut self,
+        ctx: &E,
+        block: &EngineBlock,
+    ) -> Result<(), Broken> {
         let (shared, job) = (self.shared.clone(), block.block().clone());
         let applied = ctx
             .child("apply")
@@ -128,13 +145,13 @@ impl Delivery {
         self.unproven.push(verified);
         let finalization = self.marshal.get_finalization(Height::new(height)).await;
         if let Some(finalization) = finalization {
-            self.prove(&finalization.encode()).await;
+            self.prove(&finalization.encode(), ctx.current()).await;
         }
         Ok(())
     }
 
     /// Passes on all unproven blocks, given the certificate of the newest.
-    async fn prove(&mut self, finalization: &Bytes) {
+    async fn prove(&mut self, finalization: &Bytes, seen: SystemTime) {
         let genesis = self.shared.chain().state().genesis().clone();
         let Ok((certificate, _)) = Certificate::from_engine(finalization, genesis.committee())
         else {
@@ -159,7 +176,7 @@ impl Delivery {
         for block in finals.into_iter().rev() {
             for listener in &self.listeners {
                 // A listener that has gone needs nothing more.
-                let _ = listener.send(Event::Final(block.clone())).await;
+                let _ = listener.send(Event::Final { block: block.clone(), seen }).await;
             }
         }
     }

@@ -157,7 +157,7 @@ impl Gateway {
                     None => return,
                 },
                 event = events.recv() => match event {
-                    Some(Event::Final(block)) => self.settle(&block),
+                    Some(Event::Final { block, .. }) => self.settle(&block),
                     None => return,
                 },
                 arrived = receiver.recv() => match arrived {

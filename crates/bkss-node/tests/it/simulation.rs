@@ -47,7 +47,7 @@ impl<'a> World<'a> {
     /// Reads what the providers show; the first one's blocks go to the witness.
     fn read(&mut self) {
         for (provider, node) in self.nodes.iter_mut().enumerate() {
-            while let Ok(Event::Final(block)) = node.events.try_recv() {
+            while let Ok(Event::Final { block, .. }) = node.events.try_recv() {
                 let (height, id) = (block.header().height, block.header().id());
                 let before = self.ids[provider].insert(height, id);
                 assert_eq!(before, None, "provider {provider} applied block {height} twice");

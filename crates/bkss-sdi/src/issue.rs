@@ -1,0 +1,361 @@
+//! Issuing a chain: order, offer, answer, registration.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bkss_scheme::{
+    Digest, Link, MeterId, Network, ProviderId, PublicKey, RootMessage, Salt, SdiIdentity,
+    SecretKey, Signature,
+    hash::{Tag, hash},
+    hash_chain::{self, Blocks, Ends},
+    identity::{SdiMode, SignatureError, signed_digest},
+    merkle,
+    root_message::Registration,
+    slot::Schedule,
+};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+/// What an owner SP orders for one of its meters.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Number of the meter, chosen by the owner.
+    pub meter: MeterId,
+    /// The owner.
+    pub owner: ProviderId,
+    /// Slots of the chain.
+    pub schedule: Schedule,
+    /// Serial number; the ledger sees only a commitment to it.
+    pub serial: Vec<u8>,
+    /// Links per block of the chain, as a power of two.
+    pub block_log2: u8,
+    /// Whether whoever knows a secret may revoke the meter.
+    pub revocable_by_secret: bool,
+}
+
+/// What a meter gets to make its chain from; it goes to the meter by hand.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The network.
+    pub network: Network,
+    /// Salt of the chain.
+    pub salt: Salt,
+    /// The SDI's share of the chain's secret: worthless without the meter's.
+    pub entropy: Zeroizing<[u8; 32]>,
+    /// Shape of the chain.
+    pub blocks: Blocks,
+    order: Order,
+    device: Digest,
+    revocation_secret: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl Offer {
+    /// What whoever may revoke the meter by secret must keep (`rho`).
+    pub fn revocation_secret(&self) -> Option<&[u8; 32]> {
+        self.revocation_secret.as_deref()
+    }
+
+    /// The last link (Eq 1), as the meter computes it with its own entropy.
+    pub fn last_link(&self, meter_entropy: &[u8; 32]) -> Link {
+        hash_chain::last_link(self.salt, meter_entropy, &self.entropy, self.network, 0)
+    }
+}
+
+/// What a meter answers: the public ends of its chain. There is no place for a secret in it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// `v_0` and `r`.
+    pub ends: Ends,
+    /// Root of each block, first block first.
+    pub block_roots: Vec<Digest>,
+}
+
+impl Answer {
+    /// Makes a chain and keeps its public part, as a meter does; `keep` is given the checkpoints,
+    /// last block first.
+    pub fn make(salt: Salt, blocks: Blocks, last: &Link, mut keep: impl FnMut(Link)) -> Self {
+        let mut block_roots = Vec::new();
+        let ends = hash_chain::build(salt, blocks, last, |block| {
+            block_roots.push(block.root);
+            keep(block.checkpoint);
+        });
+        block_roots.reverse();
+        Self { ends, block_roots }
+    }
+}
+
+/// A chain that the SDI made itself: to be handed over, erased when dropped.
+#[derive(Clone)]
+pub struct MadeChain {
+    /// `v_n`.
+    pub last: Link,
+    /// What the meter would have answered.
+    pub answer: Answer,
+}
+
+/// Why nothing is issued.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum IssueError {
+    #[error("meter {0} has a chain already")]
+    MeterIssued(MeterId),
+    #[error("the device has a chain already")]
+    DeviceIssued,
+    #[error("1 <= n <= 2^20, 0 < W < L and blocks of at most 2^20 links do not hold")]
+    Schedule,
+    #[error("block roots do not lead to r")]
+    BlockRoots,
+    #[error("nothing was offered to meter {0}")]
+    NotOffered(MeterId),
+    #[error("this SDI does not make chains; its mode on the ledger is that meters do")]
+    NotSdiMade,
+    #[error("registration is for owner {found}, not {expected}")]
+    Owner { expected: ProviderId, found: ProviderId },
+    #[error("signature of the SDI: {0}")]
+    Signature(SignatureError),
+}
+
+/// A signing device infrastructure with its key and what it has issued.
+pub struct Sdi {
+    identity: SdiIdentity,
+    key: SecretKey,
+    network: Network,
+    /// Devices and whether their chain is registered.
+    fleet: BTreeMap<MeterId, bool>,
+    serials: BTreeSet<Vec<u8>>,
+}
+
+impl Sdi {
+    /// An SDI that has issued nothing.
+    pub const fn new(identity: SdiIdentity, key: SecretKey, network: Network) -> Self {
+        Self { identity, key, network, fleet: BTreeMap::new(), serials: BTreeSet::new() }
+    }
+
+    /// Its entry in the genesis.
+    pub const fn identity(&self) -> &SdiIdentity {
+        &self.identity
+    }
+
+    /// Starts the provisioning of a meter.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`] if the meter or device has a chain, or no chain has this shape.
+    pub fn offer(&mut self, order: Order, rng: &mut impl CryptoRng) -> Result<Offer, IssueError> {
+        let Schedule { slot_s, window_s, slots, .. } = order.schedule;
+        let blocks = Blocks::new(slots, order.block_log2);
+        let blocks = blocks.filter(|_| 0 < window_s && window_s < slot_s);
+        let blocks = blocks.ok_or(IssueError::Schedule)?;
+        if self.fleet.contains_key(&order.meter) {
+            return Err(IssueError::MeterIssued(order.meter));
+        }
+        if !self.serials.insert(order.serial.clone()) {
+            return Err(IssueError::DeviceIssued);
+        }
+        self.fleet.insert(order.meter, false);
+        let (mut salt, mut nonce) = ([0; 16], [0; 16]);
+        let mut entropy = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut salt);
+        rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut *entropy);
+        let revocation_secret = order.revocable_by_secret.then(|| {
+            let mut secret = Zeroizing::new([0; 32]);
+            rng.fill_bytes(&mut *secret);
+            secret
+        });
+        Ok(Offer {
+            network: self.network,
+            salt: Salt(salt),
+            entropy,
+            blocks,
+            device: hash(Tag::Device, &[&nonce, &order.serial]),
+            order,
+            revocation_secret,
+        })
+    }
+
+    /// Makes the chain in place of the meter (sdi-made mode).
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::NotSdiMade`] unless the ledger says that this SDI does so.
+    pub fn make(&self, offer: &Offer, rng: &mut impl CryptoRng) -> Result<MadeChain, IssueError> {
+        if self.identity.mode != SdiMode::SdiMade {
+            return Err(IssueError::NotSdiMade);
+        }
+        let mut entropy = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *entropy);
+        let last = offer.last_link(&entropy);
+        let answer = Answer::make(offer.salt, offer.blocks, &last, |_| ());
+        Ok(MadeChain { last, answer })
+    }
+
+    /// Signs the root message of an offered chain.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`] if nothing was offered or it is registered, or if the block roots are not
+    /// those of `r`.
+    pub fn register(
+        &mut self,
+        offer: &Offer,
+        answer: &Answer,
+    ) -> Result<(RootMessage, Signature), IssueError> {
+        let Order { meter, owner, schedule, .. } = offer.order;
+        let registered = self.fleet.get_mut(&meter).ok_or(IssueError::NotOffered(meter))?;
+        if *registered {
+            return Err(IssueError::MeterIssued(meter));
+        }
+        let complete = answer.block_roots.len() == offer.blocks.count() as usize;
+        if !complete || merkle::root(&answer.block_roots) != Some(answer.ends.root) {
+            return Err(IssueError::BlockRoots);
+        }
+        *registered = true;
+        let secret = offer.revocation_secret.as_deref();
+        let message = RootMessage {
+            meter,
+            owner,
+            sdi: self.identity.id,
+            salt: offer.salt,
+            anchor: answer.ends.anchor.clone(),
+            root: answer.ends.root,
+            schedule,
+            device: offer.device,
+            revocation_lock: secret.map(|secret| hash(Tag::RevocationLock, &[secret])),
+        };
+        let signature = self.key.sign(&signed_digest(self.network, &message));
+        Ok((message, signature))
+    }
+}
+
+/// The owner SP's half of a registration.
+///
+/// # Errors
+///
+/// [`IssueError`] if the SDI did not sign it or it is for another owner.
+pub fn countersign(
+    network: Network,
+    message: RootMessage,
+    sdi_signature: Signature,
+    sdi: &PublicKey,
+    owner: (ProviderId, &SecretKey),
+) -> Result<Registration, IssueError> {
+    let (expected, key) = owner;
+    if message.owner != expected {
+        return Err(IssueError::Owner { expected, found: message.owner });
+    }
+    let digest = signed_digest(network, &message);
+    sdi.verify(&digest, &sdi_signature).map_err(IssueError::Signature)?;
+    Ok(Registration { owner_signature: key.sign(&digest), sdi_signature, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bkss_scheme::{SdiId, Slot};
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+    const NETWORK: Network = Network([5; 16]);
+
+    fn sdi(mode: SdiMode) -> (Sdi, SecretKey) {
+        let key = SecretKey::generate(&mut ChaCha8Rng::seed_from_u64(1));
+        let owner = SecretKey::generate(&mut ChaCha8Rng::seed_from_u64(2));
+        let name = "sdi".try_into().unwrap();
+        let identity = SdiIdentity { id: SdiId(0), name, key: key.public(), mode };
+        (Sdi::new(identity, key, NETWORK), owner)
+    }
+
+    fn order(meter: u32) -> Order {
+        Order {
+            meter: MeterId(meter),
+            owner: ProviderId(1),
+            schedule: Schedule { first: Slot(1000), slot_s: 900, window_s: 300, slots: 37 },
+            serial: meter.to_be_bytes().to_vec(),
+            block_log2: 3,
+            revocable_by_secret: true,
+        }
+    }
+
+    fn registered(seed: u64) -> Registration {
+        let (mut sdi, owner) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let offer = sdi.offer(order(7), &mut rng).unwrap();
+        let answer = Answer::make(offer.salt, offer.blocks, &offer.last_link(&[8; 32]), |_| ());
+        let (message, signature) = sdi.register(&offer, &answer).unwrap();
+        let public = sdi.identity().key;
+        countersign(NETWORK, message, signature, &public, (ProviderId(1), &owner)).unwrap()
+    }
+
+    #[test]
+    fn a_registration_is_signed_by_both_and_made_by_the_seed() {
+        let registration = registered(3);
+        let (sdi, owner) = sdi(SdiMode::Shared);
+        let verified = registration.verify(NETWORK, &sdi.identity().key, &owner.public()).unwrap();
+        assert_eq!(verified.message().meter, MeterId(7));
+        assert_eq!(registered(3), registration);
+        assert_ne!(registered(4).message.anchor, registration.message.anchor);
+        let lock = registration.message.revocation_lock;
+        assert!(lock.is_some());
+    }
+
+    #[test]
+    fn a_chain_takes_the_entropy_of_both() {
+        let (mut sdi, _) = sdi(SdiMode::Shared);
+        let offer = sdi.offer(order(7), &mut ChaCha8Rng::seed_from_u64(3)).unwrap();
+        let link = offer.last_link(&[8; 32]);
+        assert!(link != offer.last_link(&[9; 32]), "the meter's entropy");
+        let mut other = offer.clone();
+        *other.entropy = [1; 32];
+        assert!(link != other.last_link(&[8; 32]), "the SDI's entropy");
+        assert_eq!(
+            sdi.make(&offer, &mut ChaCha8Rng::seed_from_u64(4)).err(),
+            Some(IssueError::NotSdiMade),
+            "this SDI learns no chain"
+        );
+    }
+
+    #[test]
+    fn an_sdi_made_chain_is_registered_like_any_other() {
+        let (mut sdi, _) = sdi(SdiMode::SdiMade);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let offer = sdi.offer(order(7), &mut rng).unwrap();
+        let made = sdi.make(&offer, &mut rng).unwrap();
+        let (message, _) = sdi.register(&offer, &made.answer).unwrap();
+        let slots = message.schedule.slots;
+        assert!(hash_chain::walk(message.salt, slots, 0, &made.last) == message.anchor);
+    }
+
+    #[test]
+    fn what_an_sdi_refuses() {
+        let (mut sdi, owner) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let offer = sdi.offer(order(7), &mut rng).unwrap();
+        assert_eq!(sdi.offer(order(7), &mut rng).err(), Some(IssueError::MeterIssued(MeterId(7))));
+        let same_device = Order { meter: MeterId(8), ..order(7) };
+        assert_eq!(sdi.offer(same_device, &mut rng).err(), Some(IssueError::DeviceIssued));
+        let mut endless = order(9);
+        endless.schedule.window_s = 900;
+        assert_eq!(sdi.offer(endless, &mut rng).err(), Some(IssueError::Schedule));
+
+        let answer = Answer::make(offer.salt, offer.blocks, &offer.last_link(&[8; 32]), |_| ());
+        let mut lie = answer.clone();
+        lie.block_roots[2].0[0] ^= 1;
+        assert_eq!(sdi.register(&offer, &lie).err(), Some(IssueError::BlockRoots));
+        lie.block_roots = vec![lie.ends.root];
+        assert_eq!(sdi.register(&offer, &lie).err(), Some(IssueError::BlockRoots), "r itself");
+        let (message, signature) = sdi.register(&offer, &answer).unwrap();
+        let again = sdi.register(&offer, &answer).err();
+        assert_eq!(again, Some(IssueError::MeterIssued(MeterId(7))));
+
+        let public = sdi.identity().key;
+        let countersign = |message: &RootMessage, signature, owner_id| {
+            countersign(NETWORK, message.clone(), signature, &public, (owner_id, &owner)).err()
+        };
+        let (expected, found) = (ProviderId(2), ProviderId(1));
+        let refused = countersign(&message, signature, ProviderId(2));
+        assert_eq!(refused, Some(IssueError::Owner { expected, found }));
+        let mut changed = message;
+        changed.schedule.window_s = 200;
+        let refused = countersign(&changed, signature, ProviderId(1));
+        assert_eq!(refused, Some(IssueError::Signature(SignatureError::Mismatch)));
+    }
+}
