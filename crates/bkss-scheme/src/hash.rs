@@ -101,26 +101,51 @@ pub fn plain(bytes: &[u8]) -> Digest {
 }
 
 /// Tagged hash of an input that arrives in pieces.
+///
+/// What fits two blocks is collected and hashed as by [`hash`]; only longer inputs go through the
+/// library's hasher.
 #[derive(Clone)]
-pub struct Hasher(sha2::Sha256);
+pub struct Hasher {
+    padded: [[u8; 64]; 2],
+    length: usize,
+    long: Option<sha2::Sha256>,
+}
 
 impl Hasher {
     /// Starts with the tag.
-    pub fn new(tag: Tag) -> Self {
-        use sha2::Digest as _;
-        let mut hasher = sha2::Sha256::new();
-        hasher.update([tag as u8]);
-        Self(hasher)
+    #[inline]
+    pub const fn new(tag: Tag) -> Self {
+        let mut padded = [[0; 64]; 2];
+        padded[0][0] = tag as u8;
+        Self { padded, length: 1, long: None }
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn update(&mut self, bytes: &[u8]) {
-        sha2::Digest::update(&mut self.0, bytes);
+        let end = self.length + bytes.len();
+        if end <= SHORT && self.long.is_none() {
+            self.padded.as_flattened_mut()[self.length..end].copy_from_slice(bytes);
+            self.length = end;
+        } else {
+            self.update_long(bytes);
+        }
+    }
+
+    fn update_long(&mut self, bytes: &[u8]) {
+        use sha2::Digest as _;
+        let collected = &self.padded.as_flattened()[..self.length];
+        let long = self.long.get_or_insert_with(|| sha2::Sha256::new_with_prefix(collected));
+        long.update(bytes);
     }
 
     /// The digest.
-    pub fn finish(self) -> Digest {
-        Digest(sha2::Digest::finalize(self.0).into())
+    #[inline]
+    pub fn finish(mut self) -> Digest {
+        match self.long {
+            None => compress(&mut self.padded, self.length),
+            Some(long) => Digest(sha2::Digest::finalize(long).into()),
+        }
     }
 }
 

@@ -8,12 +8,13 @@
 //! This module knows nothing of time, storage or transport.
 
 use hkdf::Hkdf;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
     Digest, Network,
-    codec::{byte_string, number},
+    codec::{Encoded, byte_string},
     hash::{Tag, hash},
     merkle,
 };
@@ -52,7 +53,26 @@ impl core::fmt::Debug for Link {
 /// Position of a link in its chain, `i` in `1..=n`. Index 0 is the public anchor `v_0`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LinkIndex(u32);
-number!(LinkIndex, u32);
+
+impl<C> Encode<C> for LinkIndex {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.u32(self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for LinkIndex {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let at = decoder.position();
+        Self::new(decoder.u32()?, MAX_SLOTS)
+            .ok_or_else(|| decode::Error::message("link out of 1 to 2^20").at(at))
+    }
+}
+
+impl core::fmt::Display for LinkIndex {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&self.0, f)
+    }
+}
 
 impl LinkIndex {
     /// `None` unless `1 <= index <= slots`.
@@ -100,10 +120,9 @@ pub fn step(salt: Salt, index: u32, link: &Link) -> Link {
 #[inline]
 pub fn walk(salt: Salt, from: u32, to: u32, link: &Link) -> Link {
     let mut link = link.clone();
-    let mut index = from;
-    while index > to {
-        link = step(salt, index, &link);
-        index -= 1;
+    for index in (to.saturating_add(1)..=from).rev() {
+        // In place: the link before is overwritten, so nothing is left to erase.
+        link.0 = hash(Tag::ChainStep, &[&salt.0, &index.to_be_bytes(), &link.0]).0;
     }
     link
 }
@@ -238,6 +257,19 @@ mod tests {
             assert_eq!(1 << blocks.log2, block, "{slots} slots");
         }
         assert_eq!(Blocks::usual(0), None);
+    }
+
+    #[test]
+    fn a_link_has_a_number_from_1_to_the_longest_chain() {
+        for (bytes, number) in [
+            (&[0x00][..], None),
+            (&[0x01], Some(1)),
+            (&[0x1A, 0x00, 0x10, 0x00, 0x00], Some(MAX_SLOTS)),
+            (&[0x1A, 0x00, 0x10, 0x00, 0x01], None),
+        ] {
+            let decoded = crate::codec::decode::<LinkIndex>("link", bytes);
+            assert_eq!(decoded.ok().map(LinkIndex::get), number, "{bytes:?}");
+        }
     }
 
     proptest! {

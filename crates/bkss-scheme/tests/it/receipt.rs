@@ -1,8 +1,8 @@
 //! Laws of the codec: what everybody hashes and signs has one spelling, and no bytes cause a panic.
 
 use bkss_scheme::{
-    Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
-    RootMessage, Salt, SdiId, Signature, Slot, Timestamp, TreeHead,
+    Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
+    ProviderId, RootMessage, Salt, SdiId, Signature, Slot, Timestamp, TreeHead,
     certificate::{Finality, VoteKey},
     codec,
     merkle::Path,
@@ -308,7 +308,7 @@ fn receipt(parts: &ReceiptParts) -> Receipt<'_> {
         network: Network(parts.network),
         registration: parts.registration.clone(),
         registered,
-        index: LinkIndex::new(parts.index, u32::MAX).unwrap(),
+        index: LinkIndex::new(parts.index % (1 << 20) + 1, 1 << 20).unwrap(),
         link: Link::from_bytes(parts.link),
         link_path: parts.link_path.as_ref().map(path),
         body: &parts.body,
