@@ -79,9 +79,29 @@ impl<S: AsRef<[Link]>> KeyStore<S> {
             return Err(KeyStoreError::Checksum { expected, found });
         }
         let store = Self { salt, blocks, checkpoints, checksum: expected };
-        let first = LinkIndex::new(1, blocks.slots()).map(|first| store.derive(first));
-        let reached = first.map(|first| hash_chain::step(salt, 1, &first));
-        if reached.as_ref() == Some(anchor) { Ok(store) } else { Err(KeyStoreError::Anchor) }
+        if store.anchor() == *anchor { Ok(store) } else { Err(KeyStoreError::Anchor) }
+    }
+
+    /// Salt of the chain.
+    pub const fn salt(&self) -> Salt {
+        self.salt
+    }
+
+    /// Shape of the chain.
+    pub const fn blocks(&self) -> Blocks {
+        self.blocks
+    }
+
+    /// `v_0`, derived anew: one block of hashes.
+    pub fn anchor(&self) -> Link {
+        let last = self.blocks.last(0);
+        // There is no chain without a first block.
+        hash_chain::walk(self.salt, last, 0, &self.checkpoints.as_ref()[0])
+    }
+
+    /// The checkpoints, to be written to flash once.
+    pub fn into_checkpoints(self) -> S {
+        self.checkpoints
     }
 
     /// CRC-32 over the checkpoints, to be stored beside them.

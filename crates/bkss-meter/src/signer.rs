@@ -10,12 +10,13 @@ use bkss_scheme::{
     certificate::NotFinal,
     hash, request,
     seal::{BodyBytes, SealError, SealingKey, Session},
+    slot::Schedule,
     timestamp::{RegistrationProof, TimeProof},
     transaction::{Release, Submit},
 };
 use rand_core::CryptoRng;
 
-use crate::{Flash, Journal, KeyStore, LedgerWatch};
+use crate::{Flash, Journal, KeyStore, LedgerWatch, journal::JournalError};
 
 /// Readings that wait for the end of their window; one more takes the place of the oldest.
 pub const MAX_PENDING: usize = 8;
@@ -68,8 +69,8 @@ pub enum SignError<E> {
     Used { index: LinkIndex, reserved: u32 },
     #[error("reading: {0}")]
     Seal(#[from] SealError),
-    #[error("flash")]
-    Flash(E),
+    #[error("journal: {0}")]
+    Journal(#[from] JournalError<E>),
 }
 
 /// Why a proof of registration does not satisfy the meter.
@@ -80,6 +81,7 @@ pub enum RegistrationMismatch {
     NotFinal(#[from] NotFinal),
     #[error("the registration is not in the block")]
     NotIncluded,
+    /// Neither its number nor its chain is this meter's: no harm done.
     #[error("the registration is of another meter")]
     OtherMeter,
     #[error("registered {0} is not what the meter knows; the meter is locked")]
@@ -97,7 +99,8 @@ enum Registration {
 struct Current {
     session: Session,
     day: u64,
-    first: LinkIndex,
+    /// The newest index that was signed before this session.
+    after: u32,
     /// Whether a body with the session's key is final.
     introduced: bool,
 }
@@ -115,22 +118,31 @@ pub struct Meter<F, S> {
 }
 
 impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
-    /// A meter at start: what was pending in memory is gone, what was reserved is not.
+    /// A meter at start: what was pending in memory is gone, what was reserved is not, and the
+    /// registration has to be seen again.
+    ///
+    /// A meter that was locked stays so; one whose keys are of another chain than its root message,
+    /// or whose root message has no valid slots, is locked until it is provisioned anew.
     pub fn new(parameters: Parameters, journal: Journal<F>, keys: KeyStore<S>) -> Self {
+        let noted = journal.locked().map(|field| usize::from(field).min(FIELDS.len() - 1));
+        let field = noted.or_else(|| contradiction(&parameters.root_message, &keys));
+        let locked = field.map(|field| Registration::Locked(FIELDS[field]));
         Self {
             id: parameters.root_message.id(parameters.network),
             watch: LedgerWatch::new(parameters.network, parameters.committee.clone()),
             parameters,
             journal,
             keys,
-            registration: Registration::Unseen,
+            registration: locked.unwrap_or(Registration::Unseen),
             session: None,
             pending: [None; MAX_PENDING],
         }
     }
 
-    /// Signs a reading in the slot of `now`, the meter's best clock; a wrong clock costs the slot,
-    /// never a key.
+    /// Signs a reading in the slot of `now`, the meter's best clock.
+    ///
+    /// A clock that is wrong never costs a key, but readings: one that is ahead uses up all slots
+    /// until the one it shows.
     ///
     /// # Errors
     ///
@@ -146,7 +158,9 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         }
         let schedule = self.parameters.root_message.schedule;
         let index = schedule.index(schedule.slot_at(now)).ok_or(SignError::OutsideChain)?;
-        if !schedule.accepts_request(index, now) {
+        let over =
+            self.watch.certified().is_some_and(|certified| schedule.closes(index) <= certified);
+        if over || !schedule.accepts_request(index, now) {
             return Err(SignError::WindowClosed { index });
         }
         let reserved = self.journal.reserved();
@@ -156,7 +170,7 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         let plaintext = reading.to_bytes().ok_or(SealError::Length)?;
         let body = self.seal(now, index, &plaintext, rng)?;
         // Before anything leaves: a meter that loses power here must not sign twice with one link.
-        self.journal.reserve(index.get()).map_err(SignError::Flash)?;
+        self.journal.reserve(index.get())?;
         let link = self.keys.derive(index);
         let commitment = request::commitment(&self.id, index, &hash::plain(&body));
         let value = request::request_value(&commitment, &link);
@@ -188,14 +202,18 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
 
     /// The opening of a link is final: it need not be released again.
     pub fn acknowledged(&mut self, index: LinkIndex) {
-        for place in &mut self.pending {
-            if *place == Some(index) {
-                *place = None;
-            }
-        }
+        self.give_up(index);
+        self.confirmed(index);
+    }
+
+    /// The body of a link is final: the session's key that it carries need not be sent again.
+    ///
+    /// The word of a gateway; if it is a lie, the owner cannot open the readings of this session.
+    pub fn confirmed(&mut self, index: LinkIndex) {
+        let signed = index.get() <= self.journal.reserved();
         if let Some(current) = &mut self.session {
             // Each body since the session's first carries its key until one of them is final.
-            current.introduced |= index >= current.first;
+            current.introduced |= signed && index.get() > current.after;
         }
     }
 
@@ -208,11 +226,30 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         }
     }
 
+    /// Starts a new sealing session, as each UTC day does; its key goes into every body until
+    /// one of them is final.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::Key`] if the owner's key is a point of small order.
+    pub fn start_session(
+        &mut self,
+        now: LedgerTime,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), SealError> {
+        let Parameters { network, owner, .. } = &self.parameters;
+        let session = Session::start(*network, owner, rng)?;
+        let after = self.journal.reserved();
+        self.session = Some(Current { session, day: day(now), after, introduced: false });
+        Ok(())
+    }
+
     /// Checks the meter's own registration on the ledger against its memory (A29).
     ///
     /// # Errors
     ///
-    /// [`RegistrationMismatch`]; after `Locked` the meter signs and releases nothing any more.
+    /// [`RegistrationMismatch`]; after `Locked` the meter signs and releases nothing any more, also
+    /// after a restart.
     pub fn confirm_registration(
         &mut self,
         proof: &RegistrationProof<'_>,
@@ -223,13 +260,16 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         if !inclusion.contains(inclusion.header.transactions, registration.leaf(network)) {
             return Err(RegistrationMismatch::NotIncluded);
         }
-        let expected = &self.parameters.root_message;
-        if registration.message.meter != expected.meter {
+        let (expected, found) = (&self.parameters.root_message, &registration.message);
+        // Number and salt are unique on a ledger, so nobody can lock meters with foreign entries.
+        let own = expected.meter == found.meter
+            || expected.salt == found.salt
+            || expected.anchor == found.anchor;
+        if !own {
             return Err(RegistrationMismatch::OtherMeter);
         }
-        if let Some(field) = difference(expected, &registration.message) {
-            self.registration = Registration::Locked(field);
-            return Err(RegistrationMismatch::Locked(field));
+        if let Some(field) = difference(expected, found) {
+            return Err(RegistrationMismatch::Locked(self.lock(field)));
         }
         if self.registration == Registration::Unseen {
             self.registration = Registration::Confirmed;
@@ -242,6 +282,26 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         self.watch.certified()
     }
 
+    /// The field in which the registration or the key store differs from what the meter knows; it
+    /// is locked then.
+    pub const fn locked(&self) -> Option<&'static str> {
+        if let Registration::Locked(field) = self.registration { Some(field) } else { None }
+    }
+
+    /// What outlives a loss of power.
+    pub fn switch_off(self) -> (Journal<F>, KeyStore<S>) {
+        (self.journal, self.keys)
+    }
+
+    fn lock(&mut self, field: usize) -> &'static str {
+        let number = u8::try_from(field).unwrap_or(u8::MAX);
+        // If flash fails, the lock lasts until the power goes. No link can leave after that either:
+        // no second registration of this number or salt can be on the ledger.
+        let _ = self.journal.lock(number);
+        self.registration = Registration::Locked(FIELDS[field]);
+        FIELDS[field]
+    }
+
     /// Seals under the session of the day.
     fn seal(
         &mut self,
@@ -250,15 +310,11 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         plaintext: &[u8],
         rng: &mut impl CryptoRng,
     ) -> Result<BodyBytes, SealError> {
-        let day = now.seconds() / 86_400;
-        let current = match &mut self.session {
-            Some(current) if current.day == day => current,
-            session => {
-                let Parameters { network, owner, .. } = &self.parameters;
-                let fresh = Session::start(*network, owner, rng)?;
-                session.insert(Current { session: fresh, day, first: index, introduced: false })
-            }
-        };
+        let running = self.session.as_ref().is_some_and(|current| current.day == day(now));
+        if !running {
+            self.start_session(now, rng)?;
+        }
+        let current = self.session.as_ref().ok_or(SealError::Key)?;
         current.session.seal(&self.id, index, plaintext, !current.introduced)
     }
 
@@ -270,22 +326,62 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
     }
 }
 
-/// The first field in which two root messages of one meter differ.
-fn difference(expected: &RootMessage, found: &RootMessage) -> Option<&'static str> {
+/// Number of the UTC day.
+const fn day(time: LedgerTime) -> u64 {
+    time.seconds() / 86_400
+}
+
+/// Names of what a meter compares; their positions are on flash.
+const FIELDS: [&str; 12] = [
+    "ID_SM",
+    "owner",
+    "SDI",
+    "salt",
+    "v_0",
+    "r",
+    "g_0",
+    "L",
+    "W",
+    "n",
+    "device",
+    "revocation lock",
+];
+
+/// The first field in which two root messages differ.
+fn difference(expected: &RootMessage, found: &RootMessage) -> Option<usize> {
     let (own, their) = (&expected.schedule, &found.schedule);
-    [
-        (expected.owner != found.owner, "owner"),
-        (expected.sdi != found.sdi, "SDI"),
-        (expected.salt != found.salt, "salt"),
-        (expected.anchor != found.anchor, "v_0"),
-        (expected.root != found.root, "r"),
-        (own.first != their.first, "g_0"),
-        (own.slot_s != their.slot_s, "L"),
-        (own.window_s != their.window_s, "W"),
-        (own.slots != their.slots, "n"),
-        (expected.device != found.device, "device"),
-        (expected.revocation_lock != found.revocation_lock, "revocation lock"),
-    ]
-    .into_iter()
-    .find_map(|(differs, field)| differs.then_some(field))
+    let equal: [bool; FIELDS.len()] = [
+        expected.meter == found.meter,
+        expected.owner == found.owner,
+        expected.sdi == found.sdi,
+        expected.salt == found.salt,
+        expected.anchor == found.anchor,
+        expected.root == found.root,
+        own.first == their.first,
+        own.slot_s == their.slot_s,
+        own.window_s == their.window_s,
+        own.slots == their.slots,
+        expected.device == found.device,
+        expected.revocation_lock == found.revocation_lock,
+    ];
+    equal.iter().position(|equal| !equal)
+}
+
+/// The first field in which a root message is not of these keys, or has no valid slots.
+fn contradiction<S: AsRef<[Link]>>(message: &RootMessage, keys: &KeyStore<S>) -> Option<usize> {
+    let Schedule { slot_s, window_s, slots, .. } = message.schedule;
+    let field = if message.salt != keys.salt() {
+        "salt"
+    } else if slot_s == 0 {
+        "L"
+    } else if window_s == 0 || window_s >= slot_s {
+        "W"
+    } else if slots != keys.blocks().slots() {
+        "n"
+    } else if message.anchor != keys.anchor() {
+        "v_0"
+    } else {
+        return None;
+    };
+    FIELDS.iter().position(|name| *name == field)
 }

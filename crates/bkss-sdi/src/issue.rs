@@ -33,7 +33,7 @@ pub struct Order {
 }
 
 /// What a meter gets to make its chain from; it goes to the meter by hand.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Offer {
     /// The network.
     pub network: Network,
@@ -44,11 +44,17 @@ pub struct Offer {
     /// Shape of the chain.
     pub blocks: Blocks,
     order: Order,
-    device: Digest,
+    device_nonce: [u8; 16],
     revocation_secret: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl Offer {
+    /// What the owner must keep to show which device is registered: the nonce in
+    /// `H(07 | nonce | serial)`.
+    pub const fn device_nonce(&self) -> &[u8; 16] {
+        &self.device_nonce
+    }
+
     /// What whoever may revoke the meter by secret must keep (`rho`).
     pub fn revocation_secret(&self) -> Option<&[u8; 32]> {
         self.revocation_secret.as_deref()
@@ -57,6 +63,12 @@ impl Offer {
     /// The last link (Eq 1), as the meter computes it with its own entropy.
     pub fn last_link(&self, meter_entropy: &[u8; 32]) -> Link {
         hash_chain::last_link(self.salt, meter_entropy, &self.entropy, self.network, 0)
+    }
+}
+
+impl core::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Offer(meter {}, ..)", self.order.meter) // the rest is secret or hides a device
     }
 }
 
@@ -102,6 +114,8 @@ pub enum IssueError {
     DeviceIssued,
     #[error("1 <= n <= 2^20, 0 < W < L and blocks of at most 2^20 links do not hold")]
     Schedule,
+    #[error("salt drawn twice; the generator is not random")]
+    SaltIssued,
     #[error("block roots do not lead to r")]
     BlockRoots,
     #[error("nothing was offered to meter {0}")]
@@ -119,15 +133,29 @@ pub struct Sdi {
     identity: SdiIdentity,
     key: SecretKey,
     network: Network,
-    /// Devices and whether their chain is registered.
-    fleet: BTreeMap<MeterId, bool>,
+    fleet: BTreeMap<MeterId, Issued>,
     serials: BTreeSet<Vec<u8>>,
+    salts: BTreeSet<Salt>,
+}
+
+/// What was offered to a meter, and whether it is registered.
+struct Issued {
+    salt: Salt,
+    blocks: Blocks,
+    registered: bool,
 }
 
 impl Sdi {
     /// An SDI that has issued nothing.
     pub const fn new(identity: SdiIdentity, key: SecretKey, network: Network) -> Self {
-        Self { identity, key, network, fleet: BTreeMap::new(), serials: BTreeSet::new() }
+        Self {
+            identity,
+            key,
+            network,
+            fleet: BTreeMap::new(),
+            serials: BTreeSet::new(),
+            salts: BTreeSet::new(),
+        }
     }
 
     /// Its entry in the genesis.
@@ -148,29 +176,27 @@ impl Sdi {
         if self.fleet.contains_key(&order.meter) {
             return Err(IssueError::MeterIssued(order.meter));
         }
-        if !self.serials.insert(order.serial.clone()) {
+        if self.serials.contains(&order.serial) {
             return Err(IssueError::DeviceIssued);
         }
-        self.fleet.insert(order.meter, false);
-        let (mut salt, mut nonce) = ([0; 16], [0; 16]);
+        let (mut salt, mut device_nonce) = ([0; 16], [0; 16]);
         let mut entropy = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut salt);
-        rng.fill_bytes(&mut nonce);
+        rng.fill_bytes(&mut device_nonce);
         rng.fill_bytes(&mut *entropy);
         let revocation_secret = order.revocable_by_secret.then(|| {
             let mut secret = Zeroizing::new([0; 32]);
             rng.fill_bytes(&mut *secret);
             secret
         });
-        Ok(Offer {
-            network: self.network,
-            salt: Salt(salt),
-            entropy,
-            blocks,
-            device: hash(Tag::Device, &[&nonce, &order.serial]),
-            order,
-            revocation_secret,
-        })
+        let salt = Salt(salt);
+        if !self.salts.insert(salt) {
+            return Err(IssueError::SaltIssued);
+        }
+        self.serials.insert(order.serial.clone());
+        self.fleet.insert(order.meter, Issued { salt, blocks, registered: false });
+        let network = self.network;
+        Ok(Offer { network, salt, entropy, blocks, order, device_nonce, revocation_secret })
     }
 
     /// Makes the chain in place of the meter (sdi-made mode).
@@ -201,15 +227,18 @@ impl Sdi {
         answer: &Answer,
     ) -> Result<(RootMessage, Signature), IssueError> {
         let Order { meter, owner, schedule, .. } = offer.order;
-        let registered = self.fleet.get_mut(&meter).ok_or(IssueError::NotOffered(meter))?;
-        if *registered {
+        let issued = self.fleet.get_mut(&meter);
+        let issued =
+            issued.filter(|issued| (issued.salt, issued.blocks) == (offer.salt, offer.blocks));
+        let issued = issued.ok_or(IssueError::NotOffered(meter))?;
+        if issued.registered {
             return Err(IssueError::MeterIssued(meter));
         }
         let complete = answer.block_roots.len() == offer.blocks.count() as usize;
         if !complete || merkle::root(&answer.block_roots) != Some(answer.ends.root) {
             return Err(IssueError::BlockRoots);
         }
-        *registered = true;
+        issued.registered = true;
         let secret = offer.revocation_secret.as_deref();
         let message = RootMessage {
             meter,
@@ -219,7 +248,7 @@ impl Sdi {
             anchor: answer.ends.anchor.clone(),
             root: answer.ends.root,
             schedule,
-            device: offer.device,
+            device: hash(Tag::Device, &[&offer.device_nonce, &offer.order.serial]),
             revocation_lock: secret.map(|secret| hash(Tag::RevocationLock, &[secret])),
         };
         let signature = self.key.sign(&signed_digest(self.network, &message));
@@ -293,8 +322,49 @@ mod tests {
         assert_eq!(verified.message().meter, MeterId(7));
         assert_eq!(registered(3), registration);
         assert_ne!(registered(4).message.anchor, registration.message.anchor);
-        let lock = registration.message.revocation_lock;
-        assert!(lock.is_some());
+    }
+
+    #[test]
+    fn what_the_owner_keeps_opens_what_the_ledger_hides() {
+        let (mut sdi, _) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for (meter, revocable_by_secret) in [(7, true), (8, false)] {
+            let order = Order { revocable_by_secret, ..order(meter) };
+            let offer = sdi.offer(order.clone(), &mut rng).unwrap();
+            let last = offer.last_link(&[8; 32]);
+            let answer = Answer::make(offer.salt, offer.blocks, &last, |_| ());
+            let (message, _) = sdi.register(&offer, &answer).unwrap();
+            let device = hash(Tag::Device, &[offer.device_nonce(), &order.serial]);
+            assert_eq!(message.device, device);
+            let lock = offer.revocation_secret().map(|rho| hash(Tag::RevocationLock, &[rho]));
+            assert_eq!(message.revocation_lock, lock);
+            assert_eq!(lock.is_some(), revocable_by_secret);
+            assert_eq!(format!("{offer:?}"), format!("Offer(meter {meter}, ..)"));
+        }
+    }
+
+    #[test]
+    fn an_sdi_registers_what_it_offered_and_nothing_else() {
+        let (mut sdi, _) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let offer = sdi.offer(order(7), &mut rng).unwrap();
+        let register = |sdi: &mut Sdi, offer: &Offer| {
+            let last = offer.last_link(&[8; 32]);
+            let answer = Answer::make(offer.salt, offer.blocks, &last, |_| ());
+            sdi.register(offer, &answer).err()
+        };
+        let mut other_salt = offer.clone();
+        other_salt.salt = Salt([1; 16]);
+        let mut other_blocks = offer.clone();
+        other_blocks.blocks = Blocks::new(38, 3).unwrap();
+        let (mut stranger, _) = self::sdi(SdiMode::Shared);
+        let foreign = stranger.offer(order(7), &mut rng).unwrap();
+        let unknown = stranger.offer(order(8), &mut rng).unwrap();
+        for (offer, meter) in [(other_salt, 7), (other_blocks, 7), (foreign, 7), (unknown, 8)] {
+            let refused = register(&mut sdi, &offer);
+            assert_eq!(refused, Some(IssueError::NotOffered(MeterId(meter))));
+        }
+        assert_eq!(register(&mut sdi, &offer), None);
     }
 
     #[test]
@@ -332,6 +402,8 @@ mod tests {
         assert_eq!(sdi.offer(order(7), &mut rng).err(), Some(IssueError::MeterIssued(MeterId(7))));
         let same_device = Order { meter: MeterId(8), ..order(7) };
         assert_eq!(sdi.offer(same_device, &mut rng).err(), Some(IssueError::DeviceIssued));
+        let same_rng = &mut ChaCha8Rng::seed_from_u64(3);
+        assert_eq!(sdi.offer(order(8), same_rng).err(), Some(IssueError::SaltIssued));
         let mut endless = order(9);
         endless.schedule.window_s = 900;
         assert_eq!(sdi.offer(endless, &mut rng).err(), Some(IssueError::Schedule));
