@@ -15,11 +15,12 @@ use bkss_scheme::{
     merkle,
     receipt::Receipt,
     root_message::Registration,
+    seal::Body,
     slot::Schedule,
     timestamp::{Inclusion, RegistrationProof, TimeProof},
 };
 
-use crate::{Genesis, Transaction, Verified, proof_tree::ProofTree};
+use crate::{Genesis, Transaction, Verified, proof_tree::ProofTree, verify::AcceptedOpening};
 
 /// A verified block and why it is final.
 #[derive(Clone, Debug)]
@@ -106,9 +107,6 @@ pub struct Witness {
     genesis: Arc<Genesis>,
     owner: Option<ProviderId>,
     meters: BTreeMap<MeterId, Followed>,
-    rows: u32,
-    /// Meter of each registry number that is followed.
-    numbers: BTreeMap<u32, MeterId>,
 }
 
 #[derive(Debug)]
@@ -129,9 +127,8 @@ struct Stamped {
 
 impl Witness {
     /// Follows a ledger from its first block; `owner` restricts it to that provider's meters.
-    pub fn new(genesis: Arc<Genesis>, owner: Option<ProviderId>) -> Self {
-        let (meters, numbers) = (BTreeMap::default(), BTreeMap::default());
-        Self { genesis, owner, meters, rows: 0, numbers }
+    pub const fn new(genesis: Arc<Genesis>, owner: Option<ProviderId>) -> Self {
+        Self { genesis, owner, meters: BTreeMap::new() }
     }
 
     /// Takes in the next final block and returns the receipts it completes.
@@ -140,9 +137,7 @@ impl Witness {
         let verified = provable.block.verified.clone();
         self.registrations(&provable, &verified);
         for (position, request) in (0..).zip(verified.requests()) {
-            if let Some(meter) = self.numbers.get(&request.row)
-                && let Some(followed) = self.meters.get_mut(meter)
-            {
+            if let Some(followed) = self.meters.get_mut(&request.meter) {
                 let schedule = followed.registration.message.schedule;
                 let (time, reveal_s) =
                     (provable.block.header().time, self.genesis.charter().terms.reveal_s);
@@ -156,10 +151,13 @@ impl Witness {
                 });
             }
         }
-        let issued = (0..)
-            .zip(verified.openings())
-            .filter_map(|(position, opening)| self.issue(&provable, position, opening));
-        issued.collect::<Vec<_>>()
+        let bodies: Vec<Vec<_>> = verified.block().transactions().iter().map(bodies).collect();
+        let issued = (0..).zip(verified.openings()).filter_map(|(position, opening)| {
+            let (transaction, item) = opening.place;
+            let body = bodies.get(transaction as usize)?.get(item as usize)?;
+            self.issue(&provable, position, opening, body.as_ref()?)
+        });
+        issued.collect()
     }
 
     /// What a meter checks before its first release, encoded; `None` if it is not registered or
@@ -178,13 +176,10 @@ impl Witness {
         let transactions = verified.block().transactions();
         for (position, transaction) in (0..).zip(transactions) {
             let Transaction::Registration(registration) = transaction else { continue };
-            let row = self.rows;
-            self.rows += 1;
             if self.owner.is_some_and(|owner| owner != registration.message.owner) {
                 continue;
             }
             let meter = registration.message.meter;
-            self.numbers.insert(row, meter);
             let followed = Followed {
                 registration: registration.clone(),
                 registered: (provable.clone(), position),
@@ -198,7 +193,8 @@ impl Witness {
         &mut self,
         provable: &Provable,
         position: u32,
-        accepted: &crate::verify::AcceptedOpening,
+        accepted: &AcceptedOpening,
+        body: &Body<'_>,
     ) -> Option<Issued> {
         let opening = &accepted.opening;
         let followed = self.meters.get_mut(&opening.meter)?;
@@ -206,12 +202,6 @@ impl Witness {
         let same =
             |s: &&Stamped| s.index == opening.index && s.value == value && s.submitter == submitter;
         let stamped = followed.pending.iter().find(same)?;
-        let (transaction, item) = accepted.place;
-        let block = provable.block.verified.block();
-        let Transaction::Openings(batch) = block.transactions().get(transaction as usize)? else {
-            return None;
-        };
-        let body = batch.bodies().iter().nth(item as usize)?.ok()?;
         let mut buffer = [0; MAX_BODY];
         let (registered, registered_at) = &followed.registered;
         let receipt = Receipt {
@@ -221,7 +211,7 @@ impl Witness {
             index: opening.index,
             link: opening.link.clone(),
             link_path: None,
-            body: codec::encode_into(&body, &mut buffer)?,
+            body: codec::encode_into(body, &mut buffer)?,
             timestamp: Timestamp {
                 submitter,
                 value,
@@ -232,6 +222,14 @@ impl Witness {
         let receipt = encode(&receipt);
         followed.pending.retain(|stamped| stamped.index != opening.index);
         Some(Issued { meter: opening.meter, index: opening.index, receipt })
+    }
+}
+
+/// Bodies of a transaction, `None` for erased ones.
+fn bodies(transaction: &Transaction) -> Vec<Option<Body<'_>>> {
+    match transaction {
+        Transaction::Openings(batch) => batch.bodies().iter().map(Result::ok).collect(),
+        Transaction::Registration(_) | Transaction::Requests(_) => Vec::new(),
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Salt, root_message::Registered,
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Salt, hash_chain,
+    root_message::Registered,
 };
 
 use crate::{Genesis, Verified, transaction_batch::Row};
@@ -176,6 +177,25 @@ impl Live {
     pub(crate) fn new(registered: &Registered) -> Self {
         let last_link = registered.message().anchor.clone();
         Self { last_index: 0, last_link, pending: Vec::new() }
+    }
+
+    /// This meter once `link` has opened its slot; `None` if the link is not of its chain.
+    pub(crate) fn open(&self, salt: Salt, index: LinkIndex, link: &Link) -> Option<Self> {
+        let newest = index.get() > self.last_index;
+        let (from, upper, to, lower) = if newest {
+            (index.get(), link, self.last_index, &self.last_link)
+        } else {
+            (self.last_index, &self.last_link, index.get(), link)
+        };
+        if hash_chain::walk(salt, from, to, upper) != *lower {
+            return None;
+        }
+        let others = self.pending.iter().filter(|pending| pending.index != index);
+        Some(Self {
+            last_index: from,
+            last_link: upper.clone(),
+            pending: others.copied().collect(),
+        })
     }
 }
 

@@ -5,8 +5,10 @@
 //! rule are skipped, with the reason: a gateway must not be able to spoil a block, and inclusion in
 //! the trees of accepted items proves that the rules held.
 
+use std::collections::btree_map::Entry;
+
 use bkss_scheme::{
-    Digest, Header, LedgerTime, Link, LinkIndex, Opening, ProviderId, TreeHead, hash_chain,
+    Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Opening, ProviderId, TreeHead,
     identity::SignatureError, merkle::RootBuilder, request, root_message::Registered,
     timestamp::request_leaf,
 };
@@ -60,8 +62,10 @@ impl Verified {
 /// An item of a request batch that the rules accept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AcceptedRequest {
-    /// The meter.
+    /// The meter's number in the registry.
     pub row: Row,
+    /// The meter.
+    pub meter: MeterId,
     /// Its link.
     pub index: LinkIndex,
     /// The gateway.
@@ -75,7 +79,7 @@ pub struct AcceptedRequest {
 /// An item of an opening batch that the rules accept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AcceptedOpening {
-    /// The meter.
+    /// The meter's number in the registry.
     pub row: Row,
     /// What was opened.
     pub opening: Opening,
@@ -390,7 +394,8 @@ impl<'a> Draft<'a> {
 
     fn request_batch(&mut self, batch: &RequestBatch) -> usize {
         let before = self.outcome.requests.len();
-        for (item, (row, value)) in batch.rows.iter().zip(&batch.values).enumerate() {
+        self.outcome.requests.reserve(batch.rows.len());
+        for (item, (row, value)) in (0..).zip(batch.rows.iter().zip(&batch.values)) {
             match self.request(batch, *row, value) {
                 Ok(accepted) => self.outcome.requests.push(accepted),
                 Err(reason) => self.skip(item, reason),
@@ -426,13 +431,14 @@ impl<'a> Draft<'a> {
         live.pending.retain(open);
         live.pending.push(Pending { index, submitter, value: *value });
         let leaf = request_leaf(meter, index, submitter, value);
-        Ok(AcceptedRequest { row, index, submitter, value: *value, leaf })
+        Ok(AcceptedRequest { row, meter, index, submitter, value: *value, leaf })
     }
 
     fn opening_batch(&mut self, batch: &OpeningBatch) -> usize {
         let before = self.outcome.openings.len();
+        self.outcome.openings.reserve(batch.rows.len());
         let items = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
-        for (item, ((row, link), body_hash)) in items.enumerate() {
+        for (item, ((row, link), body_hash)) in (0..).zip(items) {
             match self.opening(batch, item, *row, link, body_hash) {
                 Ok(accepted) => self.outcome.openings.push(accepted),
                 Err(reason) => self.skip(item, reason),
@@ -446,48 +452,38 @@ impl<'a> Draft<'a> {
     fn opening(
         &mut self,
         batch: &OpeningBatch,
-        item: usize,
+        item: u32,
         row: Row,
         link: &Link,
         body_hash: &Digest,
     ) -> Result<AcceptedOpening, SkipReason> {
-        let (time, reveal_s) = (self.time, self.reveal_s);
-        let place = (self.position, u32::try_from(item).unwrap_or(u32::MAX));
         let registered = self.registered(row).ok_or(SkipReason::UnknownMeter)?;
         let message = registered.message();
         let (meter, salt) = (message.meter, message.salt);
         let index = message.schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
-        if !message.schedule.accepts_opening(index, time, reveal_s) {
+        if !message.schedule.accepts_opening(index, self.time, self.reveal_s) {
             return Err(SkipReason::WrongTime);
         }
         let commitment = request::commitment(registered.id(), index, body_hash);
         let value = request::request_value(&commitment, link);
-        let live = self.peek(row).ok_or(SkipReason::UnknownMeter)?;
+        let changed = self.outcome.delta.live.entry(row);
+        let live = match &changed {
+            Entry::Occupied(live) => Some(live.get()),
+            Entry::Vacant(_) => self.view.live(row),
+        };
+        // A meter that nothing has happened to has no request.
+        let live = live.ok_or(SkipReason::NoRequest)?;
         let same = |pending: &&Pending| pending.index == index && pending.value == value;
         let submitter = live.pending.iter().find(same).ok_or(SkipReason::NoRequest)?.submitter;
-        let (last_index, last_link) = (live.last_index, &live.last_link);
-        let (newer, holds) = if index.get() > last_index {
-            (true, hash_chain::walk(salt, index.get(), last_index, link) == *last_link)
-        } else {
-            (false, hash_chain::walk(salt, last_index, index.get(), last_link) == *link)
-        };
-        if !holds {
-            return Err(SkipReason::ForeignLink);
-        }
-        let live = self.live(row).ok_or(SkipReason::UnknownMeter)?;
-        live.pending.retain(|pending| pending.index != index);
-        if newer {
-            live.last_index = index.get();
-            live.last_link = link.clone();
-        }
+        let opened = live.open(salt, index, link).ok_or(SkipReason::ForeignLink)?;
+        changed.insert_entry(opened);
         let opening = Opening { meter, index, link: link.clone(), body_hash: *body_hash };
-        let leaf = opening.leaf();
+        let (leaf, place) = (opening.leaf(), (self.position, item));
         Ok(AcceptedOpening { row, opening, request: (value, submitter), place, leaf })
     }
 
-    fn skip(&mut self, item: usize, reason: SkipReason) {
-        let place = (self.position, u32::try_from(item).unwrap_or(u32::MAX));
-        self.outcome.skipped.push(Skipped { place, reason });
+    fn skip(&mut self, item: u32, reason: SkipReason) {
+        self.outcome.skipped.push(Skipped { place: (self.position, item), reason });
     }
 
     fn meters(&self) -> u32 {
@@ -504,21 +500,20 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A meter as it is now, not to be changed; `None` also while nothing has happened to it since
-    /// it was registered.
-    fn peek(&self, row: Row) -> Option<&Live> {
-        self.outcome.delta.live.get(&row).or_else(|| self.view.live(row))
-    }
-
     /// A meter as it is now, to be changed.
     fn live(&mut self, row: Row) -> Option<&mut Live> {
-        if !self.outcome.delta.live.contains_key(&row) {
-            let live = match self.view.live(row) {
-                Some(live) => live.clone(),
-                None => Live::new(self.registered(row)?),
-            };
-            self.outcome.delta.live.insert(row, live);
-        }
-        self.outcome.delta.live.get_mut(&row)
+        let Delta { first_row, registered, live, .. } = &mut self.outcome.delta;
+        let unchanged = match live.entry(row) {
+            Entry::Occupied(live) => return Some(live.into_mut()),
+            Entry::Vacant(unchanged) => unchanged,
+        };
+        let live = match self.view.live(row) {
+            Some(live) => live.clone(),
+            None => Live::new(match row.checked_sub(*first_row) {
+                Some(offset) => registered.get(offset as usize)?,
+                None => self.view.registered(row)?,
+            }),
+        };
+        Some(unchanged.insert(live))
     }
 }

@@ -18,7 +18,7 @@ fn archive(consortium: &mut Consortium) -> Vec<u8> {
     let network = consortium.genesis.network();
     let mut writer = Writer::new(Vec::new(), network, state.head().id).unwrap();
     for (time, certified, transaction) in [
-        (at(0, 1), true, Transaction::Registration(meter.registration.clone())),
+        (at(0, 1), true, Transaction::Registration(meter.registration)),
         (at(1, 1), false, consortium.requests(0, 1, &[(0, signed.value)])),
         (at(1, 300), true, consortium.openings(0, &[(0, &signed)])),
     ] {
@@ -90,7 +90,7 @@ fn an_erased_body_leaves_every_proof_as_it_was() {
     let meter = consortium.meter(0);
     let signed: Vec<_> = (1..=2).map(|index| meter.sign(index, 26)).collect();
     let mut state = consortium.state();
-    block(&mut state, at(0, 1), [Transaction::Registration(meter.registration.clone())]);
+    block(&mut state, at(0, 1), [Transaction::Registration(meter.registration)]);
     block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, signed[0].value)])]);
     let before: State = state.clone();
     let verified = block(&mut state, at(1, 300), [consortium.openings(0, &[(0, &signed[0])])]);

@@ -4,5 +4,6 @@
 
 mod archive;
 mod consortium;
+mod genesis;
 mod receipts;
 mod rules;

@@ -28,12 +28,12 @@ fn reasons(verified: &Verified) -> Vec<SkipReason> {
 }
 
 /// Verifies a block of these transactions as a validator would, the header being honest.
-fn offered(state: &State, time: LedgerTime, transactions: Vec<Transaction>) -> Verified {
+fn offered(state: &State, time: LedgerTime, transactions: &[Transaction]) -> Verified {
     let view = state.view();
     let mut roots = (None, None);
     loop {
         let header = header(state, time, roots);
-        let block = Block::new(state.genesis().network(), header, transactions.clone());
+        let block = Block::new(state.genesis().network(), header, transactions.to_vec());
         match verify(&view, block) {
             Ok(verified) => return verified,
             Err(Refusal::Tree { tree: "requests", expected, .. }) => roots.0 = expected,
@@ -105,7 +105,7 @@ fn a_request_outside_its_time_is_skipped_with_the_reason() {
         } else {
             consortium.requests(0, slot_index, &[(row, value)])
         };
-        let verified = offered(&state, time, vec![batch]);
+        let verified = offered(&state, time, &[batch]);
         assert_eq!(reasons(&verified).first().copied(), expected, "{what}");
         assert_eq!(verified.requests().len(), usize::from(expected.is_none()), "{what}");
     }
@@ -137,12 +137,12 @@ fn an_opening_is_refused_for_its_reason() {
         ("for another meter", 1, &opened, at(1, 300), Some(SkipReason::NoRequest)),
         ("as it was requested", 0, &opened, at(1, 300), None),
     ] {
-        let verified = offered(&state, time, vec![consortium.openings(1, &[(row, signed)])]);
+        let verified = offered(&state, time, &[consortium.openings(1, &[(row, signed)])]);
         assert_eq!(reasons(&verified).first().copied(), expected, "{what}");
     }
 
     block(&mut state, at(1, 300), [consortium.openings(1, &[(0, &opened)])]);
-    let again = offered(&state, at(1, 301), vec![consortium.openings(2, &[(0, &opened)])]);
+    let again = offered(&state, at(1, 301), &[consortium.openings(2, &[(0, &opened)])]);
     assert_eq!(reasons(&again), [SkipReason::NoRequest], "a second time (A10)");
 }
 
@@ -160,7 +160,7 @@ fn a_request_for_a_link_that_is_not_of_the_chain_never_opens() {
     );
     forged.value = bkss_scheme::request::request_value(&commitment, &forged.link);
     block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, forged.value)])]);
-    let verified = offered(&state, at(1, 300), vec![consortium.openings(0, &[(0, &forged)])]);
+    let verified = offered(&state, at(1, 300), &[consortium.openings(0, &[(0, &forged)])]);
     assert_eq!(reasons(&verified), [SkipReason::ForeignLink]);
 }
 
@@ -179,7 +179,7 @@ fn a_squatter_takes_nobodys_room() {
         ],
     );
     assert_eq!(verified.requests().len(), 2, "one per gateway (A12)");
-    let second = offered(&state, at(1, 2), vec![consortium.requests(1, 1, &[(0, garbage)])]);
+    let second = offered(&state, at(1, 2), &[consortium.requests(1, 1, &[(0, garbage)])]);
     assert_eq!(reasons(&second), [SkipReason::SecondRequest]);
     let opened = block(&mut state, at(1, 300), [consortium.openings(2, &[(0, &honest)])]);
     assert_eq!(opened.openings()[0].request, (honest.value, honest_gateway()));
