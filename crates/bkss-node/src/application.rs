@@ -122,12 +122,22 @@ where
         }
         let asked = ctx.current();
         let (earliest, latest) = (asked + self.pacing.interval, asked + self.pacing.idle);
-        let latest = latest.min(self.clock.when(self.next_tick(before)));
+        // A tick makes meters and gateways act: what they send fits into the block that follows it.
+        let tick = self.clock.when(self.next_tick(before));
+        let latest = tick.map_or(latest, |tick| latest.min(tick + 2 * self.pacing.gather));
         ctx.sleep_until(earliest).await;
+        let mut gathered = false;
         loop {
             let now = ctx.current();
             let last_call = now >= latest;
-            if last_call || self.shared.has_candidates() {
+            let waiting = self.shared.has_candidates();
+            if waiting && !gathered && !last_call {
+                // Where one gateway has sent something, the others are about to.
+                gathered = true;
+                ctx.sleep(self.pacing.gather).await;
+                continue;
+            }
+            if last_call || waiting {
                 let time = LedgerTime(self.clock.at(now).0.max(before.0 + 1));
                 let built = self.build(&ctx, parent.id(), time).await?;
                 if last_call || !built.block().transactions().is_empty() {

@@ -14,9 +14,10 @@ use bkss_ledger::{
     transaction_batch::{Bodies, Row, Shape},
 };
 use bkss_scheme::{
-    Digest, Link, LinkIndex, MeterId, ProviderId, SecretKey, Slot, codec,
+    Digest, Link, LinkIndex, MeterId, ProviderId, SecretKey, Slot,
+    codec::{self, MAX_BODY},
     root_message::Registration,
-    seal::{Body, BodyBytes},
+    seal::Body,
     transaction::{Release, Submit},
 };
 use commonware_macros::select;
@@ -35,7 +36,7 @@ const MAX_HELD: usize = 1 << 20;
 #[derive(Debug)]
 enum Message {
     Register(Box<Registration>),
-    Submit { meter: MeterId, index: LinkIndex, value: Digest, body: BodyBytes },
+    Submit { meter: MeterId, index: LinkIndex, value: Digest, body: Box<[u8]> },
     Release(Release),
 }
 
@@ -73,10 +74,11 @@ impl Mailbox {
     ///
     /// [`NotTaken`].
     pub fn submit(&self, submit: &Submit<'_>) -> Result<(), NotTaken> {
-        let body = BodyBytes::from_slice(submit.body).map_err(|_| NotTaken::Body)?;
-        codec::decode::<Body<'_>>("body", &body).map_err(|_| NotTaken::Body)?;
-        let Submit { meter, index, value, .. } = *submit;
-        self.put(Message::Submit { meter, index, value, body })
+        let Submit { meter, index, value, body } = *submit;
+        if body.len() > MAX_BODY || codec::decode::<Body<'_>>("body", body).is_err() {
+            return Err(NotTaken::Body);
+        }
+        self.put(Message::Submit { meter, index, value, body: body.into() })
     }
 
     /// Step 3 of a meter.
@@ -102,6 +104,9 @@ struct Sent {
     sent: SystemTime,
 }
 
+/// A released link and the encoded body it opens.
+type Opened = (Link, Box<[u8]>);
+
 /// The gateway of one provider.
 pub struct Gateway {
     provider: ProviderId,
@@ -110,9 +115,9 @@ pub struct Gateway {
     pacing: Pacing,
     inbox: mpsc::Receiver<Message>,
     /// Bodies of submitted readings, until their openings are final.
-    bodies: BTreeMap<(MeterId, LinkIndex), BodyBytes>,
+    bodies: BTreeMap<(MeterId, LinkIndex), Box<[u8]>>,
     requests: BTreeMap<Slot, BTreeMap<Row, Digest>>,
-    openings: BTreeMap<(Slot, Shape), BTreeMap<Row, (Link, BodyBytes)>>,
+    openings: BTreeMap<(Slot, Shape), BTreeMap<Row, Opened>>,
     registrations: Vec<Registration>,
     outstanding: BTreeMap<Digest, Sent>,
 }

@@ -206,7 +206,7 @@ where
     .await;
 
     let shared = Shared::new(config.genesis.clone());
-    let application = LedgerApplication::new(shared.clone(), config.clock, config.pacing);
+    let application = LedgerApplication::new(shared.clone(), config.clock.clone(), config.pacing);
     let inline = Inline::new(ctx.child("inline"), application, marshal.clone(), epocher);
     let (gateway, mailbox) =
         Gateway::new(config.provider, config.identity.clone(), shared.clone(), config.pacing);
