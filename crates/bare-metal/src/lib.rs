@@ -7,52 +7,51 @@
 
 #![no_std]
 
+use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Committee, Digest, LinkIndex, Network, Salt, SecretKey, Signature,
+    Committee, Digest, LedgerTime, Link, Network, Reading,
     certificate::VoteKey,
     codec,
-    hash::plain,
-    hash_chain,
+    hash_chain::Blocks,
     receipt::{Anchors, Receipt},
-    request,
-    seal::{SealingKey, Session},
+    timestamp::{RegistrationProof, TimeProof},
 };
 use rand_core::CryptoRng;
 
-/// What a meter is given when it is made.
-pub struct Provisioned {
-    /// The network.
-    pub network: Network,
-    /// Salt of the chain.
-    pub salt: Salt,
-    /// Entropy of meter and SDI.
-    pub entropies: [[u8; 32]; 2],
-    /// Number of links.
-    pub slots: u32,
-    /// The owner's sealing key.
-    pub owner: SealingKey,
-    /// `mr`.
-    pub root_message: Digest,
+/// Checkpoints of a chain of a year of half hours in blocks of 256.
+type Checkpoints = [Link; 69];
+
+/// A meter from the last link of its chain.
+pub fn switch_on(
+    parameters: Parameters,
+    blocks: Blocks,
+    last: &Link,
+    checkpoints: Checkpoints,
+) -> Option<Meter<MemoryFlash<4096>, Checkpoints>> {
+    let salt = parameters.root_message.salt;
+    let (keys, ends) = KeyStore::make(salt, blocks, last, checkpoints, |_, _| ()).ok()?;
+    if ends.anchor != parameters.root_message.anchor {
+        return None;
+    }
+    let journal = Journal::open(MemoryFlash::default()).ok()?;
+    Some(Meter::new(parameters, journal, keys))
 }
 
-/// A meter's slot: derives the link, seals the reading and makes the request value `q`, which it
-/// returns with a signature as an SDI would give one.
-pub fn sign_reading(
-    provisioned: &Provisioned,
-    index: LinkIndex,
-    reading: &[u8],
-    sdi: &SecretKey,
+/// A slot of a meter, from the messages of its gateway: registration, reading, time, release.
+pub fn slot(
+    meter: &mut Meter<MemoryFlash<4096>, Checkpoints>,
+    registration: &[u8],
+    now: LedgerTime,
+    reading: &Reading,
+    time: &[u8],
     mut rng: &mut dyn CryptoRng,
-) -> Option<(Digest, Signature)> {
-    let Provisioned { network, salt, entropies: [meter, by_sdi], slots, owner, root_message } =
-        provisioned;
-    let last = hash_chain::last_link(*salt, meter, by_sdi, *network, 0);
-    let link = hash_chain::walk(*salt, *slots, index.get(), &last);
-    let session = Session::start(*network, owner, &mut rng).ok()?;
-    let body = session.seal(root_message, index, reading, true).ok()?;
-    let commitment = request::commitment(root_message, index, &plain(&body));
-    let value = request::request_value(&commitment, &link);
-    Some((value, sdi.sign(&value)))
+) -> Option<(Digest, Link)> {
+    let proof: RegistrationProof<'_> = codec::decode("registration", registration).ok()?;
+    meter.confirm_registration(&proof).ok()?;
+    let signed = meter.sign(now, reading, &mut rng).ok()?;
+    let proof: TimeProof<'_> = codec::decode("time", time).ok()?;
+    meter.on_time(&proof).ok()?;
+    Some((signed.message().value, meter.release()?.link))
 }
 
 /// A verifier: whether the bytes are a receipt that holds under this committee.
