@@ -1,3 +1,58 @@
 //! The command line: parse, call, report.
 
-fn main() {}
+mod audit;
+mod bench;
+mod clock;
+mod demo;
+mod files;
+mod households;
+mod open;
+mod output;
+mod parallel;
+mod provider;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tamper-evident metering without a trusted third party.
+///
+/// Exit codes: 0 all is well, 1 something was refused or failed, 2 usage or unreadable file.
+#[derive(Debug, Parser)]
+#[command(name = "bkss", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Real homes signed, agreed on by four providers, checked offline
+    Demo(demo::Args),
+    /// Check receipts offline, with nothing but the genesis
+    Verify(verify::Args),
+    /// Decrypt receipts with the owner's keys
+    Open(open::Args),
+    /// Replay an archive from genesis
+    Audit(audit::Args),
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Verifications per second, beside ECDSA
+    Verify(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Open(args) => open::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Bench(Bench::Verify(args)) => bench::run(&args),
+    }
+}

@@ -1,0 +1,101 @@
+//! What the demonstration leaves on disk: receipts, sessions, the archive.
+//!
+//! A file has its final name only when it is complete.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use bkss_ledger::{FinalBlock, Genesis, archive::Writer, receipts::Issued};
+use bkss_scheme::{LinkIndex, MeterId};
+
+use super::DemoError;
+
+/// Names the file that failed.
+pub(super) fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> DemoError + use<> {
+    let path = path.to_owned();
+    move |source| DemoError::File { path, source }
+}
+
+/// Writes a file under a temporary name, then renames it.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
+    let partial = path.with_extension("partial");
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(failed(path))
+}
+
+/// The directory of receipts: one directory per meter, one file per slot.
+#[derive(Clone, Debug)]
+pub(super) struct Receipts(PathBuf);
+
+impl Receipts {
+    /// Below the demonstration's directory.
+    pub(super) fn new(dir: &Path) -> Self {
+        Self(dir.join("receipts"))
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// File of a receipt.
+    pub(super) fn path(&self, meter: MeterId, index: LinkIndex) -> PathBuf {
+        self.0.join(meter.to_string()).join(format!("{:06}.receipt", index.get()))
+    }
+
+    /// Writes a receipt.
+    pub(super) fn write(&self, issued: &Issued) -> Result<(), DemoError> {
+        let path = self.path(issued.meter, issued.index);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed(parent))?;
+        }
+        write_whole(&path, &issued.receipt)
+    }
+}
+
+/// The archive while it grows, under a temporary name.
+pub(super) struct Archive {
+    path: PathBuf,
+    partial: PathBuf,
+    writer: Writer<BufWriter<File>>,
+}
+
+impl Archive {
+    /// Starts an archive.
+    pub(super) fn create(dir: &Path, genesis: &Genesis) -> Result<Self, DemoError> {
+        let path = dir.join("archive.bkss");
+        let partial = path.with_extension("partial");
+        let file = File::create(&partial).map_err(failed(&partial))?;
+        let id = genesis.header().id();
+        let writer = Writer::new(BufWriter::new(file), genesis.network(), id);
+        Ok(Self { writer: writer.map_err(failed(&partial))?, path, partial })
+    }
+
+    /// Appends a final block.
+    pub(super) fn append(&mut self, block: &FinalBlock) -> Result<(), DemoError> {
+        let finality = block.finality();
+        // A block with descendants in its proof has no certificate of its own.
+        let own = finality.descendants.is_empty().then_some(finality.certificate);
+        let written = self.writer.block(block.verified().block(), own);
+        written.map_err(failed(&self.partial))
+    }
+
+    /// Ends the archive, gives it its name and returns its length in bytes.
+    pub(super) fn finish(self) -> Result<u64, DemoError> {
+        let finished = self
+            .writer
+            .finish()
+            .and_then(|buffer| buffer.into_inner().map_err(std::io::IntoInnerError::into_error))
+            .and_then(|file| {
+                file.sync_all()?;
+                std::fs::rename(&self.partial, &self.path)?;
+                file.metadata().map(|metadata| metadata.len())
+            });
+        finished.map_err(failed(&self.path))
+    }
+}

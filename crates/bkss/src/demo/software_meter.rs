@@ -1,0 +1,201 @@
+//! A meter in software: the firmware's code with a household behind it.
+
+use std::time::{Duration, Instant};
+
+use bkss_meter::signer::{RegistrationMismatch, SignError, Signed};
+use bkss_scheme::{
+    LedgerTime, LinkIndex, MeterId, ProviderId, Reading, RootMessage,
+    certificate::NotFinal,
+    reading::{Channel, Decimal, Interval, MAX_INTERVALS},
+    slot::Schedule,
+    timestamp::{RegistrationProof, TimeProof},
+    transaction::Release,
+};
+use rand_chacha::ChaCha20Rng;
+
+use super::{SLOT_S, founding::DemoMeter};
+
+/// Watt-hours have a decimal exponent three above that of kilowatt-hours.
+const KWH_TO_WH: i8 = 3;
+
+/// A release that is not acknowledged after this is sent again.
+const RELEASE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A meter and what it measured.
+pub(super) struct SoftwareMeter {
+    meter: DemoMeter,
+    message: RootMessage,
+    readings: Vec<Decimal>,
+    start_s: u64,
+    rng: ChaCha20Rng,
+    /// Readings whose commitment is final.
+    stamped: usize,
+    /// Readings whose opening is final.
+    opened: usize,
+    /// Sent and not yet opened, with the number of readings up to and including it.
+    outstanding: Vec<Outstanding>,
+    /// The last release and when it was sent.
+    released: Option<(LinkIndex, Instant)>,
+}
+
+/// A reading on its way.
+struct Outstanding {
+    signed: Signed,
+    /// Whether its request is final.
+    stamped: bool,
+    /// Readings up to the last one in it.
+    upto: usize,
+}
+
+impl SoftwareMeter {
+    /// A meter that has measured `readings` one after the other from `start_s` on.
+    pub(super) const fn new(
+        meter: DemoMeter,
+        message: RootMessage,
+        readings: Vec<Decimal>,
+        start_s: u64,
+        rng: ChaCha20Rng,
+    ) -> Self {
+        Self {
+            meter,
+            message,
+            readings,
+            start_s,
+            rng,
+            stamped: 0,
+            opened: 0,
+            outstanding: Vec::new(),
+            released: None,
+        }
+    }
+
+    /// Its number.
+    pub(super) const fn id(&self) -> MeterId {
+        self.message.meter
+    }
+
+    /// Its owner.
+    pub(super) const fn owner(&self) -> ProviderId {
+        self.message.owner
+    }
+
+    /// Its slots.
+    pub(super) const fn schedule(&self) -> &Schedule {
+        &self.message.schedule
+    }
+
+    /// Readings that are final.
+    pub(super) const fn opened(&self) -> usize {
+        self.opened
+    }
+
+    /// Whether all its readings are final.
+    pub(super) const fn done(&self) -> bool {
+        self.opened == self.readings.len()
+    }
+
+    /// Checks its registration (A29).
+    pub(super) fn confirm_registration(
+        &mut self,
+        proof: &RegistrationProof<'_>,
+    ) -> Result<(), RegistrationMismatch> {
+        self.meter.confirm_registration(proof)
+    }
+
+    /// Signs what has been measured and is not on the ledger yet: usually one interval, more after
+    /// a window that was missed. `None` if there is nothing, or it is signed already.
+    pub(super) fn sign(&mut self, now: LedgerTime) -> Result<Option<&Signed>, String> {
+        let schedule = self.message.schedule;
+        let Some(index) = schedule.index(schedule.slot_at(now)) else { return Ok(None) };
+        self.miss(now);
+        let first = self.outstanding.last().map_or(self.stamped, |last| last.upto);
+        let upto = self.readings.len().min(index.get() as usize).min(first + MAX_INTERVALS);
+        if first >= upto {
+            return Ok(None);
+        }
+        let reading = self.reading(first, upto);
+        match self.meter.sign(now, &reading, &mut self.rng) {
+            Ok(signed) => {
+                self.outstanding.push(Outstanding { signed, stamped: false, upto });
+                Ok(self.outstanding.last().map(|sent| &sent.signed))
+            }
+            Err(SignError::WindowClosed { .. } | SignError::Used { .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What waits for its time-stamp.
+    pub(super) fn unstamped(&self) -> impl Iterator<Item = &Signed> {
+        self.outstanding.iter().filter(|sent| !sent.stamped).map(|sent| &sent.signed)
+    }
+
+    /// The request of a link is final.
+    pub(super) fn stamped(&mut self, index: LinkIndex) {
+        for sent in &mut self.outstanding {
+            if sent.signed.index() == index {
+                sent.stamped = true;
+                self.stamped = self.stamped.max(sent.upto);
+            }
+        }
+    }
+
+    /// The opening of a link is final; returns how many readings that completes.
+    pub(super) fn acknowledged(&mut self, index: LinkIndex) -> usize {
+        self.meter.acknowledged(index);
+        let before = self.opened;
+        if let Some(at) = self.outstanding.iter().position(|sent| sent.signed.index() == index) {
+            let sent = self.outstanding.remove(at);
+            self.opened = self.opened.max(sent.upto);
+        }
+        self.opened - before
+    }
+
+    /// Takes in a proof of ledger time.
+    pub(super) fn on_time(&mut self, proof: &TimeProof<'_>) -> Result<LedgerTime, NotFinal> {
+        self.meter.on_time(proof)
+    }
+
+    /// What is to be released now: something new, or the same again after a while.
+    pub(super) fn release(&mut self, now: Instant) -> Option<Release> {
+        let release = self.meter.release()?;
+        let again = |(index, sent): &(LinkIndex, Instant)| {
+            *index != release.index || now.duration_since(*sent) >= RELEASE_AGAIN
+        };
+        if self.released.as_ref().is_some_and(|released| !again(released)) {
+            return None;
+        }
+        self.released = Some((release.index, now));
+        Some(release)
+    }
+
+    /// Gives up what was not stamped in its window; its readings go into the next message.
+    fn miss(&mut self, now: LedgerTime) {
+        let schedule = self.message.schedule;
+        let (meter, outstanding) = (&mut self.meter, &mut self.outstanding);
+        outstanding.retain(|sent| {
+            let index = sent.signed.index();
+            let missed = !sent.stamped && schedule.slot_at(now) > schedule.slot(index);
+            if missed {
+                meter.give_up(index);
+            }
+            !missed
+        });
+    }
+
+    /// Intervals `first..upto` as one block, with the decimals of the finest of them.
+    fn reading(&self, first: usize, upto: usize) -> Reading {
+        let values = &self.readings[first..upto];
+        let finest = values.iter().map(|value| value.exponent).min().unwrap_or(0);
+        let scaled = |value: &Decimal| {
+            let digits = u32::from(value.exponent.abs_diff(finest));
+            let scaled = 10_i32.checked_pow(digits).and_then(|by| value.value.checked_mul(by));
+            scaled.map_or_else(Interval::missing, Interval::measured)
+        };
+        Reading {
+            channel: Channel::net_energy(SLOT_S),
+            start_s: self.start_s + first as u64 * u64::from(SLOT_S),
+            scaler: finest + KWH_TO_WH,
+            intervals: values.iter().map(scaled).collect(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the demonstration came to: checked from disk, for people, for programs, in a file.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{
+    DemoError, TIME_SCALE,
+    drive::Run,
+    founding::Founding,
+    records::{Receipts, write_whole},
+};
+use crate::{output, parallel, verify};
+
+/// The outcome of a demonstration.
+pub(super) struct Summary {
+    run: Run,
+    dir: PathBuf,
+    providers: usize,
+    meters: usize,
+    slots: u32,
+    first_receipt: Option<PathBuf>,
+    valid_receipts: u64,
+    /// Seconds it took, set by the caller.
+    pub(super) wall_s: f64,
+}
+
+impl Summary {
+    /// Of a run that has ended.
+    pub(super) fn new(founding: &Founding, run: Run, dir: &Path, slots: u32) -> Self {
+        Self {
+            run,
+            dir: dir.to_owned(),
+            providers: founding.keys.len(),
+            meters: founding.meters.len(),
+            slots,
+            first_receipt: None,
+            valid_receipts: 0,
+            wall_s: 0.0,
+        }
+    }
+
+    /// Reads every receipt back from disk and checks it.
+    pub(super) fn check_receipts(&mut self, founding: &Founding) -> Result<(), DemoError> {
+        let dir = Receipts::new(&self.dir);
+        let receipts = verify::expand(&[dir.root().to_owned()]);
+        let receipts = receipts.map_err(DemoError::step("receipts"))?;
+        let valid = parallel::map(&receipts, |path| verify::holds(&founding.genesis, path));
+        for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {
+            output::note(&format!("{}: does not verify", path.display()));
+        }
+        self.valid_receipts = valid.iter().filter(|valid| **valid).count() as u64;
+        self.first_receipt = receipts.into_iter().next();
+        Ok(())
+    }
+
+    /// Whether every reading is final and every receipt verifies.
+    pub(super) fn complete(&self) -> bool {
+        self.run.readings_final == self.readings() && self.valid_receipts == self.run.openings_final
+    }
+
+    /// Writes `summary.json`.
+    pub(super) fn write(&self) -> Result<(), DemoError> {
+        write_whole(&self.dir.join("summary.json"), format!("{:#}\n", self.json()).as_bytes())
+    }
+
+    /// Tells people, and with `json` programs.
+    pub(super) fn report(&self, json: bool) {
+        let run = &self.run;
+        let (p50, p99) = self.finality();
+        let verdict = if self.complete() { "complete" } else { "NOT complete" };
+        for line in [
+            String::new(),
+            format!(
+                "{verdict}: {} of {} readings of {} meters final on {} providers in {:.1} s",
+                run.readings_final,
+                self.readings(),
+                self.meters,
+                self.providers,
+                self.wall_s
+            ),
+            format!(
+                "{} blocks, final {p50:.0} ms after their time stamp (99 %: {p99:.0} ms)",
+                run.blocks
+            ),
+            format!(
+                "{:.0} bytes of ledger and {:.0} bytes of messages per reading",
+                self.per_reading(run.archive_bytes),
+                self.per_reading(run.uplink_bytes)
+            ),
+            format!(
+                "{} of {} receipts verify from disk; {} carry C_i, the newest links are secret",
+                self.valid_receipts, run.receipts, run.with_path
+            ),
+            format!("everything is in {}", self.dir.display()),
+        ] {
+            output::note(&line);
+        }
+        if let Some(receipt) = &self.first_receipt {
+            output::note("check one yourself, offline:");
+            output::note(&format!(
+                "  bkss verify --genesis {} {}",
+                self.dir.join("genesis.bkss").display(),
+                receipt.display()
+            ));
+        }
+        if json {
+            output::json(&self.json());
+        }
+    }
+
+    fn json(&self) -> Value {
+        let run = &self.run;
+        let (p50, p99) = self.finality();
+        json!({
+            "providers": self.providers,
+            "meters": self.meters,
+            "slots": self.slots,
+            "readings": self.readings(),
+            "requests_final": run.requests_final,
+            "openings_final": run.openings_final,
+            "receipts": self.valid_receipts,
+            "blocks": run.blocks,
+            "wall_s": round(self.wall_s),
+            "readings_per_s": round(run.readings_final as f64 / self.wall_s.max(1e-9)),
+            "finality_ms": { "p50": round(p50), "p99": round(p99) },
+            "ledger_bytes_per_reading": round(self.per_reading(run.archive_bytes)),
+            "uplink_bytes_per_reading": round(self.per_reading(run.uplink_bytes)),
+            "time_scale": TIME_SCALE,
+        })
+    }
+
+    const fn readings(&self) -> u64 {
+        self.meters as u64 * self.slots as u64
+    }
+
+    fn per_reading(&self, bytes: u64) -> f64 {
+        bytes as f64 / self.readings().max(1) as f64
+    }
+
+    /// Median and 99th percentile, milliseconds.
+    fn finality(&self) -> (f64, f64) {
+        let mut sorted = self.run.finality_ms.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = |percent: usize| {
+            let last = sorted.len().saturating_sub(1);
+            sorted.get(last * percent / 100).copied().unwrap_or(f64::NAN)
+        };
+        (rank(50), rank(99))
+    }
+}
+
+/// To two decimals.
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

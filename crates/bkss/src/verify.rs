@@ -1,0 +1,259 @@
+//! `bkss verify`: receipts checked offline, with nothing but the genesis.
+
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use bkss_ledger::Genesis;
+use bkss_scheme::{
+    LedgerTime, LinkIndex, codec,
+    receipt::{Check, Receipt, Status, Verdict},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    files::{self, FileError, unreadable},
+    output, parallel,
+};
+
+/// Most bytes of a receipt.
+pub(crate) const MAX_RECEIPT: u64 = 1 << 20;
+/// Most bytes of a genesis.
+const MAX_GENESIS: u64 = 1 << 20;
+/// Receipts that are checked before the first of them is reported.
+const AT_ONCE: usize = 1024;
+
+/// Options of `bkss verify`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The network's genesis file
+    #[arg(long, value_name = "FILE")]
+    genesis: PathBuf,
+    /// Receipts; a directory stands for all files *.receipt below it
+    #[arg(required = true, value_name = "RECEIPT")]
+    receipts: Vec<PathBuf>,
+    /// One JSON object per receipt on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks all receipts and reports each, in order.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let opened =
+        read_genesis(&args.genesis).and_then(|genesis| Ok((genesis, expand(&args.receipts)?)));
+    let (genesis, receipts) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::from(2);
+        }
+    };
+    note_time_scale(&genesis);
+    let (mut worst, mut valid) = (0, 0);
+    for some in receipts.chunks(AT_ONCE) {
+        let outcomes = parallel::map(some, |path| Outcome::of(&genesis, path));
+        for (path, outcome) in some.iter().zip(outcomes) {
+            let code = outcome.exit_code();
+            worst = worst.max(code);
+            valid += usize::from(code == 0);
+            if args.json {
+                output::json(&outcome.json(path));
+            } else {
+                output::note(&outcome.text(path));
+            }
+        }
+    }
+    if receipts.len() > 1 {
+        output::note(&format!("{valid} of {} receipts are valid", receipts.len()));
+    }
+    ExitCode::from(worst)
+}
+
+/// Reads and checks a genesis file.
+///
+/// # Errors
+///
+/// [`FileError`].
+pub(crate) fn read_genesis(path: &Path) -> Result<Genesis, FileError> {
+    let bytes = files::read(path, MAX_GENESIS)?;
+    Genesis::decode(&bytes).map_err(|source| FileError::Genesis { path: path.to_owned(), source })
+}
+
+/// Says so if ledger time is not real time.
+pub(crate) fn note_time_scale(genesis: &Genesis) {
+    let scale = genesis.charter().time_scale;
+    if scale != 1 {
+        output::note(&format!(
+            "demonstration network: ledger time ran {scale} times faster than the clock"
+        ));
+    }
+}
+
+/// Replaces each directory by the files `*.receipt` below it, sorted by path.
+///
+/// Symbolic links inside a directory are not followed, so that the walk ends.
+///
+/// # Errors
+///
+/// [`FileError::Unreadable`], or [`FileError::NoReceipt`] for a directory without any.
+pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
+    let mut receipts = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            receipts.push(path.clone());
+            continue;
+        }
+        let first = receipts.len();
+        collect(path, &mut receipts)?;
+        if receipts.len() == first {
+            return Err(FileError::NoReceipt { path: path.clone() });
+        }
+        receipts[first..].sort_unstable();
+    }
+    Ok(receipts)
+}
+
+fn collect(root: &Path, receipts: &mut Vec<PathBuf>) -> Result<(), FileError> {
+    let mut waiting = vec![root.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(unreadable(&dir))? {
+            let entry = entry.map_err(unreadable(&dir))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(unreadable(&path))?;
+            if kind.is_dir() {
+                waiting.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|end| end == "receipt") {
+                receipts.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is a receipt for which every check holds.
+pub(crate) fn holds(genesis: &Genesis, path: &Path) -> bool {
+    Outcome::of(genesis, path).exit_code() == 0
+}
+
+/// How a receipt fared.
+enum Outcome {
+    /// Meter, slot and window are what the receipt says; a refused one may say anything.
+    Checked {
+        meter: u32,
+        slot: u32,
+        window: Option<(LedgerTime, LedgerTime)>,
+        verdict: Box<Verdict>,
+    },
+    /// Not a receipt.
+    Malformed(String),
+    Unreadable(String),
+}
+
+impl Outcome {
+    fn of(genesis: &Genesis, path: &Path) -> Self {
+        let bytes = match files::read(path, MAX_RECEIPT) {
+            Ok(bytes) => bytes,
+            Err(error @ FileError::TooLong { .. }) => return Self::Malformed(error.to_string()),
+            Err(error) => return Self::Unreadable(error.to_string()),
+        };
+        let receipt: Receipt<'_> = match codec::decode("receipt", &bytes) {
+            Ok(receipt) => receipt,
+            Err(error) => return Self::Malformed(format!("{}: {error}", path.display())),
+        };
+        let message = &receipt.registration.message;
+        let schedule = &message.schedule;
+        // A receipt may carry any number as its link; only those of the chain have a window.
+        let index = LinkIndex::new(receipt.index.get(), schedule.slots);
+        Self::Checked {
+            meter: message.meter.0,
+            slot: receipt.index.get(),
+            window: index.map(|index| (schedule.opens(index), schedule.closes(index))),
+            verdict: Box::new(receipt.verify(&genesis.anchors())),
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Checked { verdict, .. } => u8::from(!verdict.valid()),
+            Self::Malformed(_) => 1,
+            Self::Unreadable(_) => 2,
+        }
+    }
+
+    fn json(&self, path: &Path) -> Value {
+        let file = path.display().to_string();
+        match self {
+            Self::Checked { meter, slot, window, verdict } => json!({
+                "file": file,
+                "valid": verdict.valid(),
+                "meter": meter,
+                "slot": slot,
+                "window": window.map(|(start, end)| {
+                    json!({ "start": utc(start), "end": utc(end) })
+                }),
+                "checks": verdict.checks().map(check_json).collect::<Vec<_>>(),
+            }),
+            Self::Malformed(error) | Self::Unreadable(error) => json!({
+                "file": file,
+                "valid": false,
+                "error": error,
+                "meter": null,
+                "slot": null,
+                "window": null,
+                "checks": Check::ALL.map(|check| check_json((check, Status::NotReached))),
+            }),
+        }
+    }
+
+    fn text(&self, path: &Path) -> String {
+        let (meter, slot, window, verdict) = match self {
+            Self::Checked { meter, slot, window, verdict } => (meter, slot, window, verdict),
+            Self::Malformed(error) => return format!("REFUSED {error}"),
+            Self::Unreadable(error) => return format!("error: {error}"),
+        };
+        let mut text = String::from(if verdict.valid() { "VALID   " } else { "REFUSED " });
+        // Writing to a string does not fail.
+        let _ = write!(text, "{}: meter {meter}, slot {slot}", path.display());
+        if let Some((start, end)) = *window {
+            let _ = write!(text, ", window {} to {}", utc(start), utc(end));
+        }
+        for (check, status) in verdict.checks() {
+            let _ = write!(text, "\n  {:22} {}", check.name(), status_text(status));
+            if let Status::Failed(failure) = status {
+                let (expected, found) = (failure.expected(), failure.found());
+                let _ = write!(text, "\n    expected {expected}\n    found    {found}");
+            }
+        }
+        text
+    }
+}
+
+fn check_json((check, status): (Check, Status)) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), check.name().into());
+    object.insert("status".into(), status_text(status).replace(' ', "_").into());
+    if let Status::Failed(failure) = status {
+        object.insert("expected".into(), failure.expected().to_string().into());
+        object.insert("found".into(), failure.found().to_string().into());
+    }
+    object.into()
+}
+
+const fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Passed => "passed",
+        Status::Failed(_) => "failed",
+        Status::NotReached => "not reached",
+        Status::NotCarried => "not carried",
+    }
+}
+
+/// A ledger time in UTC by RFC 3339; beyond the year 9999 its milliseconds.
+pub(crate) fn utc(time: LedgerTime) -> String {
+    let milliseconds = i64::try_from(time.0).ok();
+    milliseconds
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| format!("{time} ms"), |time| time.to_string())
+}

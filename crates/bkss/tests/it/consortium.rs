@@ -1,0 +1,303 @@
+//! A small network and its files: four providers and one meter that signs five slots.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+};
+
+use bkss_ledger::{
+    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, State, Terms, Transaction, Witness,
+    archive::Writer,
+    genesis::Charter,
+    propose,
+    receipts::LinkPaths,
+    transaction_batch::{Bodies, Shape},
+};
+use bkss_scheme::{
+    Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity,
+    Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
+    certificate::{Finality, VoteKey, vote_namespace},
+    codec, hash,
+    hash_chain::{self, Blocks},
+    identity::SdiMode,
+    reading::{Channel, Decimal, Interval},
+    request,
+    root_message::Registration,
+    seal::{Body, BodyBytes, KeyId, OpeningKey, Session},
+    slot::Schedule,
+};
+use ed25519_zebra::{SigningKey, VerificationKeyBytes};
+use minicbor::Encoder;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+pub(crate) const METER: MeterId = MeterId(7);
+/// The meter's owner.
+pub(crate) const OWNER: u16 = 3;
+/// What the meter measures in its first slots, kWh.
+pub(crate) const VALUES: [&str; 5] = ["0.01", "-0.003", "115.232", "0", "12.50"];
+
+const SLOT_S: u32 = 900;
+/// 2024-10-28T00:00:00Z.
+const FIRST: Slot = Slot(1_730_073_600 / 900);
+const SLOTS: u32 = 13;
+const LAST: Link = Link::from_bytes([9; 32]);
+const SALT: Salt = Salt([4; 16]);
+
+/// The files of the network in a directory of their own.
+pub(crate) struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs the command in the directory.
+    pub(crate) fn bkss(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bkss"));
+        command.current_dir(self.dir()).args(args);
+        command
+    }
+
+    pub(crate) fn receipt(slot: usize) -> String {
+        format!("receipts/7/{slot:06}.receipt")
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir().join(name)).unwrap()
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.dir().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Runs the network until the fifth slot is opened. Links are public up to there, so that all
+    /// receipts but the last can carry their `C_i`.
+    pub(crate) fn make() -> Self {
+        let files = Self { dir: tempfile::tempdir().unwrap() };
+        let founders = Founders::new();
+        files.write("genesis.bkss", &founders.genesis.encode());
+        let (registration, roots) = founders.register();
+        let session = Session::start(
+            founders.genesis.network(),
+            &founders.opening_keys[usize::from(OWNER)].public(),
+            &mut ChaCha8Rng::seed_from_u64(2),
+        );
+        let session = session.unwrap();
+        let id = registration.message.id(founders.genesis.network());
+        let mut run = Run::new(&founders);
+        run.block(at(0, 1), Transaction::Registration(registration));
+        for (slot, kwh) in (1..).zip(VALUES) {
+            let (body, value) = sign(&session, &id, slot, kwh);
+            run.block(at(slot, 1), founders.request(slot, value));
+            run.block(at(slot, 300), founders.opening(slot, &body));
+            if slot == 1 {
+                founders.write_providers(&files, &body);
+            }
+        }
+        let (receipts, archive) = run.finish();
+        files.write("archive.bkss", &archive);
+        let blocks = Blocks::new(SLOTS, 2).unwrap();
+        let paths = LinkPaths::new(blocks, roots).unwrap();
+        for (slot, receipt) in (1..).zip(receipts) {
+            let completed = paths.complete(&receipt, (5, &link(5)));
+            assert_eq!(completed.is_ok(), slot < 5);
+            files.write(&Self::receipt(slot), &completed.unwrap_or(receipt));
+        }
+        files
+    }
+}
+
+/// Link `v_i` of the meter.
+pub(crate) fn link(index: u32) -> Link {
+    hash_chain::walk(SALT, SLOTS, index, &LAST)
+}
+
+/// Ledger time so many seconds after the start of a slot.
+fn at(slot: u32, seconds: u64) -> LedgerTime {
+    LedgerTime::from_seconds((FIRST.0 + u64::from(slot) - 1) * u64::from(SLOT_S) + seconds)
+}
+
+/// The body of a slot and its `q`; the first introduces the session.
+fn sign(session: &Session, id: &Digest, slot: u32, kwh: &str) -> (BodyBytes, Digest) {
+    let index = LinkIndex::new(slot, SLOTS).unwrap();
+    let kwh = Decimal::parse(kwh).unwrap();
+    let (channel, value) = (Channel::net_energy(SLOT_S), Interval::measured(kwh.value));
+    let reading = Reading::single(channel, at(slot, 0).seconds(), kwh.exponent + 3, value);
+    let body = session.seal(id, index, &reading.to_bytes().unwrap(), slot == 1).unwrap();
+    let commitment = request::commitment(id, index, &hash::plain(&body));
+    (body, request::request_value(&commitment, &link(slot)))
+}
+
+struct Founders {
+    genesis: Arc<Genesis>,
+    keys: Vec<SecretKey>,
+    votes: Vec<SigningKey>,
+    opening_keys: Vec<OpeningKey>,
+    sdi: SecretKey,
+}
+
+impl Founders {
+    fn new() -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let keys: Vec<_> = (0..4).map(|_| SecretKey::generate(&mut rng)).collect();
+        let votes: Vec<_> = (0..4).map(|byte| SigningKey::from([byte; 32])).collect();
+        let opening_keys: Vec<_> =
+            (0..4).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
+        let sdi = SecretKey::generate(&mut rng);
+        let agreement = Digest([1; 32]);
+        let provider = |id: u16| ProviderIdentity {
+            id: ProviderId(id),
+            name: "provider".try_into().unwrap(),
+            key: keys[usize::from(id)].public(),
+            agreement,
+            sealing_key: opening_keys[usize::from(id)].public(),
+            vote_key: vote_key(&votes[usize::from(id)]),
+        };
+        let name = "sdi".try_into().unwrap();
+        let charter = Charter {
+            name: "test".try_into().unwrap(),
+            agreement,
+            start: at(0, 0),
+            time_scale: 900,
+            terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            limits: Limits::default(),
+            providers: (0..4).map(provider).collect(),
+            sdis: vec![SdiIdentity {
+                id: SdiId(0),
+                name,
+                key: sdi.public(),
+                mode: SdiMode::Shared,
+            }],
+        };
+        let genesis = Genesis::found(charter, &keys, std::slice::from_ref(&sdi)).unwrap();
+        Self { genesis: Arc::new(genesis), keys, votes, opening_keys, sdi }
+    }
+
+    /// The meter's registration and the roots of the blocks of its chain.
+    fn register(&self) -> (Registration, Vec<Digest>) {
+        let mut roots = Vec::new();
+        let blocks = Blocks::new(SLOTS, 2).unwrap();
+        let ends = hash_chain::build(SALT, blocks, &LAST, |block| roots.push(block.root));
+        roots.reverse();
+        let message = RootMessage {
+            meter: METER,
+            owner: ProviderId(OWNER),
+            sdi: SdiId(0),
+            salt: SALT,
+            anchor: ends.anchor,
+            root: ends.root,
+            schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: 300, slots: SLOTS },
+            device: Digest([7; 32]),
+            revocation_lock: None,
+        };
+        let owner = &self.keys[usize::from(OWNER)];
+        (Registration::sign(message, self.genesis.network(), &self.sdi, owner), roots)
+    }
+
+    fn request(&self, slot: u32, value: Digest) -> Transaction {
+        let (network, slot) = (self.genesis.network(), Slot(FIRST.0 + u64::from(slot) - 1));
+        let items = [(0, value)];
+        let batch = RequestBatch::sign(network, ProviderId(0), &self.keys[0], slot, items);
+        Transaction::Requests(batch)
+    }
+
+    fn opening(&self, slot: u32, body: &[u8]) -> Transaction {
+        let items = [(0, link(slot))];
+        let (network, slot) = (self.genesis.network(), Slot(FIRST.0 + u64::from(slot) - 1));
+        let body: Body<'_> = codec::decode("body", body).unwrap();
+        let mut bodies = Bodies::new(Shape::of(&body).unwrap());
+        assert!(bodies.push(&body));
+        let batch = OpeningBatch::sign(network, ProviderId(1), &self.keys[1], slot, items, bodies);
+        Transaction::Openings(batch)
+    }
+
+    /// Signatures of the first three members of the committee, in view 7.
+    fn certify(&self, block: Digest) -> Vec<u8> {
+        let mut message = vec![30];
+        message.extend_from_slice(&vote_namespace(self.genesis.network()));
+        message.extend_from_slice(b"_FINALIZE\x00\x07\x06");
+        message.extend_from_slice(&block.0);
+        let committee = self.genesis.committee().keys();
+        let signer = |key| self.votes.iter().find(|vote| vote_key(vote) == key).unwrap();
+        let sign = |key: &VoteKey| <[u8; 64]>::from(signer(*key).sign(&message));
+        committee[..3].iter().flat_map(sign).collect()
+    }
+
+    /// The directories of all providers; the owner's knows the session of the first body.
+    fn write_providers(&self, files: &Files, first: &[u8]) {
+        let body: Body<'_> = codec::decode("body", first).unwrap();
+        for (id, (identity, opening)) in (0..).zip(self.keys.iter().zip(&self.opening_keys)) {
+            let dir = PathBuf::from(format!("providers/{id}"));
+            let name = |name| dir.join(name).to_str().unwrap().to_owned();
+            files.write(&name("genesis.bkss"), &self.genesis.encode());
+            let mut keys = Encoder::new(Vec::new());
+            keys.array(5).unwrap().u8(1).unwrap().u16(id).unwrap();
+            keys.bytes(&identity.to_bytes()).unwrap().bytes(&[5; 32]).unwrap();
+            keys.array(2).unwrap().u16(1).unwrap().bytes(opening.secret()).unwrap();
+            files.write(&name("keys.bkss"), &keys.into_writer());
+            let mut session = Encoder::new(Vec::new());
+            session.array(4).unwrap().u32(METER.0).unwrap().u32(1).unwrap().u16(1).unwrap();
+            session.bytes(&body.encapsulated.unwrap()).unwrap();
+            let owner = id == OWNER;
+            let sessions = if owner { session.into_writer() } else { Vec::new() };
+            files.write(&name("sessions.bkss"), &sessions);
+        }
+    }
+}
+
+fn vote_key(key: &SigningKey) -> VoteKey {
+    VoteKey(VerificationKeyBytes::from(key).into())
+}
+
+/// Final blocks, one transaction each, on their way to receipts and archive.
+struct Run<'a> {
+    founders: &'a Founders,
+    state: State,
+    witness: Witness,
+    archive: Writer<Vec<u8>>,
+    receipts: Vec<Vec<u8>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(founders: &'a Founders) -> Self {
+        let genesis = &founders.genesis;
+        let id = genesis.header().id();
+        Self {
+            founders,
+            state: State::new(genesis.clone()),
+            witness: Witness::new(genesis.clone(), None),
+            archive: Writer::new(Vec::new(), genesis.network(), id).unwrap(),
+            receipts: Vec::new(),
+        }
+    }
+
+    fn block(&mut self, time: LedgerTime, transaction: Transaction) {
+        let verified = propose(&self.state.view(), time, [transaction]).unwrap();
+        self.state.apply(&verified).unwrap();
+        let signatures = self.founders.certify(verified.block().id());
+        let certificate = Certificate {
+            epoch: 0,
+            view: 7,
+            parent_view: 6,
+            signers: 0b111,
+            signatures: &signatures,
+        };
+        self.archive.block(verified.block(), Some(certificate)).unwrap();
+        let finality = Finality { descendants: &[], certificate };
+        let issued = self.witness.follow(FinalBlock::new(Arc::new(verified), &finality));
+        self.receipts.extend(issued.into_iter().map(|issued| issued.receipt));
+    }
+
+    fn finish(self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        (self.receipts, self.archive.finish().unwrap())
+    }
+}

@@ -1,0 +1,7 @@
+//! The command line, end to end.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod consortium;
+mod demo;
+mod offline;

@@ -1,0 +1,341 @@
+//! `verify`, `open` and `audit` on files alone: what they print, when they refuse, how they exit.
+
+use std::process::Output;
+
+use bkss_scheme::{
+    LinkIndex, codec,
+    receipt::{Check, Receipt},
+};
+use expect_test::expect;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+use serde_json::Value;
+
+use crate::consortium::{Files, VALUES, link};
+
+const VERIFY: [&str; 3] = ["verify", "--genesis", "genesis.bkss"];
+const OPEN: [&str; 3] = ["open", "--provider", "providers/3"];
+const AUDIT: [&str; 4] = ["audit", "--json", "--genesis", "genesis.bkss"];
+
+fn run(files: &Files, command: &[&str], args: &[&str]) -> Output {
+    files.bkss(&[command, args].concat())
+}
+
+fn code(output: &Output) -> i32 {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+    output.status.code().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Verifies one file with `--json`.
+fn verify(files: &Files, file: &str) -> (i32, Value) {
+    let output = run(files, &VERIFY, &[file, "--json"]);
+    let mut objects = objects(&output);
+    assert_eq!(objects.len(), 1, "one object per receipt");
+    (code(&output), objects.remove(0))
+}
+
+fn statuses(object: &Value) -> Vec<&str> {
+    let checks = object["checks"].as_array().unwrap();
+    checks.iter().map(|check| check["status"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_valid_receipt_is_one_object() {
+    let files = Files::make();
+    let output = run(&files, &VERIFY, &[&Files::receipt(2), "--json"]);
+    assert_eq!(code(&output), 0);
+    expect![[r#"
+        {"file":"receipts/7/000002.receipt","valid":true,"meter":7,"slot":2,"window":{"start":"2024-10-28T00:15:00Z","end":"2024-10-28T00:20:00Z"},"checks":[{"name":"registration","status":"passed"},{"name":"chain link","status":"passed"},{"name":"tree path C_i","status":"passed"},{"name":"commitment q","status":"passed"},{"name":"time-stamp path","status":"passed"},{"name":"slot equation","status":"passed"},{"name":"window","status":"passed"},{"name":"certificate","status":"passed"},{"name":"opening on the ledger","status":"passed"}]}
+    "#]].assert_eq(std::str::from_utf8(&output.stdout).unwrap());
+    expect![[r#"
+        demonstration network: ledger time ran 900 times faster than the clock
+    "#]]
+    .assert_eq(&said(&output));
+}
+
+#[test]
+fn a_receipt_whose_links_are_still_secret_says_what_it_does_not_carry() {
+    let files = Files::make();
+    let output = run(&files, &VERIFY, &[&Files::receipt(5)]);
+    assert_eq!(code(&output), 0);
+    assert!(output.stdout.is_empty(), "text for people goes to standard error");
+    expect![[r#"
+        demonstration network: ledger time ran 900 times faster than the clock
+        VALID   receipts/7/000005.receipt: meter 7, slot 5, window 2024-10-28T01:00:00Z to 2024-10-28T01:05:00Z
+          registration           passed
+          chain link             passed
+          tree path C_i          not carried
+          commitment q           passed
+          time-stamp path        passed
+          slot equation          passed
+          window                 passed
+          certificate            passed
+          opening on the ledger  passed
+    "#]].assert_eq(&said(&output));
+}
+
+#[test]
+fn a_directory_stands_for_its_receipts_in_order() {
+    let files = Files::make();
+    let output = run(&files, &VERIFY, &["receipts", "--json"]);
+    assert_eq!(code(&output), 0);
+    let found: Vec<_> = objects(&output).into_iter().map(|object| object["file"].clone()).collect();
+    assert_eq!(found, (1..=VALUES.len()).map(Files::receipt).collect::<Vec<_>>());
+    assert!(said(&output).ends_with("5 of 5 receipts are valid\n"));
+    files.write("empty/readme.txt", b"");
+    let output = run(&files, &VERIFY, &["empty"]);
+    assert_eq!(code(&output), 2);
+    assert!(said(&output).contains("empty: expected files *.receipt"), "{}", said(&output));
+}
+
+#[test]
+fn an_altered_link_is_named_with_what_was_expected_and_found() {
+    let files = Files::make();
+    let mut bytes = files.read(&Files::receipt(2));
+    let secret = *link(2).as_bytes();
+    let position = bytes.windows(32).position(|window| window == secret).unwrap();
+    bytes[position] ^= 1;
+    files.write("altered/link.receipt", &bytes);
+    let (code, object) = verify(&files, "altered/link.receipt");
+    assert_eq!(code, 1);
+    assert_eq!(object["valid"], false);
+    assert_eq!(statuses(&object)[..3], ["passed", "failed", "not_reached"]);
+    let check = &object["checks"][1];
+    assert_eq!(check["name"], "chain link");
+    let expected = check["expected"].as_str().unwrap();
+    assert_eq!(expected, format!("v_0 {}", bkss_scheme::Digest(*link(0).as_bytes())));
+    assert_ne!(check["found"], check["expected"]);
+    let text = said(&run(&files, &VERIFY, &["altered/link.receipt"]));
+    assert!(text.contains("REFUSED altered/link.receipt: meter 7, slot 2"), "{text}");
+    assert!(text.contains(&format!("expected {expected}\n    found    v_0 ")), "{text}");
+}
+
+#[test]
+fn a_flip_of_any_byte_is_refused() {
+    let files = Files::make();
+    let bytes = files.read(&Files::receipt(2));
+    let step = bytes.len() / 97;
+    let altered = (0..bytes.len()).step_by(step).map(|position| {
+        let mut altered = bytes.clone();
+        altered[position] ^= 1;
+        let name = format!("flipped/{position}.receipt");
+        files.write(&name, &altered);
+    });
+    let count = altered.count();
+    let output = run(&files, &VERIFY, &["flipped", "--json"]);
+    assert_eq!(code(&output), 1);
+    let objects = objects(&output);
+    assert_eq!(objects.len(), count);
+    for object in objects {
+        assert_eq!(object["valid"], false, "{}", object["file"]);
+    }
+}
+
+#[test]
+fn a_link_outside_the_chain_is_refused_without_a_window() {
+    let files = Files::make();
+    let bytes = files.read(&Files::receipt(2));
+    let receipt: Receipt<'_> = codec::decode("receipt", &bytes).unwrap();
+    for (name, number, found) in [("next", 14, "link 14"), ("far", 1 << 20, "link 1048576")] {
+        let index = LinkIndex::new(number, number).unwrap();
+        let mut altered = Vec::new();
+        codec::encode_infallible(&Receipt { index, ..receipt.clone() }, &mut altered);
+        let file = format!("altered/{name}.receipt");
+        files.write(&file, &altered);
+        let (code, object) = verify(&files, &file);
+        assert_eq!((code, &object["window"]), (1, &Value::Null));
+        assert_eq!(object["checks"][1]["expected"], "link 1 to 13");
+        assert_eq!(object["checks"][1]["found"], found);
+        assert_eq!(self::code(&run(&files, &OPEN, &[&file])), 1);
+    }
+}
+
+#[test]
+fn what_is_no_receipt_is_refused_with_file_offset_and_expectation() {
+    let files = Files::make();
+    let good = files.read(&Files::receipt(1));
+    let mut random = vec![0; 3000];
+    ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut random);
+    files.write("bad/empty", b"");
+    files.write("bad/random", &random);
+    files.write("bad/cut", &good[..good.len() / 2]);
+    files.write("bad/longer", &[&good[..], &[0]].concat());
+    let huge = std::fs::File::create(files.dir().join("bad/huge")).unwrap();
+    huge.set_len(100 << 20).unwrap();
+    let length = good.len();
+    for (file, expected) in [
+        ("bad/empty", "bad/empty: receipt: ends too early at byte 0 of 0".to_owned()),
+        ("bad/random", "bad/random: receipt: ".to_owned()),
+        ("bad/cut", "bad/cut: receipt: ends too early at byte ".to_owned()),
+        (
+            "bad/longer",
+            format!("bad/longer: receipt: not the canonical spelling at byte {length} of "),
+        ),
+        ("bad/huge", "bad/huge: 104857600 bytes, at most 1048576 are expected".to_owned()),
+    ] {
+        let (code, object) = verify(&files, file);
+        assert_eq!(code, 1, "{file}");
+        assert_eq!(object["valid"], false);
+        let error = object["error"].as_str().unwrap();
+        assert!(error.starts_with(&expected), "{error}");
+        for key in ["meter", "slot", "window"] {
+            assert_eq!(object[key], Value::Null);
+        }
+        assert_eq!(statuses(&object), ["not_reached"; Check::ALL.len()]);
+        let text = said(&run(&files, &VERIFY, &[file]));
+        assert!(text.contains(&format!("REFUSED {expected}")), "{text}");
+        let opened = run(&files, &OPEN, &[file]);
+        assert_eq!(self::code(&opened), 1);
+        assert!(said(&opened).contains(&expected));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_apart_from_what_is_refused() {
+    let files = Files::make();
+    let good = Files::receipt(1);
+    files.write("refused/one", b"no receipt");
+    for (names, expected, valid) in [
+        (&[&good[..], &good][..], 0, 2),
+        (&[&good, "refused/one"], 1, 1),
+        (&["refused/absent", &good, "refused/one"], 2, 1),
+    ] {
+        let output = run(&files, &VERIFY, &[names, &["--json"]].concat());
+        assert_eq!(code(&output), expected, "{names:?}");
+        let objects = objects(&output);
+        assert_eq!(objects.iter().map(|object| &object["file"]).collect::<Vec<_>>(), names);
+        assert_eq!(objects.iter().filter(|object| object["valid"] == true).count(), valid);
+    }
+    assert_eq!(code(&run(&files, &OPEN, &["refused/absent"])), 2);
+    for genesis in ["refused/absent", "refused/one", "receipts"] {
+        let output = files.bkss(&["verify", "--genesis", genesis, &good]);
+        assert_eq!(code(&output), 2, "{genesis}");
+        assert!(said(&output).contains(&format!("error: {genesis}: ")), "{}", said(&output));
+    }
+    for usage in [&[][..], &["verify", &good], &["verify", "--genesis", "genesis.bkss"]] {
+        assert_eq!(code(&files.bkss(usage)), 2, "{usage:?}");
+    }
+    assert_eq!(code(&files.bkss(&["--version"])), 0);
+}
+
+#[test]
+fn a_reader_that_went_away_stops_nothing() {
+    let files = Files::make();
+    let stdio = std::process::Stdio::piped;
+    let mut command = files.command(&[&VERIFY[..], &["receipts", "--json"]].concat());
+    let mut child = command.stdout(stdio()).stderr(stdio()).spawn().unwrap();
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_owner_reads_what_was_measured_digit_by_digit() {
+    let files = Files::make();
+    let output = run(&files, &OPEN, &["receipts", "--json"]);
+    assert_eq!(code(&output), 0);
+    let objects = objects(&output);
+    for (slot, (object, kwh)) in (0..).zip(objects.iter().zip(VALUES)) {
+        assert_eq!((&object["meter"], &object["slot"]), (&Value::from(7), &Value::from(slot + 1)));
+        let [interval] = &object["intervals"].as_array().unwrap()[..] else { panic!() };
+        assert_eq!(interval["kwh"], kwh);
+        assert_eq!(interval["seconds"], 900);
+        assert_eq!(interval["start"], format!("2024-10-28T0{}:{:02}:00Z", slot / 4, slot % 4 * 15));
+        assert_eq!(interval.get("quality"), None);
+    }
+    let text = said(&run(&files, &OPEN, &[&Files::receipt(3)]));
+    assert!(text.ends_with("  2024-10-28T00:30:00Z, 900 s: 115.232 kWh\n"), "{text}");
+}
+
+#[test]
+fn another_provider_learns_nothing() {
+    let files = Files::make();
+    for provider in 0..3 {
+        let directory = format!("providers/{provider}");
+        let output = files.bkss(&["open", "--json", "--provider", &directory, "receipts"]);
+        assert_eq!(code(&output), 1);
+        assert!(output.stdout.is_empty());
+        let expected =
+            format!("meter 7 belongs to provider 3, this directory is provider {provider}");
+        assert!(said(&output).contains(&expected), "{}", said(&output));
+    }
+    // Keys that claim to be another's are not those of the genesis.
+    let keys = files.read("providers/1/keys.bkss");
+    files.write("thief/genesis.bkss", &files.read("genesis.bkss"));
+    files.write("thief/keys.bkss", &[&keys[..2], &[3], &keys[3..]].concat());
+    files.write("thief/sessions.bkss", &files.read("providers/3/sessions.bkss"));
+    let output = files.bkss(&["open", "--provider", "thief", &Files::receipt(1)]);
+    assert_eq!(code(&output), 2);
+    let expected = "thief/keys.bkss: expected the keys of provider 3 of this network, found others";
+    assert!(said(&output).contains(expected), "{}", said(&output));
+}
+
+#[test]
+fn an_altered_body_or_an_unknown_session_does_not_open() {
+    let files = Files::make();
+    let mut bytes = files.read(&Files::receipt(2));
+    let receipt: Receipt<'_> = codec::decode("receipt", &bytes).unwrap();
+    let last = *receipt.body.last().unwrap();
+    let body = receipt.body.to_vec();
+    let start = bytes.windows(body.len()).position(|window| window == body).unwrap();
+    bytes[start + body.len() - 1] = last ^ 1;
+    files.write("altered/body.receipt", &bytes);
+    for name in ["genesis.bkss", "keys.bkss"] {
+        files.write(&format!("forgetful/{name}"), &files.read(&format!("providers/3/{name}")));
+    }
+    files.write("forgetful/sessions.bkss", b"");
+    for (directory, file, code, expected) in [
+        ("providers/3", "altered/body.receipt", 1, "does not open with this key, meter and slot"),
+        ("forgetful", &Files::receipt(1), 0, "0.01 kWh"),
+        ("forgetful", &Files::receipt(2), 1, "the session of meter 7 is not in the directory's"),
+    ] {
+        let output = files.bkss(&["open", "--provider", directory, file]);
+        assert_eq!(self::code(&output), code, "{directory} {file}");
+        assert!(said(&output).contains(expected), "{}", said(&output));
+    }
+}
+
+#[test]
+fn an_archive_audits_and_what_was_done_to_it_is_said() {
+    let files = Files::make();
+    let output = run(&files, &AUDIT, &["archive.bkss"]);
+    assert_eq!(code(&output), 0);
+    expect![[r#"
+        {"valid":true,"blocks":11,"readings":5,"meters":1,"refusals":[]}
+    "#]]
+    .assert_eq(std::str::from_utf8(&output.stdout).unwrap());
+    let bytes = files.read("archive.bkss");
+    files.write("bad/archive.cut", &bytes[..bytes.len() / 2]);
+    files.write("bad/archive.empty", b"");
+    let mut altered = bytes.clone();
+    altered[bytes.len() / 2] ^= 1;
+    files.write("bad/archive.altered", &altered);
+    for (file, expected) in [
+        ("bad/archive.cut", "archive is cut at byte "),
+        ("bad/archive.empty", "archive is cut at byte 0: expected the archive's head"),
+        ("bad/archive.altered", ""),
+        ("genesis.bkss", "archive at byte 0: frame of "),
+    ] {
+        let output = run(&files, &AUDIT, &[file]);
+        assert_eq!(code(&output), 1, "{file}");
+        let [report] = &objects(&output)[..] else { panic!("one object") };
+        assert_eq!(report["valid"], false);
+        let refusal = report["refusals"][0].as_str().unwrap();
+        assert!(refusal.starts_with(expected), "{refusal}");
+    }
+    for file in ["absent", "receipts"] {
+        assert_eq!(code(&run(&files, &AUDIT, &[file])), 2, "{file}");
+    }
+    let text = said(&files.bkss(&["audit", "--genesis", "genesis.bkss", "archive.bkss"]));
+    assert!(text.ends_with("VALID   archive.bkss: 11 blocks, 5 readings, 1 meters\n"), "{text}");
+}
