@@ -1,6 +1,6 @@
 //! The ledger as a pure function of its blocks: no clock, network, disk or thread.
 //!
-//! A [`Genesis`] founds it. A [`Block`] carries registrations and batches; [`verify`] checks it on
+//! A [`Genesis`] founds it. A [`Block`] carries registrations and batches; [`verify()`] checks it on
 //! top of a [`View`] of the state (Algorithm 2, repaired) and yields a [`Verified`] block, the only
 //! thing [`State::apply`] takes. Inclusion proves acceptance: the header commits to what the rules
 //! accepted. [`Witness`] turns final blocks into receipts, [`archive`] into a file, and [`audit`]

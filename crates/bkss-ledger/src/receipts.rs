@@ -3,7 +3,7 @@
 //! A [`Witness`] follows the final blocks of a ledger and issues a receipt for each accepted
 //! opening. It holds what the receipts of still pending requests will need, no longer than the
 //! ledger holds the requests themselves. A receipt issued before the links of its block are public
-//! carries no `C_i`; [`complete`] adds it later.
+//! carries no `C_i`; [`LinkPaths::complete`] adds it later.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -20,7 +20,7 @@ use crate::{
     transaction_batch::Row,
 };
 
-/// A block that follows its parent by all rules. Only [`verify`] and [`propose`] make one; only it
+/// A block that follows its parent by all rules. Only [`verify()`] and [`propose`] make one; only it
 /// can be applied.
 #[derive(Clone, Debug)]
 pub struct Verified {

@@ -259,3 +259,25 @@ fn provision(
         seed,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::households;
+
+    #[test]
+    fn a_seed_makes_the_same_network_chains_and_registrations() {
+        let found = |seed| {
+            let homes = households::model(seed, 2, 3);
+            let founding = Founding::new(seed, 4, 1_800_000_000, &homes).unwrap();
+            let registrations: Vec<_> =
+                founding.meters.iter().map(|meter| meter.registration.clone()).collect();
+            (founding.genesis.encode(), registrations)
+        };
+        let first = found(1);
+        assert_eq!(first, found(1));
+        let second = found(2);
+        assert_ne!(first.0, second.0);
+        assert_ne!(first.1[0].message.anchor, second.1[0].message.anchor);
+    }
+}

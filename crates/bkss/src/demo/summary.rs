@@ -99,7 +99,8 @@ impl Summary {
         if let Some(receipt) = &self.first_receipt {
             output::note("check one yourself, offline:");
             output::note(&format!(
-                "  bkss verify --genesis {} {}",
+                "  {} verify --genesis {} {}",
+                program(),
                 self.dir.join("genesis.bkss").display(),
                 receipt.display()
             ));
@@ -148,6 +149,13 @@ impl Summary {
         };
         (rank(50), rank(99))
     }
+}
+
+/// How this program is called from here.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_else(|_| "bkss".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(&path).display().to_string()
 }
 
 /// To two decimals.
