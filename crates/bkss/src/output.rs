@@ -39,7 +39,8 @@ impl Progress {
     /// Progress towards a total.
     pub(crate) fn new(total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta:>4}  {msg}");
+            let style =
+                ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta:>4}  {wide_msg}");
             let bar = ProgressBar::new(total);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar

@@ -352,6 +352,20 @@ fn proposals_are_verified_on_parents_that_are_not_final() {
 }
 
 #[test]
+fn a_verified_block_is_applied_once_and_only_behind_its_parent() {
+    let consortium = Consortium::new(12);
+    let mut state = consortium.state();
+    let first = propose(&state.view(), at(0, 1), []).unwrap();
+    let second = propose(&state.view_with([&first]).unwrap(), at(0, 2), []).unwrap();
+    let refused = state.apply(&second).unwrap_err();
+    assert_eq!((refused.height, refused.parent), (2, first.block().id()));
+    state.apply(&first).unwrap();
+    assert_eq!(state.apply(&first).unwrap_err().height, 1, "twice");
+    state.apply(&second).unwrap();
+    assert_eq!(state.head().id, second.block().id());
+}
+
+#[test]
 fn a_pool_gives_each_gateway_its_share_and_forgets_what_is_done() {
     let mut consortium = Consortium::new(11);
     let (mut state, meters) = registered(&mut consortium, 1);
