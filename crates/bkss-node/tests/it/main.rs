@@ -8,3 +8,4 @@ mod certificates;
 mod consortium;
 mod network;
 mod simulation;
+mod voting;
