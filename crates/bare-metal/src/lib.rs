@@ -9,7 +9,7 @@
 
 use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Committee, Digest, LedgerTime, Link, Network, Reading,
+    Committee, Digest, Era, LedgerTime, Link, Network, Reading,
     certificate::VoteKey,
     codec,
     hash_chain::Blocks,
@@ -57,8 +57,9 @@ pub fn slot(
 /// A verifier: whether the bytes are a receipt that holds under this committee.
 pub fn verify_receipt(bytes: &[u8], network: Network, committee: &[VoteKey]) -> bool {
     let Some(committee) = Committee::new(committee.iter().copied()) else { return false };
+    let eras = [Era { from_epoch: 0, committee }];
     let anchors =
-        Anchors { network, providers: &[], sdis: &[], committee: &committee, reveal_s: 604_800 };
+        Anchors { network, providers: &[], sdis: &[], eras: &eras, reveal_s: 604_800 };
     codec::decode::<Receipt<'_>>("receipt", bytes)
         .is_ok_and(|receipt| receipt.verify(&anchors).valid())
 }

@@ -4,11 +4,12 @@
 
 use std::{io::Read, sync::Arc};
 
-use bkss_scheme::{Digest, certificate::NotFinal};
+use bkss_scheme::{Certificate, Digest, Network, certificate::NotFinal};
 
 use crate::{
-    Genesis, Refusal, State,
+    Genesis, Refusal, Round, State,
     archive::{ArchiveError, Reader},
+    evidence::Offence,
     verify::verify,
 };
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub requests: u64,
     /// Registered meters.
     pub meters: u32,
+    /// Providers that are on record for having voted twice, and where.
+    pub offences: Vec<Offence>,
     /// Everything that does not hold.
     pub refusals: Vec<Finding>,
 }
@@ -60,7 +63,22 @@ pub fn audit(genesis: &Arc<Genesis>, source: impl Read) -> Report {
         report.refusals.push(finding);
     }
     report.meters = state.meters();
+    report.offences = state.offences().iter().copied().collect();
     report
+}
+
+/// The committee of the block's round must have signed, in its round.
+fn check_certificate(
+    certificate: &Certificate<'_>,
+    network: Network,
+    round: &Round,
+    block: Digest,
+) -> Result<(), NotFinal> {
+    let (first, found) = (round.number, certificate.epoch);
+    if first != found {
+        return Err(NotFinal::Epoch { first, found });
+    }
+    certificate.verify(network, &round.committee, block)
 }
 
 fn replay(
@@ -69,7 +87,7 @@ fn replay(
     state: &mut State,
     report: &mut Report,
 ) -> Result<(), Finding> {
-    let (network, committee) = (genesis.network(), genesis.committee());
+    let network = genesis.network();
     let limit = genesis.charter().limits.block_bytes as usize;
     let mut reader = Reader::new(source, network, state.head().id, limit)?;
     // Height of the oldest block that no certificate covers yet.
@@ -79,7 +97,10 @@ fn replay(
         let Some(record) = reader.next_block()? else { break };
         let id: Digest = record.block.id();
         let height = record.block.header().height;
-        let holds = record.certificate.map(|cert| cert.verify(network, committee, id));
+        let round = state.round().clone();
+        let holds = record
+            .certificate
+            .map(|certificate| check_certificate(&certificate, network, &round, id));
         let verified = verify(&state.view(), record.block)
             .map_err(|reason| Finding::Rule { offset, reason })?;
         report.readings += verified.openings().len() as u64;

@@ -11,9 +11,12 @@ use bkss_scheme::{
     merkle::{self, RootBuilder},
     root_message::Registration,
 };
-use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use minicbor::{Decode, Decoder, Encode, Encoder, data::Type, decode, encode};
 
-use crate::{OpeningBatch, RequestBatch, transaction_batch::Bodies};
+use crate::{
+    Change, Evidence, OpeningBatch, RequestBatch, Revocation, Vote, accounting_nodes, change,
+    evidence, revocation, transaction_batch::Bodies,
+};
 
 /// Most transactions of a block.
 pub const MAX_TRANSACTIONS: usize = 16_384;
@@ -27,6 +30,14 @@ pub enum Transaction {
     Requests(RequestBatch),
     /// Openings of one slot.
     Openings(OpeningBatch),
+    /// A provider or SDI joins, leaves, renews a key.
+    Change(Change),
+    /// A provider's vote for the next round's accounting nodes.
+    Vote(Vote),
+    /// A provider has voted twice.
+    Evidence(Evidence),
+    /// A meter's chain ends.
+    Revocation(Revocation),
 }
 
 impl Transaction {
@@ -36,6 +47,10 @@ impl Transaction {
             Self::Registration(registration) => signed_digest(network, &registration.message),
             Self::Requests(batch) => batch.digest(network),
             Self::Openings(batch) => batch.digest(network),
+            Self::Change(change) => change.digest(network),
+            Self::Vote(vote) => vote.digest(network),
+            Self::Evidence(evidence) => evidence.digest(network),
+            Self::Revocation(revocation) => revocation.digest(network),
         }
     }
 
@@ -49,6 +64,10 @@ impl Transaction {
             ]),
             Self::Requests(batch) => merkle::leaf(&[&digest.0, &batch.signature.0]),
             Self::Openings(batch) => merkle::leaf(&[&digest.0, &batch.signature.0]),
+            Self::Change(change) => change.leaf(digest),
+            Self::Vote(vote) => vote.leaf(digest),
+            Self::Evidence(evidence) => evidence.leaf(digest),
+            Self::Revocation(revocation) => revocation.leaf(digest),
         }
     }
 
@@ -75,18 +94,30 @@ impl<C> Encode<C> for Transaction {
             Self::Registration(registration) => Encode::encode(registration, encoder, ctx),
             Self::Requests(batch) => Encode::encode(batch, encoder, ctx),
             Self::Openings(batch) => Encode::encode(batch, encoder, ctx),
+            Self::Change(change) => Encode::encode(change, encoder, ctx),
+            Self::Vote(vote) => Encode::encode(vote, encoder, ctx),
+            Self::Evidence(evidence) => Encode::encode(evidence, encoder, ctx),
+            Self::Revocation(revocation) => Encode::encode(revocation, encoder, ctx),
         }
     }
 }
 
 impl<'b, C> Decode<'b, C> for Transaction {
     fn decode(decoder: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
-        // The three kinds are arrays of 3, 6 and 7 elements.
+        // A registration begins with its root message, all others with their number.
         let at = decoder.position();
-        match decoder.probe().array()? {
-            Some(3) => Decode::decode(decoder, ctx).map(Self::Registration),
-            Some(6) => Decode::decode(decoder, ctx).map(Self::Requests),
-            Some(7) => Decode::decode(decoder, ctx).map(Self::Openings),
+        let mut probe = decoder.probe();
+        probe.array()?;
+        if probe.datatype()? == Type::Array {
+            return Decode::decode(decoder, ctx).map(Self::Registration);
+        }
+        match probe.u8()? {
+            3 => Decode::decode(decoder, ctx).map(Self::Requests),
+            4 => Decode::decode(decoder, ctx).map(Self::Openings),
+            revocation::NUMBER => Decode::decode(decoder, ctx).map(Self::Revocation),
+            evidence::NUMBER => Decode::decode(decoder, ctx).map(Self::Evidence),
+            accounting_nodes::NUMBER => Decode::decode(decoder, ctx).map(Self::Vote),
+            change::NUMBER => Decode::decode(decoder, ctx).map(Self::Change),
             _ => Err(decode::Error::message("unknown kind of transaction").at(at)),
         }
     }
@@ -189,7 +220,7 @@ impl Block {
     pub fn has_all_bodies(&self) -> bool {
         self.transactions.iter().all(|transaction| match transaction {
             Transaction::Openings(batch) => batch.bodies().erased() == 0,
-            Transaction::Registration(_) | Transaction::Requests(_) => true,
+            _ => true,
         })
     }
 
@@ -210,7 +241,7 @@ impl Block {
     fn opening_batches(&mut self) -> impl Iterator<Item = &mut OpeningBatch> {
         self.transactions.iter_mut().filter_map(|transaction| match transaction {
             Transaction::Openings(batch) => Some(batch),
-            Transaction::Registration(_) | Transaction::Requests(_) => None,
+            _ => None,
         })
     }
 

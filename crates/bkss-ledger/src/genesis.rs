@@ -1,13 +1,15 @@
 //! What a network is founded on: its members, its terms, its limits (scheme s4.2, s4.3).
 //!
-//! `[[1, name, h(Am), start, time_scale, terms, limits, [* M_ident], [* SDI]], [* sp_sig], [* sdi_sig]]`
+//! `[[1, name, h(Am), start, time_scale, terms, rounds, limits, [* M_ident], [* SDI]], [* sp_sig],
+//! [* sdi_sig]]`
 //!
 //! The network's name `net` is the digest of the first part, and every founder signs its own entry
 //! under that name: whoever signs has agreed to all of it.
 
 use bkss_scheme::{
-    Committee, Digest, Header, LedgerTime, Malformed, Network, ProviderId, ProviderIdentity, SdiId,
-    SdiIdentity, SecretKey, Signature,
+    Committee, Digest, Era, Header, LedgerTime, Malformed, Network, ProviderId, ProviderIdentity,
+    SdiId, SdiIdentity, SecretKey, Signature,
+    certificate::MAX_COMMITTEE,
     codec::{self, Encoded},
     hash,
     identity::{Name, SignatureError, signed_digest},
@@ -15,10 +17,14 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
+use crate::{accounting_nodes::first_committee, members::distinct};
+
 /// Fewest founding SPs: below four no fault can be survived.
 pub const MIN_PROVIDERS: usize = 4;
 /// Most founding SPs, and most SDIs.
-pub const MAX_FOUNDERS: usize = 32;
+pub const MAX_FOUNDERS: usize = 64;
+/// Most alternates of a round (the paper's k).
+pub const MAX_ALTERNATES: u16 = 10;
 
 /// Rules of time that every party relies on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +37,46 @@ pub struct Terms {
     pub grid_s: u32,
     /// How far a header's time may be from a validator's clock, milliseconds of real time.
     pub precision_ms: u32,
+}
+
+/// Rounds of Algorithm 3 and tenures of Algorithm 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rounds {
+    /// Blocks of a round: round r is heights `r * blocks` to `(r + 1) * blocks - 1`.
+    pub blocks: u32,
+    /// Accounting nodes of a round, all providers if there are no more.
+    pub committee: u16,
+    /// Alternates of a round.
+    pub alternates: u16,
+    /// Views of a tenure: how long a leader stays.
+    pub tenure_views: u32,
+}
+
+impl Default for Rounds {
+    /// The paper's 21 accounting nodes and 10 alternates; at a block a second five minutes.
+    fn default() -> Self {
+        Self { blocks: 300, committee: 21, alternates: 10, tenure_views: 1 }
+    }
+}
+
+impl Rounds {
+    /// The round of a height.
+    pub fn of(&self, height: u64) -> u64 {
+        height / u64::from(self.blocks)
+    }
+
+    /// Whether a block ends its round.
+    pub fn ends(&self, height: u64) -> bool {
+        (height + 1).is_multiple_of(u64::from(self.blocks))
+    }
+
+    const fn is_sane(&self) -> bool {
+        self.blocks >= 2
+            && self.committee as usize >= MIN_PROVIDERS
+            && self.committee as usize <= MAX_COMMITTEE
+            && self.alternates <= MAX_ALTERNATES
+            && self.tenure_views >= 1
+    }
 }
 
 /// What nobody may exceed.
@@ -57,7 +103,7 @@ pub struct Genesis {
     provider_signatures: Vec<Signature>,
     sdi_signatures: Vec<Signature>,
     network: Network,
-    committee: Committee,
+    first: [Era; 1],
 }
 
 /// The part of a genesis that is named and signed.
@@ -73,6 +119,8 @@ pub struct Charter {
     pub time_scale: u32,
     /// Rules of time.
     pub terms: Terms,
+    /// Rounds and tenures.
+    pub rounds: Rounds,
     /// Limits.
     pub limits: Limits,
     /// Founding SPs, by ascending number.
@@ -99,7 +147,7 @@ pub enum GenesisError {
     ProviderSignature { provider: ProviderId, reason: SignatureError },
     #[error("signature of SDI {sdi}: {reason}")]
     SdiSignature { sdi: SdiId, reason: SignatureError },
-    #[error("terms or limits are zero or out of their range")]
+    #[error("terms, rounds or limits are zero or out of their range")]
     Terms,
 }
 
@@ -142,6 +190,18 @@ impl Genesis {
         Self::check(charter, provider_signatures, sdi_signatures)
     }
 
+    /// Parses and checks the genesis at the front of a file; the rest is what follows it there.
+    ///
+    /// # Errors
+    ///
+    /// [`GenesisError`], naming the first thing that does not hold.
+    pub fn decode_first(bytes: &[u8]) -> Result<(Self, &[u8]), GenesisError> {
+        let mut rest = bytes;
+        let Parts { charter, provider_signatures, sdi_signatures } =
+            codec::decode_first("genesis", &mut rest)?;
+        Ok((Self::check(charter, provider_signatures, sdi_signatures)?, rest))
+    }
+
     /// The bytes of the genesis file.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -168,17 +228,19 @@ impl Genesis {
         let positive = min_slot_s.min(grid_s).min(precision_ms).min(charter.time_scale) > 0;
         let sane = limits.batch_items > 0 && limits.meters > 0 && reveal_s >= min_slot_s;
         // A smaller block could not hold one full item; a larger one could not be broadcast.
-        if !positive || !sane || !(65_536..=64 << 20).contains(&limits.block_bytes) {
+        if !positive
+            || !sane
+            || !charter.rounds.is_sane()
+            || !(65_536..=64 << 20).contains(&limits.block_bytes)
+        {
             return Err(GenesisError::Terms);
         }
         let ascending = providers.windows(2).all(|pair| pair[0].id < pair[1].id)
             && sdis.windows(2).all(|pair| pair[0].id < pair[1].id);
-        let mut keys: Vec<_> = providers.iter().map(|provider| provider.key).collect();
-        keys.extend(sdis.iter().map(|sdi| sdi.key));
-        keys.sort_unstable();
-        let committee = Committee::new(providers.iter().map(|provider| provider.vote_key));
-        let distinct = keys.windows(2).all(|pair| pair[0] != pair[1]);
-        let committee = committee.filter(|_| ascending && distinct);
+        let keys = providers.iter().map(|provider| provider.key);
+        let distinct = distinct(keys.chain(sdis.iter().map(|sdi| sdi.key)))
+            && distinct(providers.iter().map(|provider| provider.vote_key));
+        let committee = first_committee(&charter).filter(|_| ascending && distinct);
         let committee = committee.ok_or(GenesisError::NotDistinct)?;
         let (expected, found) =
             (found + sdis.len(), provider_signatures.len() + sdi_signatures.len());
@@ -202,7 +264,8 @@ impl Genesis {
                 .verify(&signed_digest(network, sdi), signature)
                 .map_err(|reason| GenesisError::SdiSignature { sdi: sdi.id, reason })?;
         }
-        Ok(Self { network, committee, charter, provider_signatures, sdi_signatures })
+        let first = [Era { from_epoch: 0, committee }];
+        Ok(Self { network, first, charter, provider_signatures, sdi_signatures })
     }
 
     /// What was signed.
@@ -215,9 +278,9 @@ impl Genesis {
         self.network
     }
 
-    /// The vote keys of the founding SPs.
+    /// The vote keys of the first round's accounting nodes.
     pub const fn committee(&self) -> &Committee {
-        &self.committee
+        &self.first[0].committee
     }
 
     /// A founding SP by its number.
@@ -230,13 +293,14 @@ impl Genesis {
         self.charter.sdis.iter().find(|sdi| sdi.id == id)
     }
 
-    /// What an offline verifier trusts.
+    /// What an offline verifier trusts in the rounds of the first committee; for later ones see
+    /// [`crate::Trust`].
     pub fn anchors(&self) -> Anchors<'_> {
         Anchors {
             network: self.network,
             providers: &self.charter.providers,
             sdis: &self.charter.sdis,
-            committee: &self.committee,
+            eras: &self.first,
             reveal_s: self.charter.terms.reveal_s,
         }
     }
@@ -247,8 +311,10 @@ impl Genesis {
             height: 0,
             previous: self.charter.digest(),
             time: self.charter.start,
-            committee: self.committee.digest(),
+            committee: self.committee().digest(),
             next_committee: None,
+            members: None,
+            state: None,
             transactions: None,
             requests: None,
             openings: None,
@@ -257,7 +323,8 @@ impl Genesis {
 }
 
 impl Charter {
-    fn digest(&self) -> Digest {
+    /// What names the network.
+    pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
         codec::encode_infallible(self, &mut bytes);
         hash::plain(&bytes)
@@ -275,9 +342,11 @@ impl<C> Encode<C> for Charter {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = self.terms;
         let Limits { block_bytes, batch_items, meters } = self.limits;
-        encoder.array(9)?.u8(1)?.str(&self.name)?.encode(self.agreement)?.encode(self.start)?;
+        encoder.array(10)?.u8(1)?.str(&self.name)?.encode(self.agreement)?.encode(self.start)?;
         encoder.u32(self.time_scale)?;
         encoder.array(4)?.u32(min_slot_s)?.u32(reveal_s)?.u32(grid_s)?.u32(precision_ms)?;
+        let Rounds { blocks, committee, alternates, tenure_views } = self.rounds;
+        encoder.array(4)?.u32(blocks)?.u16(committee)?.u16(alternates)?.u32(tenure_views)?;
         encoder.array(3)?.u32(block_bytes)?.u32(batch_items)?.u32(meters)?;
         encoder.encode(&self.providers)?.encode(&self.sdis)?.ok()
     }
@@ -285,7 +354,7 @@ impl<C> Encode<C> for Charter {
 
 impl<'b, C> Decode<'b, C> for Charter {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 9)?;
+        codec::array(decoder, 10)?;
         codec::constant(decoder, 1)?;
         let at = decoder.position();
         let name = Name::try_from(decoder.str()?);
@@ -299,6 +368,13 @@ impl<'b, C> Decode<'b, C> for Charter {
             grid_s: decoder.u32()?,
             precision_ms: decoder.u32()?,
         };
+        codec::array(decoder, 4)?;
+        let rounds = Rounds {
+            blocks: decoder.u32()?,
+            committee: decoder.u16()?,
+            alternates: decoder.u16()?,
+            tenure_views: decoder.u32()?,
+        };
         codec::array(decoder, 3)?;
         let limits = Limits {
             block_bytes: decoder.u32()?,
@@ -306,7 +382,7 @@ impl<'b, C> Decode<'b, C> for Charter {
             meters: decoder.u32()?,
         };
         let (providers, sdis) = (founders(decoder)?, founders(decoder)?);
-        Ok(Self { name, agreement, start, time_scale, terms, limits, providers, sdis })
+        Ok(Self { name, agreement, start, time_scale, terms, rounds, limits, providers, sdis })
     }
 }
 

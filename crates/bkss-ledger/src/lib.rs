@@ -6,22 +6,39 @@
 //! accepted. [`Witness`] turns final blocks into receipts, [`archive`] into a file, and [`audit`]
 //! replays that file from genesis.
 
+pub mod accounting_nodes;
 pub mod archive;
 pub mod audit;
 pub mod block;
+pub mod change;
+pub mod evidence;
+pub mod execute;
 pub mod genesis;
+pub mod leader;
+pub mod members;
 pub mod membership;
 pub mod pool;
 pub mod proof_tree;
 pub mod receipts;
+pub mod revocation;
+mod seal;
+pub mod snapshot;
 pub mod state;
 pub mod transaction_batch;
+pub mod trust;
 pub mod verify;
 
+pub use accounting_nodes::{Round, Vote};
 pub use block::{Block, Transaction};
-pub use genesis::{Genesis, GenesisError, Limits, Terms};
+pub use change::Change;
+pub use evidence::Evidence;
+pub use genesis::{Genesis, GenesisError, Limits, Rounds, Terms};
+pub use members::Members;
 pub use pool::Pool;
 pub use receipts::{FinalBlock, Witness};
+pub use revocation::Revocation;
+pub use snapshot::Snapshot;
 pub use state::{Head, State, View};
 pub use transaction_batch::{OpeningBatch, RequestBatch};
+pub use trust::Trust;
 pub use verify::{Refusal, Verified, propose, verify};

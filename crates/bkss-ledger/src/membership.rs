@@ -1,13 +1,15 @@
-//! Who may join the ledger: registration of meters (scheme s4.3, rule 3).
+//! Registration of meters and of further chains for them (scheme s4.3, rule 3).
 //!
-//! Providers and SDIs are those of the genesis.
+//! A meter's chain is changed through the SDI, as in the paper: a new registration of the same
+//! device by the same owner. The old chain keeps the slots that end before the new one begins, so
+//! that no slot is valid under both.
 
 use bkss_scheme::{
     LedgerTime, MeterId, ProviderId, SdiId,
     root_message::{Registered, Registration, RegistrationError},
 };
 
-use crate::View;
+use crate::{Members, View, state::End};
 
 /// The rule that a registration breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -19,8 +21,14 @@ pub enum RegistrationRefusal {
     UnknownSdi(SdiId),
     #[error(transparent)]
     Signature(#[from] RegistrationError),
-    #[error("meter {0} is already registered")]
+    #[error("meter {0} is registered in this block already")]
     MeterTaken(MeterId),
+    #[error("meter {0} is registered for another device or owner")]
+    OtherDevice(MeterId),
+    #[error("meter {0} is revoked")]
+    Revoked(MeterId),
+    #[error("chain begins at {found} ms, before the meter's last one at {before} ms")]
+    BeforeLast { before: LedgerTime, found: LedgerTime },
     #[error("salt is already in use")]
     SaltTaken,
     #[error("first slot starts at {start} ms, not after the block's {block} ms")]
@@ -40,6 +48,7 @@ pub enum RegistrationRefusal {
 /// [`RegistrationRefusal`]: the first rule that does not hold.
 pub fn check_registration(
     view: &View<'_>,
+    members: &Members,
     time: LedgerTime,
     registration: &Registration,
 ) -> Result<Registered, RegistrationRefusal> {
@@ -47,8 +56,8 @@ pub fn check_registration(
 
     let genesis = view.genesis();
     let message = &registration.message;
-    let owner = genesis.provider(message.owner).ok_or(Refused::UnknownOwner(message.owner))?;
-    let sdi = genesis.sdi(message.sdi).ok_or(Refused::UnknownSdi(message.sdi))?;
+    let owner = members.provider(message.owner).ok_or(Refused::UnknownOwner(message.owner))?;
+    let sdi = members.sdi(message.sdi).ok_or(Refused::UnknownSdi(message.sdi))?;
     let registered = registration.verify(genesis.network(), &sdi.key, &owner.key)?;
 
     let schedule = &message.schedule;
@@ -61,13 +70,22 @@ pub fn check_registration(
     if found >= reveal {
         return Err(Refused::WindowTooLong { found, reveal });
     }
-    let start = schedule.first.0.saturating_mul(u64::from(schedule.slot_s));
-    let start = LedgerTime::from_seconds(start);
+    let start = schedule.begins();
     if start <= time {
         return Err(Refused::StartsInThePast { start, block: time });
     }
-    if view.row(message.meter).is_some() {
-        return Err(Refused::MeterTaken(message.meter));
+    if let Some(row) = view.row(message.meter) {
+        let same = |chain: &Registered| {
+            (chain.message().device, chain.message().owner) == (message.device, message.owner)
+        };
+        let last = view.registered(row).filter(|chain| same(chain));
+        let before = last.ok_or(Refused::OtherDevice(message.meter))?.message().schedule.begins();
+        if start < before {
+            return Err(Refused::BeforeLast { before, found: start });
+        }
+        if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
+            return Err(Refused::Revoked(message.meter));
+        }
     }
     if view.has_salt(message.salt) {
         return Err(Refused::SaltTaken);

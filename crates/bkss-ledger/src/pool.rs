@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
-use crate::{Transaction, View, membership::check_registration, verify::TransactionRefusal};
+use crate::{
+    Transaction, View, change::Body, execute::TransactionRefusal, membership::check_registration,
+    state::End,
+};
 
 /// Most bytes that wait per gateway.
 pub const MAX_SHARE: usize = 8 << 20;
@@ -91,8 +94,8 @@ impl Pool {
         }
     }
 
-    /// Candidates for the next block: registrations and requests, which have a time limit, before
-    /// openings, each oldest first.
+    /// Candidates for the next block: what has a time limit or is rare before openings, each oldest
+    /// first.
     pub fn candidates(&self) -> Vec<Transaction> {
         let mut candidates: Vec<_> =
             self.waiting.values().map(|waiting| waiting.transaction.clone()).collect();
@@ -111,6 +114,9 @@ impl Pool {
     }
 }
 
+/// Whose share transactions count against that anybody may bring: evidence, revocations by secret.
+const ANYBODY: ProviderId = ProviderId(u16::MAX);
+
 /// Checks who vouches for a transaction and returns whose share it counts against.
 fn authenticate(
     view: &View<'_>,
@@ -119,13 +125,42 @@ fn authenticate(
 ) -> Result<ProviderId, TransactionRefusal> {
     let (gateway, signature) = match transaction {
         Transaction::Registration(registration) => {
-            check_registration(view, view.head().time, registration)?;
+            check_registration(view, view.members(), view.head().time, registration)?;
             return Ok(registration.message.owner);
+        }
+        Transaction::Change(change) => {
+            let (members, genesis) = (view.members(), view.genesis());
+            change.check_rules(members, genesis.charter().agreement, view.round().number)?;
+            change.check_signatures(members, genesis.network())?;
+            return Ok(match &change.body {
+                Body::Leave(id)
+                | Body::VoteKey(id, _)
+                | Body::SealingKey(id, _)
+                | Body::Address(id, _) => *id,
+                _ => change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider),
+            });
+        }
+        Transaction::Vote(vote) => {
+            let seats = view.genesis().charter().rounds.committee;
+            vote.check_rules(view.members(), view.round(), seats)?;
+            vote.check_signature(view.members(), view.genesis().network())?;
+            return Ok(vote.voter);
+        }
+        Transaction::Evidence(evidence) => {
+            evidence.check(view.members(), view.genesis().network())?;
+            return Ok(ANYBODY);
+        }
+        Transaction::Revocation(revocation) => {
+            use crate::revocation::RevocationRefusal::UnknownChain;
+            let chain = view.row(revocation.meter).and_then(|row| view.registered(row));
+            let chain = chain.ok_or(UnknownChain(revocation.meter))?;
+            revocation.check(view.members(), view.genesis().network(), chain)?;
+            return Ok(ANYBODY);
         }
         Transaction::Requests(batch) => (batch.submitter, &batch.signature),
         Transaction::Openings(batch) => (batch.submitter, &batch.signature),
     };
-    let provider = view.genesis().provider(gateway);
+    let provider = view.members().provider(gateway);
     let provider = provider.ok_or(TransactionRefusal::UnknownGateway(gateway))?;
     provider
         .key
@@ -144,7 +179,21 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             let message = &registration.message;
             let first = LinkIndex::new(1, message.schedule.slots);
             let ahead = first.is_some_and(|first| time < message.schedule.opens(first));
-            ahead && view.row(message.meter).is_none()
+            ahead && !view.has_salt(message.salt)
+        }
+        Transaction::Change(change) => {
+            let agreement = view.genesis().charter().agreement;
+            change.check_rules(view.members(), agreement, view.round().number).is_ok()
+        }
+        Transaction::Vote(vote) => {
+            let seats = view.genesis().charter().rounds.committee;
+            vote.check_rules(view.members(), view.round(), seats).is_ok()
+        }
+        Transaction::Evidence(evidence) => !view.has_offence(&evidence.offence),
+        Transaction::Revocation(revocation) => {
+            let row = view.row(revocation.meter);
+            let live = row.and_then(|row| view.live(row));
+            live.is_some_and(|live| !matches!(live.end, Some(End::Revoked(_))))
         }
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
             let Some(registered) = view.registered(*row) else { return true };

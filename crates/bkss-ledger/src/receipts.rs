@@ -20,7 +20,7 @@ use bkss_scheme::{
     timestamp::{Inclusion, RegistrationProof, TimeProof},
 };
 
-use crate::{Genesis, Transaction, Verified, proof_tree::ProofTree, verify::AcceptedOpening};
+use crate::{Genesis, Transaction, Verified, execute::AcceptedOpening, proof_tree::ProofTree};
 
 /// A verified block and why it is final.
 #[derive(Clone, Debug)]
@@ -229,7 +229,7 @@ impl Witness {
 fn bodies(transaction: &Transaction) -> Vec<Option<Body<'_>>> {
     match transaction {
         Transaction::Openings(batch) => batch.bodies().iter().map(Result::ok).collect(),
-        Transaction::Registration(_) | Transaction::Requests(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -6,8 +6,9 @@
 //! meter gets no link.
 
 use bkss_scheme::{
-    Committee, Digest, LedgerTime, Link, LinkIndex, Network, Reading, RootMessage,
+    Committee, Digest, Era, Handover, LedgerTime, Link, LinkIndex, Network, Reading, RootMessage,
     certificate::NotFinal,
+    handover::HandoverError,
     hash, request,
     seal::{BodyBytes, SealError, SealingKey, Session},
     slot::Schedule,
@@ -28,6 +29,8 @@ pub struct Parameters {
     pub network: Network,
     /// The committee, from the signed firmware.
     pub committee: Committee,
+    /// The first epoch that this committee certifies: 0 for that of the genesis.
+    pub from_epoch: u64,
     /// The owner SP's sealing key.
     pub owner: SealingKey,
     /// What must be registered.
@@ -81,9 +84,9 @@ pub enum RegistrationMismatch {
     NotFinal(#[from] NotFinal),
     #[error("the registration is not in the block")]
     NotIncluded,
-    /// Neither its number nor its chain is this meter's: no harm done.
-    #[error("the registration is of another meter")]
-    OtherMeter,
+    /// It is not of this meter's chain: no harm done, and nothing confirmed.
+    #[error("the registration is of another chain")]
+    OtherChain,
     #[error("registered {0} is not what the meter knows; the meter is locked")]
     Locked(&'static str),
 }
@@ -129,7 +132,11 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         let locked = field.map(|field| Registration::Locked(FIELDS[field]));
         Self {
             id: parameters.root_message.id(parameters.network),
-            watch: LedgerWatch::new(parameters.network, parameters.committee.clone()),
+            watch: LedgerWatch::new(
+                parameters.network,
+                parameters.committee.clone(),
+                parameters.from_epoch,
+            ),
             parameters,
             journal,
             keys,
@@ -255,18 +262,18 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         proof: &RegistrationProof<'_>,
     ) -> Result<(), RegistrationMismatch> {
         let RegistrationProof { registration, inclusion } = proof;
-        let (network, committee) = (self.watch.network(), self.watch.committee());
-        inclusion.finality.verify(network, committee, &inclusion.header)?;
+        let network = self.watch.network();
+        self.watch.check(&inclusion.finality, &inclusion.header)?;
         if !inclusion.contains(inclusion.header.transactions, registration.leaf(network)) {
             return Err(RegistrationMismatch::NotIncluded);
         }
         let (expected, found) = (&self.parameters.root_message, &registration.message);
-        // Number and salt are unique on a ledger, so nobody can lock meters with foreign entries.
-        let own = expected.meter == found.meter
-            || expected.salt == found.salt
-            || expected.anchor == found.anchor;
+        // Salts are unique on a ledger, and nobody else knows an anchor before it is registered, so
+        // nobody can lock meters with foreign entries. The number alone says nothing: another chain
+        // of this meter, an earlier one for example, has it too.
+        let own = expected.salt == found.salt || expected.anchor == found.anchor;
         if !own {
-            return Err(RegistrationMismatch::OtherMeter);
+            return Err(RegistrationMismatch::OtherChain);
         }
         if let Some(field) = difference(expected, found) {
             return Err(RegistrationMismatch::Locked(self.lock(field)));
@@ -275,6 +282,20 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
             self.registration = Registration::Confirmed;
         }
         Ok(())
+    }
+
+    /// Follows the ledger from one committee to the next.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoverError`] if the committee in office has not certified it.
+    pub fn on_handover(&mut self, handover: &Handover<'_>) -> Result<(), HandoverError> {
+        self.watch.follow(handover)
+    }
+
+    /// The committee in office as this meter knows it, and since when.
+    pub const fn era(&self) -> &Era {
+        self.watch.era()
     }
 
     /// The newest certified ledger time.

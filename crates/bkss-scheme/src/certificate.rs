@@ -24,6 +24,8 @@ pub const MAX_COMMITTEE: usize = 32;
 pub const MAX_DESCENDANTS: usize = 16 * 1024;
 
 const NAMESPACE: &[u8] = b"_BKSS";
+const NOTARIZE: &[u8] = b"_NOTARIZE";
+const NULLIFY: &[u8] = b"_NULLIFY";
 const FINALIZE: &[u8] = b"_FINALIZE";
 
 /// Ed25519 public key with which a committee member signs votes.
@@ -120,6 +122,9 @@ pub enum NotFinal {
     /// The header names another committee than the one that is trusted.
     #[error("header names committee {found}, expected {expected}")]
     Committee { expected: Digest, found: Digest },
+    /// The certificate is of an epoch that no known committee was in office in.
+    #[error("certificate of epoch {found}, no committee is known before epoch {first}")]
+    Epoch { first: u64, found: u64 },
     /// Fewer signatures than a quorum.
     #[error("{found} signatures, a quorum is {expected}")]
     Quorum { expected: usize, found: usize },
@@ -201,17 +206,54 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    /// What a finalize vote signs: the namespace with its length before it, then the proposal.
+    /// What a finalize vote for this block signs.
     fn message(&self, network: Network, block: Digest) -> Option<Vec<u8, 128>> {
+        let Self { epoch, view, parent_view, .. } = *self;
+        VoteContent::Finalize { parent_view, block }.message(network, epoch, view)
+    }
+}
+
+/// What a vote of the engine says about a view.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum VoteContent {
+    /// The block follows by the rules (the paper's `Validated`).
+    Notarize {
+        /// The view of its parent.
+        parent_view: u64,
+        /// Its id.
+        block: Digest,
+    },
+    /// The view shall end without a block.
+    Nullify,
+    /// The block is notarized, and the voter has not voted to end the view.
+    Finalize {
+        /// The view of its parent.
+        parent_view: u64,
+        /// Its id.
+        block: Digest,
+    },
+}
+
+impl VoteContent {
+    /// What a vote signs: the namespace with its length before it, then epoch, view and, unless the
+    /// view is to end, parent view and block; `None` never, the bytes fit.
+    pub fn message(&self, network: Network, epoch: u64, view: u64) -> Option<Vec<u8, 128>> {
+        let (suffix, proposal) = match self {
+            Self::Notarize { parent_view, block } => (NOTARIZE, Some((parent_view, block))),
+            Self::Nullify => (NULLIFY, None),
+            Self::Finalize { parent_view, block } => (FINALIZE, Some((parent_view, block))),
+        };
         let namespace = vote_namespace(network);
         let mut message = Vec::new();
-        push_varint(&mut message, (namespace.len() + FINALIZE.len()) as u64)?;
+        push_varint(&mut message, (namespace.len() + suffix.len()) as u64)?;
         message.extend_from_slice(&namespace).ok()?;
-        message.extend_from_slice(FINALIZE).ok()?;
-        for number in [self.epoch, self.view, self.parent_view] {
-            push_varint(&mut message, number)?;
+        message.extend_from_slice(suffix).ok()?;
+        push_varint(&mut message, epoch)?;
+        push_varint(&mut message, view)?;
+        if let Some((parent_view, block)) = proposal {
+            push_varint(&mut message, *parent_view)?;
+            message.extend_from_slice(&block.0).ok()?;
         }
-        message.extend_from_slice(&block.0).ok()?;
         Some(message)
     }
 }

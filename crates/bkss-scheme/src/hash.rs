@@ -60,6 +60,8 @@ pub enum Tag {
     Block = 0x0B,
     /// Revocation lock: rho.
     RevocationLock = 0x0D,
+    /// Draws of a round: seed, what is drawn, number.
+    Draw = 0x0E,
 }
 
 /// Tagged hash of the parts, one after the other.

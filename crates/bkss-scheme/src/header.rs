@@ -1,9 +1,9 @@
 //! Block header (Table 3): what a block's identity is made of.
 //!
-//! `[1, height, prev, t, committee, next, txs, requests, openings]`. Inclusion proves acceptance:
-//! beside the tree over its transactions a header commits to the requests and to the openings that
-//! the block accepted, each in a tree of its own, so that whoever proves against those proves that
-//! the ledger's rules held. An empty tree is `null`.
+//! `[1, height, prev, t, committee, next, members, state, txs, requests, openings]`. Inclusion
+//! proves acceptance: beside the tree over its transactions a header commits to the requests and to
+//! the openings that the block accepted, each in a tree of its own, so that whoever proves against
+//! those proves that the ledger's rules held. An empty tree is `null`.
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
@@ -51,8 +51,12 @@ pub struct Header {
     pub time: LedgerTime,
     /// Digest of the committee that certifies this block.
     pub committee: Digest,
-    /// Digest of the committee from the next block on, if another.
+    /// Digest of the committee from the next block on, if another: only at the end of a round.
     pub next_committee: Option<Digest>,
+    /// Digest of the providers and SDIs from the next block on, if this block changes them.
+    pub members: Option<Digest>,
+    /// At the end of a round, digest of the ledger's state at the end of the round before.
+    pub state: Option<Digest>,
     /// All transactions in order (Merkle Tree Root).
     pub transactions: Option<TreeHead>,
     /// Requests accepted in this block.
@@ -72,15 +76,16 @@ impl Header {
 
 impl<C> Encode<C> for Header {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(9)?.u8(1)?.u64(self.height)?.encode(self.previous)?.encode(self.time)?;
+        encoder.array(11)?.u8(1)?.u64(self.height)?.encode(self.previous)?.encode(self.time)?;
         encoder.encode(self.committee)?.encode(self.next_committee)?;
+        encoder.encode(self.members)?.encode(self.state)?;
         encoder.encode(self.transactions)?.encode(self.requests)?.encode(self.openings)?.ok()
     }
 }
 
 impl<'b, C> Decode<'b, C> for Header {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 9)?;
+        codec::array(decoder, 11)?;
         codec::constant(decoder, 1)?;
         Ok(Self {
             height: decoder.u64()?,
@@ -88,6 +93,8 @@ impl<'b, C> Decode<'b, C> for Header {
             time: decoder.decode()?,
             committee: decoder.decode()?,
             next_committee: codec::optional(decoder, Decoder::decode)?,
+            members: codec::optional(decoder, Decoder::decode)?,
+            state: codec::optional(decoder, Decoder::decode)?,
             transactions: codec::optional(decoder, Decoder::decode)?,
             requests: codec::optional(decoder, Decoder::decode)?,
             openings: codec::optional(decoder, Decoder::decode)?,

@@ -162,8 +162,9 @@ pub type Name = String<MAX_NAME>;
 
 /// What a provider says of itself when it joins (`M_ident`, Eq 5).
 ///
-/// `[1, sp, name, pk, h(Am), [kid, suite, key], vote key]`; the paper's `Sig(Am)` becomes the
-/// identity's signature over all of it and the network, so that no part can be taken for another's.
+/// `[1, sp, name, pk, h(Am), [kid, suite, key], vote key, address]`; the paper's `Sig(Am)` becomes
+/// the identity's signature over all of it and the network, so that no part can be taken for
+/// another's.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProviderIdentity {
     /// Number on the ledger.
@@ -178,18 +179,21 @@ pub struct ProviderIdentity {
     pub sealing_key: SealingKey,
     /// Signs votes of the engine (ed25519).
     pub vote_key: VoteKey,
+    /// Where the other providers reach it, `host:port`.
+    pub address: Name,
 }
 
 impl<C> Encode<C> for ProviderIdentity {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(7)?.u8(1)?.encode(self.id)?.str(&self.name)?.encode(self.key)?;
-        encoder.encode(self.agreement)?.encode(self.sealing_key)?.encode(self.vote_key)?.ok()
+        encoder.array(8)?.u8(1)?.encode(self.id)?.str(&self.name)?.encode(self.key)?;
+        encoder.encode(self.agreement)?.encode(self.sealing_key)?.encode(self.vote_key)?;
+        encoder.str(&self.address)?.ok()
     }
 }
 
 impl<'b, C> Decode<'b, C> for ProviderIdentity {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 7)?;
+        codec::array(decoder, 8)?;
         codec::constant(decoder, 1)?;
         Ok(Self {
             id: decoder.decode()?,
@@ -198,6 +202,7 @@ impl<'b, C> Decode<'b, C> for ProviderIdentity {
             agreement: decoder.decode()?,
             sealing_key: decoder.decode()?,
             vote_key: decoder.decode()?,
+            address: name(decoder)?,
         })
     }
 }
@@ -247,7 +252,12 @@ impl<'b, C> Decode<'b, C> for SdiIdentity {
     }
 }
 
-fn name(decoder: &mut Decoder<'_>) -> Result<Name, decode::Error> {
+/// Decodes a name.
+///
+/// # Errors
+///
+/// If it is no text or longer than [`MAX_NAME`].
+pub fn name(decoder: &mut Decoder<'_>) -> Result<Name, decode::Error> {
     let at = decoder.position();
     Name::try_from(decoder.str()?).map_err(|_| decode::Error::message("name too long").at(at))
 }

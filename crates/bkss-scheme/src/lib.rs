@@ -29,6 +29,7 @@ extern crate std;
 
 pub mod certificate;
 pub mod codec;
+pub mod handover;
 pub mod hash;
 pub mod hash_chain;
 pub mod header;
@@ -45,6 +46,7 @@ pub mod transaction;
 
 pub use certificate::{Certificate, Certified, Committee};
 pub use codec::Malformed;
+pub use handover::{Era, Handover};
 pub use hash::Digest;
 pub use hash_chain::{Link, LinkIndex, Salt};
 pub use header::{Header, TreeHead};

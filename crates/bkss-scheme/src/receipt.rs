@@ -12,9 +12,9 @@ use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
+    Digest, Era, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
     Timestamp,
-    certificate::{Certified, Committee, NotFinal},
+    certificate::{Certified, NotFinal},
     codec::{self, Encoded, MAX_BODY},
     hash, hash_chain,
     merkle::Path,
@@ -23,7 +23,7 @@ use crate::{
     timestamp::Inclusion,
 };
 
-/// What a verifier trusts: all of it follows from the genesis.
+/// What a verifier trusts: all of it follows from the genesis and the handovers behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchors<'a> {
     /// The network.
@@ -32,8 +32,8 @@ pub struct Anchors<'a> {
     pub providers: &'a [ProviderIdentity],
     /// Signing-device infrastructures.
     pub sdis: &'a [SdiIdentity],
-    /// The committee that certifies blocks.
-    pub committee: &'a Committee,
+    /// The committees that certify blocks, oldest first.
+    pub eras: &'a [Era],
     /// `R`: seconds after the start of a slot in which an opening is accepted.
     pub reveal_s: u32,
 }
@@ -198,9 +198,9 @@ impl fmt::Display for Side {
         match (self.failure, self.expected) {
             (Failure::Network { expected, .. }, true) => write!(f, "network {expected}"),
             (Failure::Network { found, .. }, false) => write!(f, "network {found}"),
-            (Failure::UnknownSdi(_), true) => f.write_str("an SDI of the genesis"),
+            (Failure::UnknownSdi(_), true) => f.write_str("an SDI of this network"),
             (Failure::UnknownSdi(found), false) => write!(f, "SDI {found}"),
-            (Failure::UnknownOwner(_), true) => f.write_str("a provider of the genesis"),
+            (Failure::UnknownOwner(_), true) => f.write_str("a provider of this network"),
             (Failure::UnknownOwner(found), false) => write!(f, "provider {found}"),
             (Failure::Signature(_), true) => f.write_str("signatures of SDI and owner SP"),
             (Failure::Signature(found), false) => write!(f, "{found}"),
@@ -454,7 +454,6 @@ impl Receipt<'_> {
 /// [`Failure::NotFinal`].
 pub fn finality(inclusion: &Inclusion<'_>, anchors: &Anchors<'_>) -> Result<Certified, Failure> {
     let Inclusion { header, finality, .. } = inclusion;
-    finality
-        .verify(anchors.network, anchors.committee, header)
+    Era::certified(anchors.eras, anchors.network, finality, header)
         .map_err(|reason| Failure::NotFinal { block: header.height, reason })
 }

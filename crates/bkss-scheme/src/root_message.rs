@@ -153,7 +153,7 @@ impl<'b, C> Decode<'b, C> for Registration {
     }
 }
 
-/// A root message that SDI and owner signed. Only [`Registration::verify`] makes one.
+/// A root message that SDI and owner signed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Registered {
     message: RootMessage,
@@ -161,6 +161,12 @@ pub struct Registered {
 }
 
 impl Registered {
+    /// A root message out of a ledger's state whose digest a quorum has certified: its signatures
+    /// were checked when it was registered.
+    pub fn certified(message: RootMessage, network: Network) -> Self {
+        Self { id: message.id(network), message }
+    }
+
     /// The root message.
     pub const fn message(&self) -> &RootMessage {
         &self.message

@@ -58,6 +58,17 @@ impl Schedule {
         Slot(self.first.0.saturating_add(index.get() as u64 - 1))
     }
 
+    /// Start of the first slot.
+    pub const fn begins(&self) -> LedgerTime {
+        LedgerTime::from_seconds(self.first.0.saturating_mul(self.slot_s as u64))
+    }
+
+    /// End of a link's slot.
+    pub const fn ends(&self, index: LinkIndex) -> LedgerTime {
+        let slot = self.slot(index).0.saturating_add(1);
+        LedgerTime::from_seconds(slot.saturating_mul(self.slot_s as u64))
+    }
+
     /// Start of a link's slot: from here requests are accepted.
     pub const fn opens(&self, index: LinkIndex) -> LedgerTime {
         LedgerTime::from_seconds(self.slot(index).0.saturating_mul(self.slot_s as u64))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bkss_ledger::{
-    Block, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, State, Terms, Transaction,
-    Verified,
+    Block, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms,
+    Transaction, Verified,
     genesis::Charter,
     propose,
     transaction_batch::{Bodies, Row, Shape},
@@ -73,6 +73,7 @@ impl Consortium {
                 agreement,
                 sealing_key: opening_keys[usize::from(i)].public(),
                 vote_key: vote_key(&votes[usize::from(i)]),
+                address: bkss_scheme::identity::Name::new(),
             })
             .collect();
         let name = "sdi".try_into().unwrap();
@@ -84,6 +85,7 @@ impl Consortium {
             start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
             time_scale: 1,
             terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            rounds: Rounds::default(),
             limits: Limits::default(),
             providers,
             sdis: vec![sdi_identity],

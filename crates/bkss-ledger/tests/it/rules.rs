@@ -2,11 +2,11 @@
 
 use bkss_ledger::{
     Block, Pool, Refusal, State, Transaction, Verified,
+    execute::{SkipReason, TransactionRefusal},
     membership::RegistrationRefusal,
     propose,
     transaction_batch::Row,
     verify,
-    verify::{SkipReason, TransactionRefusal},
 };
 use bkss_scheme::{Digest, Header, LedgerTime, Link, Signature, Slot};
 
@@ -52,6 +52,8 @@ fn header(state: &State, time: LedgerTime, roots: Roots) -> Header {
         time,
         committee: state.genesis().committee().digest(),
         next_committee: None,
+        members: None,
+        state: None,
         transactions: None,
         requests: roots.0,
         openings: roots.1,
@@ -238,7 +240,18 @@ fn a_block_that_lies_is_refused_with_what_was_expected() {
             tamper(&|h| h.committee = digest),
             format!("block 2 names committee {digest}, expected {}", honest.committee),
         ),
-        (tamper(&|h| h.next_committee = Some(digest)), "block 2 changes the committee".into()),
+        (
+            tamper(&|h| h.next_committee = Some(digest)),
+            format!("block 2 hands over to committee None, its header says Some({digest})"),
+        ),
+        (
+            tamper(&|h| h.members = Some(digest)),
+            format!("block 2 hands over to members None, its header says Some({digest})"),
+        ),
+        (
+            tamper(&|h| h.state = Some(digest)),
+            format!("block 2 hands over state None, its header says Some({digest})"),
+        ),
     ] {
         assert_eq!(found, expected);
     }
@@ -290,7 +303,8 @@ fn a_registration_breaks_its_rules_one_by_one() {
             &consortium.keys[owner],
         );
         let view = state.view();
-        bkss_ledger::membership::check_registration(&view, time, &registration).map(|_| ())
+        bkss_ledger::membership::check_registration(&view, view.members(), time, &registration)
+            .map(|_| ())
     };
     let now = at(0, 20);
     assert_eq!(refusal(fresh.clone(), 0, now), Ok(()));
@@ -299,9 +313,16 @@ fn a_registration_breaks_its_rules_one_by_one() {
         change(&mut message);
         refusal(message, 0, now).unwrap_err().to_string()
     };
-    let start = at(1, 0);
+    let (start, digest) = (at(1, 0), Digest([9; 32]));
     for (found, expected) in [
-        (with(&|m| m.meter = taken.meter), "meter 0 is already registered".to_owned()),
+        (
+            with(&|m| (m.meter, m.device) = (taken.meter, digest)),
+            "meter 0 is registered for another device or owner".to_owned(),
+        ),
+        (
+            with(&|m| (m.meter, m.owner.0) = (taken.meter, 1)),
+            "signature of the owner SP: signature does not match key and message".into(),
+        ),
         (with(&|m| m.salt = taken.salt), "salt is already in use".into()),
         (with(&|m| m.owner.0 = 9), "owner 9 is no provider".into()),
         (with(&|m| m.sdi.0 = 9), "SDI 9 is not known".into()),

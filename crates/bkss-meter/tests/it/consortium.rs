@@ -56,6 +56,8 @@ impl Consortium {
             time,
             committee: self.committee.digest(),
             next_committee: None,
+            members: None,
+            state: None,
             transactions,
             requests: None,
             openings: None,
@@ -64,13 +66,25 @@ impl Consortium {
 
     /// Signatures of these members, ascending, on a block of a network, as votes to finalize sign.
     pub(crate) fn sign(&self, network: Network, block: Digest, members: &[usize]) -> Votes {
+        self.sign_in(0, network, block, members)
+    }
+
+    /// The same in an epoch below 128.
+    pub(crate) fn sign_in(
+        &self,
+        epoch: u8,
+        network: Network,
+        block: Digest,
+        members: &[usize],
+    ) -> Votes {
         let mut message = vec![30]; // length of the namespace
         message.extend_from_slice(&vote_namespace(network));
         message.extend_from_slice(b"_FINALIZE");
-        message.extend_from_slice(&[0, 7, 6]); // epoch, view, view of the parent
+        message.extend_from_slice(&[epoch, 7, 6]); // epoch, view, view of the parent
         message.extend_from_slice(&block.0);
         let signature = |member: &usize| <[u8; 64]>::from(self.votes[*member].sign(&message));
         Votes {
+            epoch: epoch.into(),
             signers: members.iter().map(|member| 1 << member).sum(),
             signatures: members.iter().flat_map(signature).collect(),
         }
@@ -99,15 +113,16 @@ impl Consortium {
 
 /// Signers and signatures of a certificate.
 pub(crate) struct Votes {
+    epoch: u64,
     pub(crate) signers: u32,
     pub(crate) signatures: Vec<u8>,
 }
 
 impl Votes {
     pub(crate) fn finality(&self) -> Finality<'_> {
-        let Self { signers, signatures } = self;
-        let certificate =
-            Certificate { epoch: 0, view: 7, parent_view: 6, signers: *signers, signatures };
+        let Self { epoch, signers, signatures } = self;
+        let (epoch, signers) = (*epoch, *signers);
+        let certificate = Certificate { epoch, view: 7, parent_view: 6, signers, signatures };
         Finality { descendants: &[], certificate }
     }
 }
@@ -143,6 +158,7 @@ impl Provisioned {
         let parameters = Parameters {
             network: NETWORK,
             committee: consortium.committee.clone(),
+            from_epoch: 0,
             owner: owner.public(),
             root_message,
         };

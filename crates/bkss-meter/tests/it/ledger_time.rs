@@ -1,13 +1,16 @@
 //! Which proofs move a meter's ledger time, and that it only moves forward.
 
 use bkss_meter::LedgerWatch;
-use bkss_scheme::{LedgerTime, Network, certificate::NotFinal, codec, timestamp::TimeProof};
+use bkss_scheme::{
+    Digest, Handover, LedgerTime, Network, certificate::NotFinal, codec, handover::HandoverError,
+    timestamp::TimeProof,
+};
 use proptest::prelude::*;
 
-use crate::consortium::{Consortium, NETWORK, QUORUM};
+use crate::consortium::{Consortium, NETWORK, QUORUM, encoded};
 
 fn watch(consortium: &Consortium) -> LedgerWatch {
-    LedgerWatch::new(NETWORK, consortium.committee.clone())
+    LedgerWatch::new(NETWORK, consortium.committee.clone(), 0)
 }
 
 #[test]
@@ -56,6 +59,71 @@ fn what_is_no_proof_of_time_says_why() {
     }
     let proof = TimeProof { header, finality: quorum.finality() };
     assert_eq!(watch.advance(&proof), Ok(LedgerTime(1000)));
+}
+
+#[test]
+fn a_meter_follows_the_committee_in_office_only() {
+    let (first, second, third) = (Consortium::new(1), Consortium::new(2), Consortium::new(3));
+    let mut end = first.header(LedgerTime(1000), None);
+    end.next_committee = Some(second.committee.digest());
+    let votes = first.sign_in(4, NETWORK, end.id(), &QUORUM);
+    let good = Handover {
+        header: end.clone(),
+        finality: votes.finality(),
+        committee: Some(second.committee.clone()),
+        members: None,
+    };
+    let mut watch = watch(&first);
+
+    let to_third = Handover { committee: Some(third.committee.clone()), ..good.clone() };
+    let (expected, found) = (end.next_committee, Some(third.committee.digest()));
+    let other = HandoverError::OtherCommittee { height: 1000, expected, found };
+    assert_eq!(watch.follow(&to_third), Err(other), "not the one that was certified");
+    let impostors = second.sign_in(4, NETWORK, end.id(), &QUORUM);
+    let by_impostors = Handover { finality: impostors.finality(), ..good.clone() };
+    let block = end.id();
+    let refused = NotFinal::Signature { member: 0, block };
+    assert_eq!(watch.follow(&by_impostors), Err(refused.into()), "not certified by the first");
+    let few = first.sign_in(4, NETWORK, end.id(), &[0, 1]);
+    let by_few = Handover { finality: few.finality(), ..good.clone() };
+    assert_eq!(
+        watch.follow(&by_few),
+        Err(NotFinal::Quorum { expected: 3, found: 2 }.into()),
+        "certified by two of four"
+    );
+    assert_eq!(watch.era().committee, first.committee);
+
+    let bytes = encoded(&good);
+    assert_eq!(watch.follow(&codec::decode("handover", &bytes).unwrap()), Ok(()));
+    assert_eq!((watch.era().from_epoch, &watch.era().committee), (5, &second.committee));
+
+    // The second is in office now, and the first is not any more.
+    let late = first.header(LedgerTime(2000), None);
+    let votes = first.sign_in(5, NETWORK, late.id(), &QUORUM);
+    let proof = TimeProof { header: late, finality: votes.finality() };
+    let (expected, found) = (second.committee.digest(), first.committee.digest());
+    assert_eq!(watch.advance(&proof), Err(NotFinal::Committee { expected, found }));
+    let votes = first.sign_in(4, NETWORK, end.id(), &QUORUM);
+    let earlier = TimeProof { header: end.clone(), finality: votes.finality() };
+    assert_eq!(watch.advance(&earlier), Err(NotFinal::Epoch { first: 5, found: 4 }));
+    assert_eq!(watch.follow(&good), Err(HandoverError::Past { newest: 5, found: 4 }), "twice");
+    let now = second.header(LedgerTime(3000), None);
+    let votes = second.sign_in(5, NETWORK, now.id(), &QUORUM);
+    let proof = TimeProof { header: now, finality: votes.finality() };
+    assert_eq!(watch.advance(&proof), Ok(LedgerTime(3000)));
+
+    // A block that changes members only leaves the committee in office.
+    let mut join = second.header(LedgerTime(4000), None);
+    join.members = Some(Digest([1; 32]));
+    let votes = second.sign_in(6, NETWORK, join.id(), &QUORUM);
+    let members = Handover {
+        header: join,
+        finality: votes.finality(),
+        committee: None,
+        members: Some(b"skipped"),
+    };
+    assert_eq!(watch.follow(&members), Ok(()));
+    assert_eq!(watch.era().from_epoch, 5);
 }
 
 proptest! {

@@ -94,10 +94,13 @@ fn another_meters_registration_neither_confirms_nor_locks() {
     };
     let own = provisioned.parameters.root_message.clone();
     let refused = confirm(&provisioned, &mut meter, other(&own));
-    assert_eq!(refused, Err(RegistrationMismatch::OtherMeter));
-    // One of the three is this meter's: then it is no other meter's.
+    assert_eq!(refused, Err(RegistrationMismatch::OtherChain));
+    // Another chain of the same number, an earlier one for example, is not this meter's either.
+    let refused =
+        confirm(&provisioned, &mut meter, RootMessage { meter: own.meter, ..other(&own) });
+    assert_eq!(refused, Err(RegistrationMismatch::OtherChain));
+    // Salt or anchor is this chain's: then it is no other chain's.
     for (field, message) in [
-        ("salt", RootMessage { meter: own.meter, ..other(&own) }),
         ("ID_SM", RootMessage { salt: own.salt, ..other(&own) }),
         ("ID_SM", RootMessage { anchor: own.anchor.clone(), ..other(&own) }),
     ] {

@@ -169,13 +169,16 @@ fn tree() -> impl Strategy<Value = TreeHead> {
 
 fn header() -> impl Strategy<Value = Header> {
     let trees = (option::of(tree()), option::of(tree()), option::of(tree()));
-    (number(), digest(), number(), digest(), option::of(digest()), trees).prop_map(
-        |(height, previous, time, committee, next_committee, trees)| Header {
+    let handed_over = (option::of(digest()), option::of(digest()), option::of(digest()));
+    (number(), digest(), number(), digest(), handed_over, trees).prop_map(
+        |(height, previous, time, committee, (next_committee, members, state), trees)| Header {
             height,
             previous,
             time: LedgerTime(time),
             committee,
             next_committee,
+            members,
+            state,
             transactions: trees.0,
             requests: trees.1,
             openings: trees.2,

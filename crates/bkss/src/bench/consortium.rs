@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bkss_ledger::{
-    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, State, Terms, Transaction, Verified,
-    Witness,
+    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms, Transaction,
+    Verified, Witness,
     genesis::Charter,
     propose,
     receipts::{Issued, LinkPaths},
@@ -164,6 +164,7 @@ impl Founders {
                 agreement,
                 sealing_key: OpeningKey::generate(KeyId(1), &mut rng).public(),
                 vote_key: VoteKey(vote_key),
+                address: bkss_scheme::identity::Name::new(),
             });
         }
         let name = bkss_scheme::identity::Name::new();
@@ -175,6 +176,7 @@ impl Founders {
             start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
             time_scale: 1,
             terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            rounds: Rounds::default(),
             limits: Limits::default(),
             providers,
             sdis,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use bkss_ledger::{Genesis, Limits, Terms, genesis::Charter, receipts::LinkPaths};
+use bkss_ledger::{Genesis, Limits, Rounds, Terms, genesis::Charter, receipts::LinkPaths};
 use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_node::config::vote_key;
 use bkss_scheme::{
@@ -173,6 +173,7 @@ fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, Demo
             agreement,
             sealing_key: keys.opening.public(),
             vote_key: vote_key(&keys.vote).1,
+            address: bkss_scheme::identity::Name::new(),
         })
     };
     let terms = Terms { min_slot_s: 300, reveal_s: 604_800, grid_s: GRID_S, precision_ms: 500 };
@@ -182,6 +183,7 @@ fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, Demo
         start: LedgerTime::from_seconds(first.0 * u64::from(SLOT_S) - LEAD_S),
         time_scale: TIME_SCALE,
         terms,
+        rounds: Rounds::default(),
         limits: Limits::default(),
         providers: keys.iter().map(provider).collect::<Result<_, DemoError>>()?,
         sdis: vec![sdi],
@@ -234,6 +236,7 @@ fn provision(
     let parameters = Parameters {
         network: genesis.network(),
         committee: genesis.committee().clone(),
+        from_epoch: 0,
         owner: owner.opening.public(),
         root_message: message.clone(),
     };

@@ -7,7 +7,8 @@ use std::{
 };
 
 use bkss_ledger::{
-    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, State, Terms, Transaction, Witness,
+    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms, Transaction,
+    Witness,
     archive::Writer,
     genesis::Charter,
     propose,
@@ -161,6 +162,7 @@ impl Founders {
             agreement,
             sealing_key: opening_keys[usize::from(id)].public(),
             vote_key: vote_key(&votes[usize::from(id)]),
+            address: bkss_scheme::identity::Name::new(),
         };
         let name = "sdi".try_into().unwrap();
         let charter = Charter {
@@ -169,6 +171,7 @@ impl Founders {
             start: at(0, 0),
             time_scale: 900,
             terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            rounds: Rounds::default(),
             limits: Limits::default(),
             providers: (0..4).map(provider).collect(),
             sdis: vec![SdiIdentity {

@@ -1,0 +1,150 @@
+//! Handovers: how trust walks from the committee of the genesis to that of a later round.
+//!
+//! A committee certifies the blocks of its epochs, the last of them with the digest of the committee
+//! that follows it. Whoever knows one committee can so check the next, and nobody else can name it:
+//! a quorum of the old committee certifies the new one (Algorithm 3 as repaired, B9). What a block
+//! changes about the members of the consortium is handed over the same way.
+
+use heapless::Vec;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+
+use crate::{
+    Committee, Digest, Header, Network,
+    certificate::{Certified, Finality, MAX_COMMITTEE, NotFinal, VoteKey},
+    codec::{self, Encoded},
+};
+
+/// Most bytes of the members in a handover.
+pub const MAX_MEMBERS_BYTES: usize = 1 << 19;
+
+/// A committee and the first epoch whose blocks it certifies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Era {
+    /// The first epoch; the era ends where the next one begins.
+    pub from_epoch: u64,
+    /// The committee.
+    pub committee: Committee,
+}
+
+impl Era {
+    /// The era of an epoch among eras, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFinal::Epoch`] if all of them are later.
+    pub fn of(eras: &[Self], epoch: u64) -> Result<&Self, NotFinal> {
+        let known = eras.iter().rev().find(|era| era.from_epoch <= epoch);
+        let first = eras.first().map_or(u64::MAX, |era| era.from_epoch);
+        known.ok_or(NotFinal::Epoch { first, found: epoch })
+    }
+
+    /// Checks that `header` is final under the committee of its certificate's epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFinal`], naming the first thing that does not hold.
+    pub fn certified(
+        eras: &[Self],
+        network: Network,
+        finality: &Finality<'_>,
+        header: &Header,
+    ) -> Result<Certified, NotFinal> {
+        let era = Self::of(eras, finality.certificate.epoch)?;
+        finality.verify(network, &era.committee, header)
+    }
+}
+
+/// The end of a round that changes the committee, or a block that changes the members:
+/// `[38, header, finality, [+ vote key] / null, members / null]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Handover<'a> {
+    /// The block's header.
+    pub header: Header,
+    /// Why it is final.
+    pub finality: Finality<'a>,
+    /// The committee from the next epoch on, if another.
+    pub committee: Option<Committee>,
+    /// The members from the next block on, if others: `[[* M_ident], [* SDI]]`. A meter skips them.
+    pub members: Option<&'a [u8]>,
+}
+
+/// A handover that proves nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum HandoverError {
+    #[error(transparent)]
+    NotFinal(#[from] NotFinal),
+    #[error("block {height} hands over to committee {expected:?}, found {found:?}")]
+    OtherCommittee { height: u64, expected: Option<Digest>, found: Option<Digest> },
+    #[error("handover of epoch {found} after one of epoch {newest}")]
+    Past { newest: u64, found: u64 },
+}
+
+impl Handover<'_> {
+    /// The era that follows `era`; `None` if only members change.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoverError`] unless a quorum of the era's committee has certified it, in this era.
+    pub fn verify(&self, network: Network, era: &Era) -> Result<Option<Era>, HandoverError> {
+        let found = self.finality.certificate.epoch;
+        if found < era.from_epoch {
+            return Err(HandoverError::Past { newest: era.from_epoch, found });
+        }
+        self.finality.verify(network, &era.committee, &self.header)?;
+        let (expected, named) =
+            (self.header.next_committee, self.committee.as_ref().map(Committee::digest));
+        if expected != named {
+            let height = self.header.height;
+            return Err(HandoverError::OtherCommittee { height, expected, found: named });
+        }
+        let next = |committee: &Committee| Era {
+            from_epoch: found.saturating_add(1),
+            committee: committee.clone(),
+        };
+        Ok(self.committee.as_ref().map(next))
+    }
+}
+
+impl<C> Encode<C> for Handover<'_> {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.array(5)?.u8(38)?.encode(&self.header)?.encode(self.finality)?;
+        match &self.committee {
+            Some(committee) => encoder.encode(committee.keys())?,
+            None => encoder.null()?,
+        };
+        match self.members {
+            Some(members) => encoder.bytes(members)?.ok(),
+            None => encoder.null()?.ok(),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Handover<'b> {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        codec::array(decoder, 5)?;
+        codec::constant(decoder, 38)?;
+        Ok(Self {
+            header: decoder.decode()?,
+            finality: decoder.decode()?,
+            committee: codec::optional(decoder, committee)?,
+            members: codec::optional(decoder, |decoder| {
+                codec::bytes_of_at_most(decoder, MAX_MEMBERS_BYTES)
+            })?,
+        })
+    }
+}
+
+fn committee(decoder: &mut Decoder<'_>) -> Result<Committee, decode::Error> {
+    let at = decoder.position();
+    let count = codec::array_of_at_most(decoder, MAX_COMMITTEE)?;
+    let mut keys = Vec::<VoteKey, MAX_COMMITTEE>::new();
+    for _ in 0..count {
+        // The count is bounded by the capacity.
+        let _ = keys.push(decoder.decode()?);
+    }
+    let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
+    Committee::new(keys)
+        .filter(|_| ascending)
+        .ok_or_else(|| decode::Error::message("not a committee by ascending keys").at(at))
+}
