@@ -10,9 +10,9 @@ use bkss_ledger::{
     transaction_batch::{Bodies, Row, Shape},
 };
 use bkss_scheme::{
-    Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity,
-    Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::{Finality, VoteKey, vote_namespace},
+    Certificate, Committee, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
+    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
+    certificate::{Finality, VoteContent, VoteKey},
     codec, hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
@@ -58,14 +58,18 @@ pub(crate) struct Signed {
 
 impl Consortium {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, 4, Rounds::default())
+    }
+
+    pub(crate) fn with(seed: u64, count: u16, rounds: Rounds) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let keys: Vec<_> = (0..4).map(|_| SecretKey::generate(&mut rng)).collect();
-        let votes: Vec<_> = (0..4).map(|_| SigningKey::new(&mut rng)).collect();
+        let keys: Vec<_> = (0..count).map(|_| SecretKey::generate(&mut rng)).collect();
+        let votes: Vec<_> = (0..count).map(|_| SigningKey::new(&mut rng)).collect();
         let opening_keys: Vec<_> =
-            (0..4).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
+            (0..count).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
         let sdi = SecretKey::generate(&mut rng);
         let agreement = hash::hash(hash::Tag::Agreement, &[b"we agree"]);
-        let providers = (0..4)
+        let providers = (0..count)
             .map(|i| ProviderIdentity {
                 id: ProviderId(i),
                 name: "provider".try_into().unwrap(),
@@ -85,7 +89,7 @@ impl Consortium {
             start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
             time_scale: 1,
             terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
-            rounds: Rounds::default(),
+            rounds,
             limits: Limits::default(),
             providers,
             sdis: vec![sdi_identity],
@@ -109,7 +113,8 @@ impl Consortium {
         let mut roots = Vec::new();
         let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
         roots.reverse();
-        let owner = ProviderId(u16::try_from(number % 4).unwrap());
+        let founders = u32::try_from(self.genesis.charter().providers.len()).unwrap();
+        let owner = ProviderId(u16::try_from(number % founders).unwrap());
         let message = RootMessage {
             meter: MeterId(number),
             owner,
@@ -163,27 +168,44 @@ impl Consortium {
         ))
     }
 
-    /// Signatures of the first three members of the committee.
+    /// Signatures of the first three members of the first committee.
     pub(crate) fn certify(&self, block: Digest, view: u8) -> (u32, Vec<u8>) {
-        let mut message = vec![30];
-        message.extend_from_slice(&vote_namespace(self.genesis.network()));
-        message.extend_from_slice(b"_FINALIZE");
-        message.extend_from_slice(&[0, view, view - 1]);
-        message.extend_from_slice(&block.0);
-        let committee = self.genesis.committee().keys();
+        self.certify_in(0, self.genesis.committee(), block, view)
+    }
+
+    /// Signatures of the first members of a committee that make a quorum.
+    pub(crate) fn certify_in(
+        &self,
+        epoch: u64,
+        committee: &Committee,
+        block: Digest,
+        view: u8,
+    ) -> (u32, Vec<u8>) {
+        let (view, parent_view) = (u64::from(view), u64::from(view) - 1);
+        let content = VoteContent::Finalize { parent_view, block };
+        let message = content.message(self.genesis.network(), epoch, view).unwrap();
         let signer = |key: &VoteKey| self.votes.iter().find(|vote| vote_key(vote) == *key);
-        let signatures = committee[..3].iter().flat_map(|key| {
+        let signatures = committee.keys()[..committee.quorum()].iter().flat_map(|key| {
             let signature: [u8; 64] = signer(key).unwrap().sign(&message).into();
             signature
         });
-        (0b111, signatures.collect())
+        ((1 << committee.quorum()) - 1, signatures.collect())
     }
 
     pub(crate) fn finalize(&self, verified: Verified) -> FinalBlock {
+        self.finalize_in(0, self.genesis.committee(), verified)
+    }
+
+    pub(crate) fn finalize_in(
+        &self,
+        epoch: u64,
+        committee: &Committee,
+        verified: Verified,
+    ) -> FinalBlock {
         let block: &Block = verified.block();
-        let (signers, signatures) = self.certify(block.id(), 7);
+        let (signers, signatures) = self.certify_in(epoch, committee, block.id(), 7);
         let certificate =
-            Certificate { epoch: 0, view: 7, parent_view: 6, signers, signatures: &signatures };
+            Certificate { epoch, view: 7, parent_view: 6, signers, signatures: &signatures };
         let finality = Finality { descendants: &[], certificate };
         FinalBlock::new(Arc::new(verified), &finality)
     }
@@ -224,6 +246,6 @@ pub(crate) fn block(
     verified
 }
 
-fn vote_key(key: &SigningKey) -> VoteKey {
+pub(crate) fn vote_key(key: &SigningKey) -> VoteKey {
     VoteKey(ed25519_zebra::VerificationKeyBytes::from(key).into())
 }

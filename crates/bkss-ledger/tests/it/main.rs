@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod archive;
+mod changes;
 mod consortium;
 mod genesis;
 mod receipts;
+mod rounds;
 mod rules;

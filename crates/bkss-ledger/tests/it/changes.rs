@@ -1,0 +1,304 @@
+//! Providers and SDIs that join, leave and renew their keys.
+
+use bkss_ledger::{
+    Change, Refusal, Rounds, State, Transaction, change::Body, change::ChangeRefusal,
+    execute::TransactionRefusal, propose, verify,
+};
+use bkss_scheme::{
+    Digest, LedgerTime, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Signature,
+    certificate::VoteKey,
+    identity::SdiMode,
+    root_message::Registration,
+    seal::{KeyId, OpeningKey},
+};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use crate::consortium::{Consortium, at, block};
+
+const ROUNDS: Rounds = Rounds { blocks: 4, committee: 21, alternates: 10, tenure_views: 1 };
+const UNTIL: u64 = 9;
+
+/// A consortium of founders, and a stranger.
+struct World {
+    consortium: Consortium,
+    state: State,
+    stranger: SecretKey,
+    second: u64,
+}
+
+impl World {
+    fn new(founders: u16) -> Self {
+        let consortium = Consortium::with(1, founders, ROUNDS);
+        let stranger = SecretKey::generate(&mut ChaCha8Rng::seed_from_u64(99));
+        Self { state: consortium.state(), consortium, stranger, second: 0 }
+    }
+
+    fn identity(&self, number: u16) -> ProviderIdentity {
+        let mut rng = ChaCha8Rng::seed_from_u64(98);
+        ProviderIdentity {
+            id: ProviderId(number),
+            name: "late".try_into().unwrap(),
+            key: self.stranger.public(),
+            agreement: self.consortium.genesis.charter().agreement,
+            sealing_key: OpeningKey::generate(KeyId(1), &mut rng).public(),
+            vote_key: VoteKey([9; 32]),
+            address: "late:1".try_into().unwrap(),
+        }
+    }
+
+    fn own(&self, body: Body, key: &SecretKey) -> Change {
+        let mut change = Change::new(body, UNTIL);
+        change.sign(self.consortium.genesis.network(), key);
+        change
+    }
+
+    fn approved(&self, mut change: Change, by: impl IntoIterator<Item = u16>) -> Change {
+        for provider in by {
+            let key = &self.consortium.keys[usize::from(provider)];
+            change.approve(self.consortium.genesis.network(), ProviderId(provider), key);
+        }
+        change
+    }
+
+    fn join(&self, number: u16) -> Change {
+        let change = self.own(Body::Join(self.identity(number)), &self.stranger);
+        self.approved(change, 0..3)
+    }
+
+    fn next_time(&mut self) -> LedgerTime {
+        self.second += 1;
+        at(0, self.second)
+    }
+
+    /// A block with these changes, verified by another node on its bytes.
+    fn block(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let time = self.next_time();
+        let changes: Vec<_> = changes.into_iter().map(Transaction::Change).collect();
+        let verified = propose(&self.state.view(), time, changes.clone()).unwrap();
+        assert_eq!(verified.block().transactions(), changes);
+        let again = verify(&self.state.view(), verified.block().clone()).unwrap();
+        self.state.apply(&again).unwrap();
+    }
+
+    fn refusal(&mut self, change: Change) -> ChangeRefusal {
+        let time = self.next_time();
+        let transaction = Transaction::Change(change);
+        let left_out = propose(&self.state.view(), time, [transaction.clone()]).unwrap();
+        assert!(left_out.block().transactions().is_empty(), "a proposer leaves it out");
+        let header = left_out.block().header().clone();
+        let network = self.consortium.genesis.network();
+        let block = bkss_ledger::Block::new(network, header, vec![transaction]);
+        match verify(&self.state.view(), block) {
+            Err(Refusal::Transaction { reason: TransactionRefusal::Change(reason), .. }) => reason,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn end_round(&mut self) {
+        let number = self.state.round().number;
+        while self.state.round().number == number {
+            self.block([]);
+        }
+    }
+}
+
+#[test]
+fn a_provider_joins_with_a_quorum_and_votes_from_the_next_round_on() {
+    let mut world = World::new(4);
+    let join = world.join(7);
+    let before = world.state.members().digest();
+    world.block([join]);
+    let members = world.state.members();
+    assert_eq!((members.count(), members.quorum()), (5, 4));
+    assert_ne!(members.digest(), before);
+    let key = world.identity(7).vote_key;
+    assert!(!world.state.round().committee.keys().contains(&key), "not in this round");
+    world.end_round();
+    assert!(world.state.round().committee.keys().contains(&key));
+    assert_eq!(world.state.round().committee.quorum(), 4);
+}
+
+#[test]
+fn a_join_is_refused_for_its_reason() {
+    use ChangeRefusal as Refused;
+
+    let mut world = World::new(5);
+    let good = world.approved(world.join(7), 0..4);
+    let identity = world.identity(7);
+    let with = |change: &dyn Fn(&mut ProviderIdentity)| {
+        let mut altered = identity.clone();
+        change(&mut altered);
+        world.approved(world.own(Body::Join(altered), &world.stranger), 0..4)
+    };
+    let founder = world.state.members().provider(ProviderId(0)).unwrap().clone();
+    let agreement = founder.agreement;
+    let own_key = world.consortium.keys[0].clone();
+    let mut by_own_key = identity.clone();
+    by_own_key.key = founder.key;
+    let by_own_key = world.approved(world.own(Body::Join(by_own_key), &own_key), 0..4);
+    let unsigned = Change { own: None, ..good.clone() };
+    let by_another = {
+        let change = Change::new(Body::Join(identity.clone()), UNTIL);
+        let mut change = world.approved(change, 0..4);
+        change.sign(world.consortium.genesis.network(), &own_key);
+        change
+    };
+    let mut swapped = good.clone();
+    swapped.approvals.swap(0, 1);
+    let mut forged = good.clone();
+    forged.approvals[2].1 = Signature([1; 64]);
+    let mut by_nobody = good.clone();
+    by_nobody.approvals[3].0 = ProviderId(40);
+    let mut later = good.clone();
+    later.until += 1;
+    for (change, expected) in [
+        (
+            with(&|i| i.agreement = Digest([1; 32])),
+            Refused::Agreement { expected: agreement, found: Digest([1; 32]) },
+        ),
+        (with(&|i| i.id = ProviderId(0)), Refused::NumberTaken),
+        (by_own_key, Refused::KeyTaken),
+        (with(&|i| i.vote_key = founder.vote_key), Refused::VoteKeyTaken),
+        (unsigned, Refused::OwnSignature),
+        (by_another, Refused::Own(bkss_scheme::identity::SignatureError::Mismatch)),
+        (swapped, Refused::Order),
+        (
+            forged,
+            Refused::Approval {
+                provider: ProviderId(2),
+                reason: bkss_scheme::identity::SignatureError::Mismatch,
+            },
+        ),
+        (by_nobody, Refused::NotPresent(ProviderId(40))),
+        (world.join(7), Refused::Quorum { expected: 4, found: 3 }),
+        (later, Refused::Own(bkss_scheme::identity::SignatureError::Mismatch)),
+    ] {
+        assert_eq!(world.refusal(change), expected);
+    }
+    world.block([good.clone()]);
+    assert_eq!(world.refusal(good), Refused::NumberTaken, "twice");
+}
+
+#[test]
+fn old_approvals_are_worth_nothing() {
+    let mut world = World::new(4);
+    let mut change = Change::new(Body::Join(world.identity(7)), 0);
+    change.sign(world.consortium.genesis.network(), &world.stranger);
+    let change = world.approved(change, 0..3);
+    world.end_round();
+    let expected = ChangeRefusal::Expired { until: 0, round: 1 };
+    assert_eq!(world.refusal(change), expected);
+}
+
+#[test]
+fn a_provider_that_left_or_was_expelled_does_nothing_new() {
+    for expelled in [false, true] {
+        let mut world = World::new(5);
+        let meter = world.consortium.meter(4);
+        let leaver = world.consortium.keys[4].clone();
+        let change = if expelled {
+            world.approved(Change::new(Body::Expel(ProviderId(4)), UNTIL), 0..4)
+        } else {
+            world.own(Body::Leave(ProviderId(4)), &leaver)
+        };
+        world.block([change.clone()]);
+        let gone = ChangeRefusal::NotPresent(ProviderId(4));
+        assert_eq!(world.refusal(change), gone);
+        let signed = meter.sign(1, 3);
+        let batch = world.consortium.requests(4, 1, &[(0, signed.value)]);
+        let registration = Transaction::Registration(meter.registration);
+        let time = world.next_time();
+        let left_out = propose(&world.state.view(), time, [registration, batch]).unwrap();
+        assert!(left_out.block().transactions().is_empty());
+        let key = world.state.members().provider_ever(ProviderId(4)).unwrap().vote_key;
+        assert!(
+            world.state.round().committee.keys().contains(&key),
+            "its term ends with the round"
+        );
+        world.end_round();
+        assert!(!world.state.round().committee.keys().contains(&key));
+
+        // Four must remain, and a number does not come back.
+        let key = world.consortium.keys[0].clone();
+        let leave = world.own(Body::Leave(ProviderId(0)), &key);
+        assert_eq!(world.refusal(leave), ChangeRefusal::TooFew);
+        let again = world.own(Body::Join(world.identity(4)), &world.stranger);
+        let again = world.approved(again, 0..3);
+        assert_eq!(world.refusal(again), ChangeRefusal::NumberTaken);
+    }
+}
+
+#[test]
+fn expulsion_takes_a_quorum_and_leaving_the_own_signature() {
+    let mut world = World::new(5);
+    let few = world.approved(Change::new(Body::Expel(ProviderId(4)), UNTIL), 0..3);
+    assert_eq!(world.refusal(few), ChangeRefusal::Quorum { expected: 4, found: 3 });
+    let by_others = world.approved(Change::new(Body::Leave(ProviderId(4)), UNTIL), 0..4);
+    assert_eq!(world.refusal(by_others), ChangeRefusal::OwnSignature);
+    let by_another = world.own(Body::Leave(ProviderId(4)), &world.consortium.keys[3]);
+    let mismatch = bkss_scheme::identity::SignatureError::Mismatch;
+    assert_eq!(world.refusal(by_another), ChangeRefusal::Own(mismatch));
+}
+
+#[test]
+fn keys_are_renewed_and_never_come_back() {
+    let mut world = World::new(4);
+    let id = ProviderId(2);
+    let key = world.consortium.keys[2].clone();
+    let old = world.state.members().provider(id).unwrap().clone();
+    let (first, second) = (VoteKey([7; 32]), VoteKey([8; 32]));
+    let rotate = |world: &World, to| world.own(Body::VoteKey(id, to), &key);
+    world.block([rotate(&world, first)]);
+    assert!(world.state.round().committee.keys().contains(&old.vote_key), "until the round ends");
+    world.end_round();
+    let keys = world.state.round().committee.keys();
+    assert!(keys.contains(&first) && !keys.contains(&old.vote_key));
+    world.block([rotate(&world, second)]);
+    for used in [old.vote_key, first, second] {
+        let change = rotate(&world, used);
+        assert_eq!(world.refusal(change), ChangeRefusal::VoteKeyTaken);
+    }
+
+    let sealing = |number: u16| {
+        let mut rng = ChaCha8Rng::seed_from_u64(number.into());
+        Body::SealingKey(id, OpeningKey::generate(KeyId(number), &mut rng).public())
+    };
+    for number in [1, 3] {
+        let expected = ChangeRefusal::SealingKey { expected: 2, found: number };
+        assert_eq!(world.refusal(world.own(sealing(number), &key)), expected);
+    }
+    world.block([world.own(sealing(2), &key)]);
+    assert_eq!(world.state.members().provider(id).unwrap().sealing_key.id, KeyId(2));
+    let moved = Body::Address(id, "elsewhere:2".try_into().unwrap());
+    world.block([world.own(moved, &key)]);
+    assert_eq!(world.state.members().provider(id).unwrap().address.as_str(), "elsewhere:2");
+}
+
+#[test]
+fn an_sdi_joins_registers_and_is_removed() {
+    let mut world = World::new(4);
+    let key = world.stranger.clone();
+    let name = "second".try_into().unwrap();
+    let sdi = SdiIdentity { id: SdiId(5), name, key: key.public(), mode: SdiMode::Shared };
+    let add = world.approved(world.own(Body::AddSdi(sdi), &key), 0..3);
+    world.block([add.clone()]);
+    assert_eq!(world.refusal(add), ChangeRefusal::NumberTaken);
+    let register = |world: &mut World, number| {
+        let mut message = world.consortium.meter(number).registration.message;
+        message.sdi = SdiId(5);
+        let network = world.consortium.genesis.network();
+        let owner = &world.consortium.keys[usize::try_from(number % 4).unwrap()];
+        Transaction::Registration(Registration::sign(message, network, &key, owner))
+    };
+    let registration = register(&mut world, 0);
+    let time = world.next_time();
+    block(&mut world.state, time, [registration]);
+    assert_eq!(world.state.meters(), 1);
+    let remove = world.approved(Change::new(Body::RemoveSdi(SdiId(5)), UNTIL), 1..4);
+    world.block([remove.clone()]);
+    assert_eq!(world.refusal(remove), ChangeRefusal::SdiNotPresent(SdiId(5)));
+    let registration = register(&mut world, 1);
+    let time = world.next_time();
+    let left_out = propose(&world.state.view(), time, [registration]).unwrap();
+    assert!(left_out.block().transactions().is_empty(), "a removed SDI registers nothing");
+}

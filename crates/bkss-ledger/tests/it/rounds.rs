@@ -1,0 +1,314 @@
+//! Rounds: votes, elections, handovers from one committee to the next.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bkss_ledger::{
+    Block, FinalBlock, Refusal, Round, Rounds, State, Transaction, Trust, Vote,
+    accounting_nodes::VoteRefusal, execute::TransactionRefusal, leader::leader_of, propose,
+    trust::TrustError, verify,
+};
+use bkss_scheme::{
+    Digest, Handover, LedgerTime, ProviderId, certificate::NotFinal, codec, handover::HandoverError,
+};
+
+use crate::consortium::{Consortium, Meter, at};
+
+/// Seven providers keep a ledger in fours.
+const ROUNDS: Rounds = Rounds { blocks: 4, committee: 4, alternates: 2, tenure_views: 3 };
+
+struct World {
+    consortium: Consortium,
+    state: State,
+    second: u64,
+    /// Final blocks that hand over, encoded.
+    handovers: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn new(seed: u64, count: u16) -> Self {
+        let consortium = Consortium::with(seed, count, ROUNDS);
+        Self { state: consortium.state(), consortium, second: 0, handovers: Vec::new() }
+    }
+
+    fn next_time(&mut self) -> LedgerTime {
+        self.second += 1;
+        at(0, self.second)
+    }
+
+    fn vote(&self, voter: u16, picks: impl IntoIterator<Item = u16>) -> Transaction {
+        let network = self.consortium.genesis.network();
+        let key = &self.consortium.keys[usize::from(voter)];
+        let picks = picks.into_iter().map(ProviderId).collect();
+        let round = self.state.round().number;
+        Transaction::Vote(Vote::sign(network, ProviderId(voter), key, round, picks))
+    }
+
+    fn block_at(&mut self, time: LedgerTime, transactions: Vec<Transaction>) -> FinalBlock {
+        let round = self.state.round().clone();
+        let proposed = propose(&self.state.view(), time, transactions.clone()).unwrap();
+        assert_eq!(proposed.block().transactions(), transactions);
+        let verified = verify(&self.state.view(), proposed.block().clone()).unwrap();
+        self.state.apply(&verified).unwrap();
+        let block = self.consortium.finalize_in(round.number, &round.committee, verified);
+        self.handovers.extend(block.handover());
+        block
+    }
+
+    fn block(&mut self, transactions: Vec<Transaction>) -> FinalBlock {
+        let time = self.next_time();
+        self.block_at(time, transactions)
+    }
+
+    /// One round with these votes; its last block.
+    fn round(&mut self, votes: Vec<Transaction>) -> FinalBlock {
+        let number = self.state.round().number;
+        let mut last = self.block(votes);
+        while self.state.round().number == number {
+            last = self.block(vec![]);
+        }
+        last
+    }
+
+    fn nodes(&self) -> BTreeSet<u16> {
+        self.state.round().nodes.iter().map(|(id, _)| id.0).collect()
+    }
+
+    fn everybody_for(&self, picks: &[u16]) -> Vec<Transaction> {
+        let for_others = |voter| picks.iter().copied().filter(move |pick| *pick != voter);
+        (0..7).map(|voter| self.vote(voter, for_others(voter))).collect()
+    }
+}
+
+#[test]
+fn votes_elect_and_a_quorum_of_the_old_committee_certifies_the_new() {
+    let mut world = World::new(1, 7);
+    let first = world.nodes();
+    assert_eq!((first.len(), world.state.round().alternates.len()), (4, 2));
+    let mut committees = BTreeSet::from([first]);
+    for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
+        let votes = world.everybody_for(&picks);
+        let old = world.state.round().clone();
+        let last = world.round(votes);
+        assert_eq!(world.nodes(), picks.into());
+        let header = last.header();
+        assert_eq!(header.committee, old.committee.digest());
+        assert_eq!(header.next_committee, Some(world.state.round().committee.digest()));
+        assert_eq!(world.state.round().seed, header.id(), "the next draws come from this block");
+        committees.insert(world.nodes());
+    }
+    assert!(committees.len() >= 3);
+
+    // The file of an offline verifier: genesis, then each handover.
+    let mut file = world.consortium.genesis.encode();
+    world.handovers.iter().for_each(|handover| file.extend_from_slice(handover));
+    let trust = Trust::decode(&file).unwrap();
+    assert_eq!(*trust.committee(), world.state.round().committee);
+    assert_eq!(trust.eras().len(), world.handovers.len() + 1);
+}
+
+#[test]
+fn who_cuts_or_forges_handovers_is_not_trusted() {
+    let mut world = World::new(1, 7);
+    for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
+        let votes = world.everybody_for(&picks);
+        world.round(votes);
+    }
+    let genesis = world.consortium.genesis.encode();
+    let file = |handovers: &[&[u8]]| [&[&genesis[..]], handovers].concat().concat();
+    let handovers: Vec<_> = world.handovers.iter().map(Vec::as_slice).collect();
+    let [one, two, three] = handovers[..] else { unreachable!() };
+    let refused = |parts: &[&[u8]]| Trust::decode(&file(parts)).unwrap_err();
+
+    let missing = refused(&[one, three]);
+    let NotFinal::Committee { .. } = (match missing {
+        TrustError::Handover { height: 11, source: HandoverError::NotFinal(reason) } => reason,
+        other => unreachable!("{other}"),
+    }) else {
+        unreachable!("the second committee is not known")
+    };
+    assert_eq!(refused(&[one, two, two]), TrustError::Order { height: 7, newest: 7 });
+    assert_eq!(refused(&[two, one]), {
+        let decoded: Handover<'_> = codec::decode("handover", two).unwrap();
+        let (expected, found) =
+            (world.consortium.genesis.committee().digest(), decoded.header.committee);
+        let source = HandoverError::NotFinal(NotFinal::Committee { expected, found });
+        TrustError::Handover { height: 7, source }
+    });
+    for position in 0..one.len() {
+        let mut altered = one.to_vec();
+        altered[position] ^= 1;
+        assert!(Trust::decode(&file(&[&altered])).is_err(), "byte {position} of {}", one.len());
+    }
+    assert!(Trust::decode(&file(&[&one[..one.len() - 1]])).is_err());
+    assert!(Trust::decode(&file(&[one, two, three])).is_ok());
+}
+
+#[test]
+fn a_vote_is_refused_for_its_reason() {
+    use VoteRefusal as Refused;
+
+    let mut world = World::new(2, 7);
+    let cast = world.vote(5, [0, 1]);
+    world.block(vec![cast.clone()]);
+    let of = |transaction: &Transaction| match transaction {
+        Transaction::Vote(vote) => vote.clone(),
+        _ => unreachable!(),
+    };
+    let good = of(&world.vote(6, [0, 1]));
+    let forged = Vote { voter: ProviderId(4), ..good.clone() };
+    let unsorted = Vote { picks: vec![ProviderId(1), ProviderId(0)], ..good.clone() };
+    let late = Vote { round: 1, ..good };
+    let mismatch = bkss_scheme::identity::SignatureError::Mismatch;
+    for (vote, expected) in [
+        (of(&cast), Refused::Second(ProviderId(5))),
+        (of(&world.vote(6, [0, 6])), Refused::Itself(ProviderId(6))),
+        (of(&world.vote(6, [])), Refused::Count { most: 4, found: 0 }),
+        (of(&world.vote(6, 0..5)), Refused::Count { most: 4, found: 5 }),
+        (of(&world.vote(6, [40])), Refused::NotPresent(ProviderId(40))),
+        (unsorted, Refused::Order),
+        (late, Refused::Round { expected: 0, found: 1 }),
+        (forged, Refused::Signature(mismatch)),
+    ] {
+        let time = world.next_time();
+        let header = propose(&world.state.view(), time, []).unwrap().block().header().clone();
+        let network = world.consortium.genesis.network();
+        let block = Block::new(network, header, vec![Transaction::Vote(vote)]);
+        match verify(&world.state.view(), block) {
+            Err(Refusal::Transaction { reason: TransactionRefusal::Vote(reason), .. }) => {
+                assert_eq!(reason, expected);
+            }
+            other => unreachable!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_absent_lose_their_seats_to_alternates_that_are_there() {
+    let mut world = World::new(3, 7);
+    let votes = world.everybody_for(&[0, 1, 2, 3]);
+    world.round(votes);
+    // Number 2 is silent in this round; all others, the alternates among them, vote for it.
+    let votes: Vec<_> = world
+        .everybody_for(&[0, 1, 2, 3])
+        .into_iter()
+        .filter(|vote| !matches!(vote, Transaction::Vote(vote) if vote.voter.0 == 2))
+        .collect();
+    world.round(votes);
+    let nodes = world.nodes();
+    assert!(!nodes.contains(&2), "{nodes:?}");
+    assert_eq!(nodes.len(), 4);
+    assert!([0, 1, 3].iter().all(|node| nodes.contains(node)), "{nodes:?}");
+    // Where nobody is there, nobody is replaced: a ledger that was down goes on as it was.
+    let before = world.nodes();
+    world.round(vec![]);
+    assert_eq!(world.nodes(), before);
+}
+
+/// Every meter of these owners has an opening accepted in the present round.
+fn open_readings(world: &mut World, meters: &[Meter]) {
+    let time = world.next_time();
+    let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
+    world.block_at(time, registrations.collect());
+    world.round(vec![]);
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 5)).collect();
+    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+    let requests = world.consortium.requests(0, 1, &values);
+    world.block_at(at(1, 1), vec![requests]);
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    let openings = world.consortium.openings(0, &items);
+    world.block_at(at(1, 300), vec![openings]);
+    world.second = 1500;
+    let number = world.state.round().number;
+    while world.state.round().number == number {
+        world.block(vec![]);
+    }
+}
+
+#[test]
+fn meters_weigh_and_no_owner_takes_all_seats() {
+    let mut world = World::new(4, 7);
+    // Provider 6 owns 12 meters, the others one each.
+    let mut meters: Vec<_> = (0..7).map(|number| world.consortium.meter(number)).collect();
+    meters.extend((0..11).map(|k| world.consortium.meter(13 + 7 * k)));
+    assert!(meters[7..].iter().all(|meter| meter.registration.message.owner == ProviderId(6)));
+    open_readings(&mut world, &meters);
+    let weights: Vec<_> = world.state.round().weights.iter().map(|(id, w)| (id.0, *w)).collect();
+    assert_eq!(weights, [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 12)]);
+
+    // Capped to a third of all, 6 weighs 3 and splits it over four picks; six others give 1 each.
+    let mut votes: Vec<_> = (0..6).map(|voter| world.vote(voter, [(voter + 1) % 3])).collect();
+    votes.push(world.vote(6, [2, 3, 4, 5]));
+    world.round(votes);
+    let nodes = world.nodes();
+    assert!(
+        [0, 1, 2].iter().all(|node| nodes.contains(node)),
+        "two votes of the others: {nodes:?}"
+    );
+    assert_eq!(nodes.iter().filter(|node| [3, 4, 5].contains(*node)).count(), 1, "{nodes:?}");
+}
+
+#[test]
+fn ghost_meters_have_no_weight() {
+    let mut world = World::new(5, 7);
+    let ghosts: Vec<_> = (0..20).map(|k| world.consortium.meter(6 + 7 * k)).collect();
+    let registrations = ghosts.iter().map(|m| Transaction::Registration(m.registration.clone()));
+    let registrations = registrations.collect();
+    world.block(registrations);
+    world.round(vec![]);
+    assert!(world.state.round().weights.is_empty(), "registered, but nothing opened");
+}
+
+#[test]
+fn leaders_take_turns_of_a_tenure_in_the_drawn_order() {
+    let world = World::new(6, 7);
+    let round: &Round = world.state.round();
+    let leaders: Vec<_> =
+        (1..=24).map(|view| leader_of(round, view, ROUNDS.tenure_views).unwrap().0.0).collect();
+    for (tenure, views) in leaders.chunks(3).enumerate() {
+        assert!(views.iter().all(|leader| *leader == views[0]), "tenure {tenure}");
+    }
+    let once: BTreeSet<_> = leaders.iter().copied().collect();
+    assert_eq!(once, world.nodes(), "everybody has its turn");
+}
+
+#[test]
+fn a_false_election_or_seal_is_refused_with_what_was_expected() {
+    let mut world = World::new(7, 7);
+    world.round(vec![]);
+    let votes = world.everybody_for(&[0, 1, 2, 3]);
+    world.block(votes);
+    world.block(vec![]);
+    world.block(vec![]);
+    let time = world.next_time();
+    let honest = propose(&world.state.view(), time, []).unwrap();
+    let network = world.consortium.genesis.network();
+    let header = honest.block().header().clone();
+    assert!(header.next_committee.is_some() && header.state.is_some(), "{header:?}");
+    let false_digest = Some(Digest([9; 32]));
+    for (what, tampered) in [
+        ("to committee", bkss_scheme::Header { next_committee: None, ..header.clone() }),
+        ("to committee", bkss_scheme::Header { next_committee: false_digest, ..header.clone() }),
+        ("state", bkss_scheme::Header { state: false_digest, ..header.clone() }),
+        ("state", bkss_scheme::Header { state: None, ..header.clone() }),
+        ("to members", bkss_scheme::Header { members: false_digest, ..header.clone() }),
+    ] {
+        let refusal = verify(&world.state.view(), Block::new(network, tampered, vec![]));
+        let named = match refusal {
+            Err(Refusal::Handover { height: 7, what, .. }) => what,
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!(named, what);
+    }
+    // The end of a round cannot be built before the end of the round before is final.
+    let mut waiting = World::new(8, 7);
+    let mut blocks: Vec<Arc<bkss_ledger::Verified>> = Vec::new();
+    let refusal = loop {
+        let view = waiting.state.view_with(blocks.iter().map(Arc::as_ref)).unwrap();
+        waiting.second += 1;
+        match propose(&view, at(0, waiting.second), []) {
+            Ok(verified) => blocks.push(verified.into()),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((refusal, blocks.len()), (Refusal::NotSealed { height: 7 }, 6));
+}
