@@ -411,7 +411,7 @@ mod tests {
         let one = shuffled(1);
         assert_eq!(one, shuffled(1));
         assert_ne!(one, shuffled(2));
-        let mut sorted = one.clone();
+        let mut sorted = one;
         sorted.sort_unstable();
         assert_eq!(sorted, (0..21).collect::<Vec<_>>());
     }

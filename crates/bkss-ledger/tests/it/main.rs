@@ -5,7 +5,9 @@
 mod archive;
 mod changes;
 mod consortium;
+mod endings;
 mod genesis;
 mod receipts;
 mod rounds;
 mod rules;
+mod snapshots;

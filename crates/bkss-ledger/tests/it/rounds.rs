@@ -43,9 +43,9 @@ impl World {
         Transaction::Vote(Vote::sign(network, ProviderId(voter), key, round, picks))
     }
 
-    fn block_at(&mut self, time: LedgerTime, transactions: Vec<Transaction>) -> FinalBlock {
+    fn block_at(&mut self, time: LedgerTime, transactions: &[Transaction]) -> FinalBlock {
         let round = self.state.round().clone();
-        let proposed = propose(&self.state.view(), time, transactions.clone()).unwrap();
+        let proposed = propose(&self.state.view(), time, transactions.to_vec()).unwrap();
         assert_eq!(proposed.block().transactions(), transactions);
         let verified = verify(&self.state.view(), proposed.block().clone()).unwrap();
         self.state.apply(&verified).unwrap();
@@ -56,7 +56,7 @@ impl World {
 
     fn block(&mut self, transactions: Vec<Transaction>) -> FinalBlock {
         let time = self.next_time();
-        self.block_at(time, transactions)
+        self.block_at(time, &transactions)
     }
 
     /// One round with these votes; its last block.
@@ -156,8 +156,8 @@ fn a_vote_is_refused_for_its_reason() {
     };
     let good = of(&world.vote(6, [0, 1]));
     let forged = Vote { voter: ProviderId(4), ..good.clone() };
-    let unsorted = Vote { picks: vec![ProviderId(1), ProviderId(0)], ..good.clone() };
-    let late = Vote { round: 1, ..good };
+    let unsorted = Vote { picks: vec![ProviderId(1), ProviderId(0)], ..good };
+    let late = Vote { round: 1, ..of(&world.vote(6, [0, 1])) };
     let mismatch = bkss_scheme::identity::SignatureError::Mismatch;
     for (vote, expected) in [
         (of(&cast), Refused::Second(ProviderId(5))),
@@ -208,15 +208,15 @@ fn the_absent_lose_their_seats_to_alternates_that_are_there() {
 fn open_readings(world: &mut World, meters: &[Meter]) {
     let time = world.next_time();
     let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
-    world.block_at(time, registrations.collect());
+    world.block_at(time, &registrations.collect::<Vec<_>>());
     world.round(vec![]);
     let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 5)).collect();
     let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
     let requests = world.consortium.requests(0, 1, &values);
-    world.block_at(at(1, 1), vec![requests]);
+    world.block_at(at(1, 1), &[requests]);
     let items: Vec<_> = (0..).zip(&signed).collect();
     let openings = world.consortium.openings(0, &items);
-    world.block_at(at(1, 300), vec![openings]);
+    world.block_at(at(1, 300), &[openings]);
     world.second = 1500;
     let number = world.state.round().number;
     while world.state.round().number == number {
@@ -290,7 +290,7 @@ fn a_false_election_or_seal_is_refused_with_what_was_expected() {
         ("to committee", bkss_scheme::Header { next_committee: false_digest, ..header.clone() }),
         ("state", bkss_scheme::Header { state: false_digest, ..header.clone() }),
         ("state", bkss_scheme::Header { state: None, ..header.clone() }),
-        ("to members", bkss_scheme::Header { members: false_digest, ..header.clone() }),
+        ("to members", bkss_scheme::Header { members: false_digest, ..header }),
     ] {
         let refusal = verify(&world.state.view(), Block::new(network, tampered, vec![]));
         let named = match refusal {

@@ -104,7 +104,7 @@ fn a_meter_follows_the_committee_in_office_only() {
     let (expected, found) = (second.committee.digest(), first.committee.digest());
     assert_eq!(watch.advance(&proof), Err(NotFinal::Committee { expected, found }));
     let votes = first.sign_in(4, NETWORK, end.id(), &QUORUM);
-    let earlier = TimeProof { header: end.clone(), finality: votes.finality() };
+    let earlier = TimeProof { header: end, finality: votes.finality() };
     assert_eq!(watch.advance(&earlier), Err(NotFinal::Epoch { first: 5, found: 4 }));
     assert_eq!(watch.follow(&good), Err(HandoverError::Past { newest: 5, found: 4 }), "twice");
     let now = second.header(LedgerTime(3000), None);

@@ -1,0 +1,134 @@
+//! Snapshots: the state comes back, and only the certified one.
+
+use bkss_ledger::{
+    Rounds, Snapshot, State, Transaction, Vote, propose,
+    snapshot::{self, SnapshotError},
+    verify,
+};
+use bkss_scheme::{Certified, Header, ProviderId};
+
+use crate::consortium::{Consortium, at, block};
+
+const ROUNDS: Rounds = Rounds { blocks: 4, committee: 4, alternates: 2, tenure_views: 1 };
+
+/// A state at the end of the first round, with everything in it that a state can hold.
+fn full(seed: u64) -> (Consortium, State) {
+    let mut consortium = Consortium::with(seed, 6, ROUNDS);
+    let mut state = consortium.state();
+    let meters: Vec<_> = (0..3).map(|number| consortium.meter(number)).collect();
+    let network = consortium.genesis.network();
+    let vote = Vote::sign(network, ProviderId(0), &consortium.keys[0], 0, vec![ProviderId(1)]);
+    let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
+    block(&mut state, at(0, 1), registrations.chain([Transaction::Vote(vote)]));
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 7)).collect();
+    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+    block(&mut state, at(1, 1), [consortium.requests(2, 1, &values)]);
+    block(&mut state, at(1, 300), [consortium.openings(2, &[(1, &signed[1])])]);
+    assert_eq!(state.round().number, 1);
+    (consortium, state)
+}
+
+fn bytes(state: &mut State) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    snapshot::write(state, &mut bytes).unwrap();
+    bytes
+}
+
+/// A certified header of the end of the next round.
+fn certified(consortium: &Consortium, state: &State) -> (Certified, Header) {
+    let mut state = state.clone();
+    let last = loop {
+        let time = bkss_scheme::LedgerTime(state.head().time.0 + 1);
+        let round = state.round().clone();
+        let verified = propose(&state.view(), time, []).unwrap();
+        state.apply(&verified).unwrap();
+        if state.round().number == 2 {
+            break consortium.finalize_in(1, &round.committee, verified);
+        }
+    };
+    let header = last.header().clone();
+    let eras =
+        [bkss_scheme::Era { from_epoch: 0, committee: consortium.genesis.committee().clone() }];
+    let finality = last.finality();
+    // The committee does not change between these two rounds, or the test must say so.
+    let certified =
+        bkss_scheme::Era::certified(&eras, consortium.genesis.network(), &finality, &header);
+    (certified.unwrap(), header)
+}
+
+#[test]
+fn a_state_comes_back_and_goes_on_as_if_it_had_never_left() {
+    let (consortium, mut state) = full(1);
+    let bytes = bytes(&mut state);
+    let snapshot = Snapshot::read(&consortium.genesis, &bytes[..]).unwrap();
+    assert_eq!((snapshot.head(), snapshot.digest()), (state.head(), state.seal()));
+    let mut back = snapshot.of_own_disk();
+    let mut again = Vec::new();
+    snapshot::write(&mut back, &mut again).unwrap();
+    assert_eq!(again, bytes);
+    for _ in 0..12 {
+        let time = bkss_scheme::LedgerTime(state.head().time.0 + 1);
+        let verified = propose(&state.view(), time, []).unwrap();
+        let same = verify(&back.view(), verified.block().clone()).unwrap();
+        state.apply(&verified).unwrap();
+        back.apply(&same).unwrap();
+    }
+    assert_eq!(state.seal(), back.seal());
+}
+
+#[test]
+fn pages_are_sealed_as_if_all_were_hashed_again() {
+    let (consortium, mut state) = full(2);
+    let digest = state.seal();
+    let fresh = Snapshot::read(&consortium.genesis, &bytes(&mut state)[..]).unwrap();
+    assert_eq!(fresh.digest(), digest);
+    let (_, mut other) = full(3);
+    assert_ne!(other.seal(), digest);
+}
+
+#[test]
+fn every_altered_or_missing_byte_of_a_snapshot_is_found() {
+    let (consortium, mut state) = full(4);
+    let bytes = bytes(&mut state);
+    for position in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[position] ^= 1;
+        let read = Snapshot::read(&consortium.genesis, &altered[..]);
+        assert!(read.is_err(), "byte {position} of {}", bytes.len());
+    }
+    for length in (0..bytes.len()).step_by(7) {
+        let error = Snapshot::read(&consortium.genesis, &bytes[..length]).unwrap_err();
+        assert!(matches!(error, SnapshotError::Io { .. }), "cut at {length}: {error}");
+    }
+    let stranger = Consortium::with(9, 6, ROUNDS);
+    let error = Snapshot::read(&stranger.genesis, &bytes[..]).unwrap_err();
+    assert!(matches!(error, SnapshotError::Network { .. }), "{error}");
+}
+
+#[test]
+fn a_snapshot_of_others_counts_against_a_certified_header_only() {
+    let (consortium, mut state) = full(5);
+    let (header, _) = certified(&consortium, &state);
+    let good = bytes(&mut state);
+    let read = |bytes: &[u8]| Snapshot::read(&consortium.genesis, bytes).unwrap();
+    let taken = read(&good).certified(&header).unwrap();
+    assert_eq!(taken.head(), state.head());
+
+    // A state that hangs together, but is not that of the ledger.
+    let (_, mut other) = {
+        let mut other = consortium.state();
+        for second in 1..4 {
+            block(&mut other, at(0, second), []);
+        }
+        ((), other)
+    };
+    let error = read(&bytes(&mut other)).certified(&header).unwrap_err();
+    assert!(matches!(error, SnapshotError::NotCertified { height: 7, .. }), "{error}");
+    let mut later = state.clone();
+    for _ in 0..4 {
+        let time = bkss_scheme::LedgerTime(later.head().time.0 + 1);
+        block(&mut later, time, []);
+    }
+    let error = read(&bytes(&mut later)).certified(&header).unwrap_err();
+    assert!(matches!(error, SnapshotError::OtherRound { height: 7, found: 1 }), "{error}");
+}
