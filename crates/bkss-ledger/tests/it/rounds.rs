@@ -54,17 +54,17 @@ impl World {
         block
     }
 
-    fn block(&mut self, transactions: Vec<Transaction>) -> FinalBlock {
+    fn block(&mut self, transactions: &[Transaction]) -> FinalBlock {
         let time = self.next_time();
-        self.block_at(time, &transactions)
+        self.block_at(time, transactions)
     }
 
     /// One round with these votes; its last block.
-    fn round(&mut self, votes: Vec<Transaction>) -> FinalBlock {
+    fn round(&mut self, votes: &[Transaction]) -> FinalBlock {
         let number = self.state.round().number;
         let mut last = self.block(votes);
         while self.state.round().number == number {
-            last = self.block(vec![]);
+            last = self.block(&[]);
         }
         last
     }
@@ -88,7 +88,7 @@ fn votes_elect_and_a_quorum_of_the_old_committee_certifies_the_new() {
     for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
         let votes = world.everybody_for(&picks);
         let old = world.state.round().clone();
-        let last = world.round(votes);
+        let last = world.round(&votes);
         assert_eq!(world.nodes(), picks.into());
         let header = last.header();
         assert_eq!(header.committee, old.committee.digest());
@@ -111,7 +111,7 @@ fn who_cuts_or_forges_handovers_is_not_trusted() {
     let mut world = World::new(1, 7);
     for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
         let votes = world.everybody_for(&picks);
-        world.round(votes);
+        world.round(&votes);
     }
     let genesis = world.consortium.genesis.encode();
     let file = |handovers: &[&[u8]]| [&[&genesis[..]], handovers].concat().concat();
@@ -149,7 +149,7 @@ fn a_vote_is_refused_for_its_reason() {
 
     let mut world = World::new(2, 7);
     let cast = world.vote(5, [0, 1]);
-    world.block(vec![cast.clone()]);
+    world.block(std::slice::from_ref(&cast));
     let of = |transaction: &Transaction| match transaction {
         Transaction::Vote(vote) => vote.clone(),
         _ => unreachable!(),
@@ -186,21 +186,21 @@ fn a_vote_is_refused_for_its_reason() {
 fn the_absent_lose_their_seats_to_alternates_that_are_there() {
     let mut world = World::new(3, 7);
     let votes = world.everybody_for(&[0, 1, 2, 3]);
-    world.round(votes);
+    world.round(&votes);
     // Number 2 is silent in this round; all others, the alternates among them, vote for it.
     let votes: Vec<_> = world
         .everybody_for(&[0, 1, 2, 3])
         .into_iter()
         .filter(|vote| !matches!(vote, Transaction::Vote(vote) if vote.voter.0 == 2))
         .collect();
-    world.round(votes);
+    world.round(&votes);
     let nodes = world.nodes();
     assert!(!nodes.contains(&2), "{nodes:?}");
     assert_eq!(nodes.len(), 4);
     assert!([0, 1, 3].iter().all(|node| nodes.contains(node)), "{nodes:?}");
     // Where nobody is there, nobody is replaced: a ledger that was down goes on as it was.
     let before = world.nodes();
-    world.round(vec![]);
+    world.round(&[]);
     assert_eq!(world.nodes(), before);
 }
 
@@ -209,7 +209,7 @@ fn open_readings(world: &mut World, meters: &[Meter]) {
     let time = world.next_time();
     let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
     world.block_at(time, &registrations.collect::<Vec<_>>());
-    world.round(vec![]);
+    world.round(&[]);
     let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 5)).collect();
     let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
     let requests = world.consortium.requests(0, 1, &values);
@@ -220,7 +220,7 @@ fn open_readings(world: &mut World, meters: &[Meter]) {
     world.second = 1500;
     let number = world.state.round().number;
     while world.state.round().number == number {
-        world.block(vec![]);
+        world.block(&[]);
     }
 }
 
@@ -238,7 +238,7 @@ fn meters_weigh_and_no_owner_takes_all_seats() {
     // Capped to a third of all, 6 weighs 3 and splits it over four picks; six others give 1 each.
     let mut votes: Vec<_> = (0..6).map(|voter| world.vote(voter, [(voter + 1) % 3])).collect();
     votes.push(world.vote(6, [2, 3, 4, 5]));
-    world.round(votes);
+    world.round(&votes);
     let nodes = world.nodes();
     assert!(
         [0, 1, 2].iter().all(|node| nodes.contains(node)),
@@ -252,9 +252,9 @@ fn ghost_meters_have_no_weight() {
     let mut world = World::new(5, 7);
     let ghosts: Vec<_> = (0..20).map(|k| world.consortium.meter(6 + 7 * k)).collect();
     let registrations = ghosts.iter().map(|m| Transaction::Registration(m.registration.clone()));
-    let registrations = registrations.collect();
-    world.block(registrations);
-    world.round(vec![]);
+    let registrations: Vec<_> = registrations.collect();
+    world.block(&registrations);
+    world.round(&[]);
     assert!(world.state.round().weights.is_empty(), "registered, but nothing opened");
 }
 
@@ -274,11 +274,11 @@ fn leaders_take_turns_of_a_tenure_in_the_drawn_order() {
 #[test]
 fn a_false_election_or_seal_is_refused_with_what_was_expected() {
     let mut world = World::new(7, 7);
-    world.round(vec![]);
+    world.round(&[]);
     let votes = world.everybody_for(&[0, 1, 2, 3]);
-    world.block(votes);
-    world.block(vec![]);
-    world.block(vec![]);
+    world.block(&votes);
+    world.block(&[]);
+    world.block(&[]);
     let time = world.next_time();
     let honest = propose(&world.state.view(), time, []).unwrap();
     let network = world.consortium.genesis.network();
