@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// Most block roots of a chain: 2^20 slots in blocks of one.
 const MAX_ROOTS: usize = 1 << 20;
 
-/// For the meter: `[1, net, [+ vote key], [kid, suite, key], M_r, log2, v_n / null]`.
+/// For the meter: `[1, net, round, [+ vote key], [kid, suite, key], M_r, log2, v_n / null]`.
 ///
 /// Network and committee must equal what the signed firmware says: a lying SDI could otherwise
 /// simulate a whole network (A29).
@@ -23,6 +23,8 @@ const MAX_ROOTS: usize = 1 << 20;
 pub struct Bundle {
     /// The network.
     pub network: Network,
+    /// The first round that the committee certifies.
+    pub from_epoch: u64,
     /// The committee.
     pub committee: Committee,
     /// The owner SP's sealing key.
@@ -56,7 +58,8 @@ impl Bundle {
 
 impl<C> Encode<C> for Bundle {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(7)?.u8(1)?.encode(self.network)?.encode(self.committee.keys())?;
+        encoder.array(8)?.u8(1)?.encode(self.network)?.u64(self.from_epoch)?;
+        encoder.encode(self.committee.keys())?;
         encoder.encode(self.owner)?.encode(&self.root_message)?.u8(self.block_log2)?;
         encoder.encode(&self.last_link)?.ok()
     }
@@ -64,9 +67,9 @@ impl<C> Encode<C> for Bundle {
 
 impl<'b, C> Decode<'b, C> for Bundle {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 7)?;
+        codec::array(decoder, 8)?;
         codec::constant(decoder, 1)?;
-        let network = decoder.decode()?;
+        let (network, from_epoch) = (decoder.decode()?, decoder.u64()?);
         let at = decoder.position();
         let keys: Vec<VoteKey> = list(decoder, MAX_COMMITTEE)?;
         let committee = Committee::new(keys);
@@ -74,7 +77,8 @@ impl<'b, C> Decode<'b, C> for Bundle {
         let (owner, root_message) = (decoder.decode()?, decoder.decode()?);
         let block_log2 = decoder.u8()?;
         let last_link = codec::optional(decoder, Decoder::decode)?;
-        let bundle = Self { network, committee, owner, root_message, block_log2, last_link };
+        let bundle =
+            Self { network, from_epoch, committee, owner, root_message, block_log2, last_link };
         shape(&bundle.root_message, block_log2).ok_or_else(|| no_shape().at(at))?;
         Ok(bundle)
     }
@@ -185,6 +189,7 @@ mod tests {
         };
         let bundle = Bundle {
             network: Network([9; 16]),
+            from_epoch: 3,
             committee: Committee::new([VoteKey([1; 32]), VoteKey([2; 32])]).unwrap(),
             owner: SealingKey { id: KeyId(1), public: [6; 32] },
             root_message: root_message.clone(),
