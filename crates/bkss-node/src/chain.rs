@@ -195,6 +195,8 @@ pub enum Broken {
     Refused { height: u64, refusal: Refusal },
     #[error("finalized block {height} does not follow the finalized head")]
     NotNext { height: u64 },
+    #[error("round {number} cannot start")]
+    Round { number: u64 },
     #[error(transparent)]
     State(NotNext),
 }

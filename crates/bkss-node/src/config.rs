@@ -1,6 +1,6 @@
 //! What one provider's node is started with.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_ledger::Genesis;
 use bkss_scheme::{ProviderId, SecretKey, certificate::vote_namespace};
@@ -25,6 +25,10 @@ pub struct Config {
     pub clock: LedgerClock,
     /// How fast blocks follow each other.
     pub pacing: Pacing,
+    /// Whom this provider trusts to keep the ledger (Algorithm 3); `None` for all others.
+    pub trust: Option<Vec<ProviderId>>,
+    /// Addresses (`host:port`) of providers that stand for those of the ledger.
+    pub addresses: BTreeMap<ProviderId, String>,
     /// Names this node's part of the storage.
     pub partition: String,
 }

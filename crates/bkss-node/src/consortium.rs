@@ -7,40 +7,23 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
-use commonware_actor::Feedback;
-use commonware_codec::DecodeExt;
-use commonware_cryptography::{ChaCha20Poly1305, ed25519::PublicKey};
-use commonware_p2p::{
-    Address, AddressableManager, AddressableTrackedPeers, BlockedSubscription, Blocker,
-    PeerSetSubscription, Provider, TrackedPeers, authenticated::lookup,
-};
-use commonware_runtime::{Quota, Runner, Spawner, Supervisor, tokio};
-use commonware_stream::{
-    cups::{self, Cups},
-    sake::{self, Sake},
-};
-use commonware_utils::{
-    NZU32, NZUsize,
-    channel::{mpsc, oneshot},
-    ordered::{Map, Set},
-};
+use commonware_runtime::{Runner, Spawner, Supervisor, tokio};
+use commonware_utils::channel::{mpsc, oneshot};
 
 use crate::{
-    Config, Event, Mailbox,
-    node::{self, Channels, Node, StartError, max_message_size, participants},
+    Config, Event, Mailbox, Status,
+    node::{Node, StartError},
+    process::start_provider,
 };
 
 /// Threads of a provider's runtime.
 const WORKERS: usize = 2;
 /// How long a provider may take to write out what it has.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Messages per second and peer on each channel; more would cost memory, not gain speed.
-const RATE: Quota = Quota::per_second(NZU32!(256));
 
 /// Running providers; dropping it stops them.
 pub struct Consortium {
@@ -55,6 +38,8 @@ pub struct Member {
     pub mailbox: Mailbox,
     /// Its final blocks, in order. They must be read, or the provider waits.
     pub events: mpsc::Receiver<Event>,
+    /// Its condition.
+    pub status: Status,
 }
 
 /// Why a consortium does not run.
@@ -80,8 +65,14 @@ impl Consortium {
     pub fn start(configs: Vec<(Config, PathBuf)>) -> Result<Self, ConsortiumError> {
         let ports = free_ports(configs.len()).map_err(ConsortiumError::Port)?;
         let mut consortium = Self { members: Vec::new(), runtimes: Vec::new() };
-        for (index, (config, storage)) in configs.into_iter().enumerate() {
-            let (runtime, member) = Runtime::start(index, config, storage, ports.clone())?;
+        let addresses: BTreeMap<_, _> = configs
+            .iter()
+            .zip(&ports)
+            .map(|((config, _), port)| (config.provider, loopback(*port).to_string()))
+            .collect();
+        for (index, ((mut config, storage), port)) in configs.into_iter().zip(ports).enumerate() {
+            config.addresses.extend(addresses.clone());
+            let (runtime, member) = Runtime::start(index, config, storage, loopback(port))?;
             consortium.runtimes.push(runtime);
             consortium.members.push(member);
         }
@@ -121,7 +112,7 @@ impl Runtime {
         index: usize,
         config: Config,
         storage: PathBuf,
-        ports: Vec<u16>,
+        listen: SocketAddr,
     ) -> Result<(Self, Member), ConsortiumError> {
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -129,9 +120,9 @@ impl Runtime {
             let runtime =
                 tokio::Config::new().with_storage_directory(storage).with_worker_threads(WORKERS);
             tokio::Runner::new(runtime).start(async move |ctx| {
-                match start(ctx.child("provider"), config, &ports, index).await {
-                    Ok(Node { mailbox, events, task: _ }) => {
-                        let _ = ready.send(Ok(Member { mailbox, events }));
+                match start_provider(ctx.child("provider"), config, listen).await {
+                    Ok(Node { mailbox, events, status, .. }) => {
+                        let _ = ready.send(Ok(Member { mailbox, events, status }));
                     }
                     Err(reason) => {
                         let _ = ready.send(Err(ConsortiumError::Start { index, reason }));
@@ -149,54 +140,6 @@ impl Runtime {
         let member = started.recv().map_err(|_| ConsortiumError::Stopped { index })??;
         Ok((Self { stop: Some(stop), thread: Some(thread) }, member))
     }
-}
-
-async fn start(
-    ctx: tokio::Context,
-    config: Config,
-    ports: &[u16],
-    index: usize,
-) -> Result<Node, StartError> {
-    let committee = participants(&config)?;
-    let mut directory = BTreeMap::new();
-    let providers = &config.genesis.charter().providers;
-    for (provider, port) in providers.iter().zip(ports) {
-        let key = bytes::Bytes::copy_from_slice(&provider.vote_key.0);
-        let key = PublicKey::decode(key).map_err(|_| StartError::VoteKey)?;
-        directory.insert(key, loopback(*port).into());
-    }
-    let handshake = Sake {
-        signer: config.vote_key.clone(),
-        synchrony_bound: Duration::from_secs(5),
-        max_handshake_age: Duration::from_secs(10),
-        version: sake::Version::V1,
-    };
-    let mut network = lookup::Config::local(
-        Cups::<_, ChaCha20Poly1305>::new(handshake, cups::Version::V1),
-        &[&config.namespace()[..], b"_P2P"].concat(),
-        loopback(ports[index]),
-        NZUsize!(64),
-        max_message_size(&config),
-        NZUsize!(1024),
-    );
-    // All peers share one address here.
-    network.allowed_handshake_rate_per_ip = Quota::per_second(NZU32!(1024));
-    network.allowed_handshake_rate_per_subnet = Quota::per_second(NZU32!(1024));
-    network.dial_frequency = Duration::from_millis(100);
-    network.peer_connection_cooldown = Duration::from_secs(1);
-    let (mut network, oracle) = lookup::Network::new(ctx.child("network"), network);
-    let channels = Channels {
-        votes: network.register(0, RATE),
-        certificates: network.register(1, RATE),
-        resolver: network.register(2, RATE),
-        backfill: network.register(3, RATE),
-        broadcast: network.register(4, RATE),
-        batches: network.register(5, RATE),
-    };
-    network.start();
-    let mut peers = Peers { oracle, directory: Arc::new(directory) };
-    peers.track(committee);
-    node::start(ctx, config, channels, peers).await
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -220,48 +163,4 @@ fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
         return Err(std::io::ErrorKind::AddrInUse.into());
     }
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
-}
-
-/// The network's peers and where they listen.
-#[derive(Clone, Debug)]
-struct Peers {
-    oracle: lookup::Oracle<PublicKey>,
-    directory: Arc<BTreeMap<PublicKey, Address>>,
-}
-
-impl Peers {
-    fn track(&mut self, committee: Set<PublicKey>) {
-        let known = |key: PublicKey| {
-            let address = self.directory.get(&key).cloned()?;
-            Some((key, address))
-        };
-        let primary = Map::from_iter_dedup(committee.into_iter().filter_map(known));
-        let secondary = Map::from_iter_dedup([]);
-        let _ = self.oracle.track(0, AddressableTrackedPeers::new(primary, secondary));
-    }
-}
-
-impl Blocker for Peers {
-    type PublicKey = PublicKey;
-
-    fn block(&mut self, key: PublicKey) -> Feedback {
-        tracing::warn!(%key, "peer is blocked: it sent what no honest peer sends");
-        self.oracle.block(key)
-    }
-
-    fn blocked(&mut self) -> BlockedSubscription<PublicKey> {
-        self.oracle.blocked()
-    }
-}
-
-impl Provider for Peers {
-    type PublicKey = PublicKey;
-
-    async fn peer_set(&mut self, id: u64) -> Option<TrackedPeers<PublicKey>> {
-        self.oracle.peer_set(id).await
-    }
-
-    async fn subscribe(&mut self) -> PeerSetSubscription<PublicKey> {
-        self.oracle.subscribe().await
-    }
 }

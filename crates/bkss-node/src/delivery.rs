@@ -1,13 +1,15 @@
 //! From the engine's finalized blocks to the node's state and to those who wait for them.
 //!
 //! The engine delivers each block in order and at least once, also after a crash; it is applied
-//! exactly once. A block that has no certificate of its own waits for the next one that has.
+//! exactly once. A block that has no certificate of its own waits for the next of its round that
+//! has; the last block of a round always has one, since nothing is built on it before. After that
+//! block the next round starts, and only then is the block acknowledged.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
-use bkss_ledger::{FinalBlock, Verified};
+use bkss_ledger::{FinalBlock, Rounds as Lengths, Verified};
 use bkss_scheme::{
-    Certificate,
+    Certificate, Committee,
     certificate::{Finality, MAX_DESCENDANTS},
     codec,
 };
@@ -20,17 +22,25 @@ use commonware_consensus::{
     simplex::scheme::ed25519::Scheme,
     types::Height,
 };
-use commonware_cryptography::Digested;
+use commonware_cryptography::{Digested, ed25519::PublicKey};
 use commonware_runtime::{Clock, Spawner};
-use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc};
+use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc, vec::NonEmptyVec};
 
 use crate::{
     chain::{Broken, Shared},
     engine_block::EngineBlock,
+    rounds::{Plan, Turns},
+    status::Status,
 };
 
 /// The engine's mailbox for finalized blocks.
 pub type Marshal = marshal::core::Mailbox<Scheme, Standard<EngineBlock>>;
+
+/// A node that is behind asks for a certificate every so many blocks: the blocks between are then
+/// fetched from many places at once, and none is far from a certificate.
+const STRIDE: usize = 8;
+/// Most certificates that are asked for at once.
+const MAX_STRIDES: usize = 256;
 
 /// What a node tells those who follow it.
 #[derive(Clone, Debug)]
@@ -44,13 +54,21 @@ pub enum Event {
     },
 }
 
+/// What the engine says about finality.
+pub enum Delivered {
+    /// A block is final; those before it may still be missing.
+    Tip(Height),
+    /// The next block.
+    Block(Digested<EngineBlock>, Exact),
+}
+
 /// Receives finalized blocks from the engine.
 #[derive(Clone)]
-pub struct Inbox(mpsc::UnboundedSender<(Digested<EngineBlock>, Exact)>);
+pub struct Inbox(mpsc::UnboundedSender<Delivered>);
 
 /// The other end of an [`Inbox`]. The engine sends no more than a few blocks before it waits for
-/// their acknowledgement, so the channel stays short.
-pub type Outbox = mpsc::UnboundedReceiver<(Digested<EngineBlock>, Exact)>;
+/// their acknowledgement, and one tip per block, so the channel stays short.
+pub type Outbox = mpsc::UnboundedReceiver<Delivered>;
 
 /// A channel for finalized blocks.
 pub fn inbox() -> (Inbox, Outbox) {
@@ -62,35 +80,64 @@ impl Reporter for Inbox {
     type Activity = Update<EngineBlock>;
 
     fn report(&mut self, update: Self::Activity) -> Feedback {
-        if let Update::Block(block, acknowledgement) = update
-            && self.0.send((block, acknowledgement)).is_err()
-        {
-            return Feedback::Closed;
+        let delivered = match update {
+            Update::Tip(_, height, _) => Delivered::Tip(height),
+            Update::Block(block, acknowledgement) => Delivered::Block(block, acknowledgement),
+        };
+        match self.0.send(delivered) {
+            Ok(()) => Feedback::Ok,
+            Err(_) => Feedback::Closed,
         }
-        Feedback::Ok
     }
+}
+
+/// Asks peers for certificates between two heights, the later included.
+pub fn catch_up(marshal: &Marshal, from: u64, to: u64, peers: &NonEmptyVec<PublicKey>) {
+    let strides = (from + 1..to).step_by(STRIDE).skip(1).take(MAX_STRIDES);
+    for height in strides.chain([to]) {
+        marshal.hint_finalized(Height::new(height), peers.clone());
+    }
+}
+
+/// An applied block that no certificate covers yet, and the committee it waits for.
+struct Unproven {
+    block: Arc<Verified>,
+    committee: Committee,
 }
 
 /// Applies finalized blocks and passes them on once their finality can be proven.
 pub struct Delivery {
     shared: Shared,
-    marshal: Marshal,
+    lengths: Lengths,
+    status: Status,
+    me: PublicKey,
+    turns: Turns,
+    /// The round that runs.
+    round: Option<u64>,
+    /// Up to where certificates have been asked for.
+    asked: u64,
     listeners: Vec<mpsc::Sender<Event>>,
-    /// Applied blocks that no certificate covers yet.
-    unproven: Vec<Arc<Verified>>,
+    applied: mpsc::Sender<()>,
+    unproven: VecDeque<Unproven>,
 }
 
 impl Delivery {
-    /// Delivers to these listeners; the slowest sets the pace.
-    pub const fn new(
+    /// Delivers to these listeners; the slowest sets the pace. `applied` is told of every block.
+    pub fn new(
         shared: Shared,
-        marshal: Marshal,
+        status: Status,
+        me: PublicKey,
+        turns: Turns,
         listeners: Vec<mpsc::Sender<Event>>,
+        applied: mpsc::Sender<()>,
     ) -> Self {
-        Self { shared, marshal, listeners, unproven: Vec::new() }
+        let lengths = shared.chain().state().genesis().charter().rounds;
+        let unproven = VecDeque::new();
+        let (round, asked) = (None, 0);
+        Self { shared, lengths, status, me, turns, round, asked, listeners, applied, unproven }
     }
 
-    /// Applies again, from the first block, what was acknowledged before a restart.
+    /// Applies again what is stored, up to the first block that is not.
     ///
     /// # Errors
     ///
@@ -98,13 +145,13 @@ impl Delivery {
     pub async fn replay<E: Clock + Spawner>(
         &mut self,
         ctx: &E,
-        processed: Height,
+        marshal: &Marshal,
     ) -> Result<(), Broken> {
-        for height in 1..=processed.get() {
-            let Some(block) = self.marshal.get_block(Height::new(height)).await else {
-                return Err(Broken::NotNext { height });
-            };
+        let mut height = self.shared.chain().state().head().height + 1;
+        while let Some(block) = marshal.get_block(Height::new(height)).await {
             self.apply(ctx, block.inner()).await?;
+            self.prove(ctx, marshal, height).await;
+            height += 1;
         }
         Ok(())
     }
@@ -117,15 +164,66 @@ impl Delivery {
     pub async fn run<E: Clock + Spawner>(
         &mut self,
         ctx: &E,
+        marshal: &Marshal,
         mut outbox: Outbox,
     ) -> Result<(), Broken> {
-        while let Some((block, acknowledgement)) = outbox.recv().await {
-            if block.height() > Height::zero() {
-                self.apply(ctx, block.inner()).await?;
+        self.turn().await?;
+        while let Some(delivered) = outbox.recv().await {
+            match delivered {
+                Delivered::Tip(tip) => self.reach(marshal, tip.get()),
+                Delivered::Block(block, acknowledgement) => {
+                    if block.height() > Height::zero() {
+                        self.take(ctx, marshal, block.inner()).await?;
+                    }
+                    acknowledgement.acknowledge();
+                }
             }
-            acknowledgement.acknowledge();
         }
         Ok(())
+    }
+
+    /// Applies a block and, where it ends a round, starts the next.
+    async fn take<E: Clock + Spawner>(
+        &mut self,
+        ctx: &E,
+        marshal: &Marshal,
+        block: &EngineBlock,
+    ) -> Result<(), Broken> {
+        self.apply(ctx, block).await?;
+        let height = block.block().header().height;
+        self.prove(ctx, marshal, height).await;
+        if self.lengths.ends(height) {
+            self.turn().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the round of the next block unless it runs.
+    async fn turn(&mut self) -> Result<(), Broken> {
+        let plan = Plan::of(self.shared.chain().state());
+        let number = plan.number();
+        if self.round.is_none_or(|round| round < number) {
+            if !self.turns.start(plan).await {
+                return Err(Broken::Round { number });
+            }
+            self.round = Some(number);
+        }
+        Ok(())
+    }
+
+    /// Something far ahead is final: asks for what is between.
+    fn reach(&mut self, marshal: &Marshal, tip: u64) {
+        let from = self.shared.chain().state().head().height.max(self.asked);
+        if tip < from + 2 * STRIDE as u64 {
+            return;
+        }
+        let plan = Plan::of(self.shared.chain().state());
+        let peers = plan.peers().iter().map(|peer| peer.key.clone());
+        let peers: Vec<_> = peers.filter(|key| *key != self.me).collect();
+        if let Ok(peers) = NonEmptyVec::try_from(peers) {
+            catch_up(marshal, from, tip, &peers);
+            self.asked = tip;
+        }
     }
 
     async fn apply<E: Clock + Spawner>(
@@ -133,6 +231,7 @@ impl Delivery {
         ctx: &E,
         block: &EngineBlock,
     ) -> Result<(), Broken> {
+        let committee = self.shared.chain().state().round().committee.clone();
         let (shared, job) = (self.shared.clone(), block.block().clone());
         let applied = ctx
             .child("apply")
@@ -141,35 +240,48 @@ impl Delivery {
             .await;
         let height = block.block().header().height;
         let Ok(applied) = applied else { return Err(Broken::NotNext { height }) };
-        let Some(verified) = applied? else { return Ok(()) };
-        self.unproven.push(verified);
-        let finalization = self.marshal.get_finalization(Height::new(height)).await;
-        if let Some(finalization) = finalization {
-            self.prove(&finalization.encode(), ctx.current()).await;
-        }
+        let Some(block) = applied? else { return Ok(()) };
+        self.unproven.push_back(Unproven { block, committee });
+        self.status.applied(self.shared.chain().state().head(), ctx.current());
+        // One message that waits says it all.
+        let _ = self.applied.try_send(());
         Ok(())
     }
 
-    /// Passes on all unproven blocks, given the certificate of the newest.
-    async fn prove(&mut self, finalization: &Bytes, seen: SystemTime) {
-        let genesis = self.shared.chain().state().genesis().clone();
-        let Ok((certificate, _)) = Certificate::from_engine(finalization, genesis.committee())
-        else {
-            tracing::error!("the engine's finalization has an unknown layout");
+    /// Passes on the unproven blocks up to a height, if that height has a certificate.
+    async fn prove<E: Clock>(&mut self, ctx: &E, marshal: &Marshal, height: u64) {
+        let covers = |waiting: &Unproven| waiting.block.block().header().height <= height;
+        if !self.unproven.front().is_some_and(covers) {
+            return;
+        }
+        let finalization = marshal.get_finalization(Height::new(height)).await;
+        let Some(finalization) = finalization.map(|finalization| finalization.encode()) else {
             return;
         };
-        let unproven = std::mem::take(&mut self.unproven);
+        let count = self.unproven.iter().take_while(|waiting| covers(waiting)).count();
+        let covered: Vec<_> = self.unproven.drain(..count).collect();
+        self.pass_on(covered, &finalization, ctx.current()).await;
+    }
+
+    /// Passes on blocks of one round, given the certificate of the last.
+    async fn pass_on(&self, covered: Vec<Unproven>, finalization: &Bytes, seen: SystemTime) {
+        let Some(newest) = covered.last() else { return };
+        let height = newest.block.block().header().height;
+        let Ok((certificate, _)) = Certificate::from_engine(finalization, &newest.committee) else {
+            tracing::error!(height, "the engine's finalization has an unknown layout");
+            return;
+        };
         let mut finals: Vec<FinalBlock> = Vec::new();
         let mut descendants = Vec::new();
-        for verified in unproven.into_iter().rev() {
+        for Unproven { block, .. } in covered.into_iter().rev() {
             let finality = Finality { descendants: &descendants, certificate };
-            finals.push(FinalBlock::new(verified.clone(), &finality));
+            finals.push(FinalBlock::new(block.clone(), &finality));
             let mut header = Vec::new();
-            codec::encode_infallible(verified.block().header(), &mut header);
+            codec::encode_infallible(block.block().header(), &mut header);
             header.append(&mut descendants);
             descendants = header;
             if descendants.len() > MAX_DESCENDANTS {
-                tracing::error!("blocks too far from a certificate have no proof of finality");
+                tracing::error!(height, "blocks too far from a certificate have no proof");
                 break;
             }
         }

@@ -10,6 +10,7 @@ mod software_meter;
 mod summary;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -173,6 +174,8 @@ fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config,
             vote_key: vote_key(&keys.vote).0,
             clock: clock.clone(),
             pacing,
+            trust: None,
+            addresses: BTreeMap::new(),
             partition: "ledger".into(),
         };
         (config, founding::provider_dir(dir, keys.id).join("store"))

@@ -7,5 +7,6 @@ mod certificates;
 #[allow(dead_code, reason = "shared with the ledger's tests")]
 mod consortium;
 mod network;
+mod rounds;
 mod simulation;
 mod voting;

@@ -1,8 +1,11 @@
 //! Providers on a simulated network.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bkss_node::{Config, LedgerClock, Pacing, config, node};
+use bkss_node::{
+    Config, LedgerClock, Pacing, config, node,
+    rounds::{self, Peer},
+};
 use bkss_scheme::ProviderId;
 use commonware_actor::Feedback;
 use commonware_cryptography::{Signer, ed25519::PublicKey};
@@ -40,6 +43,15 @@ impl Blocker for Peers {
     }
 }
 
+impl rounds::Network for Peers {
+    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
+        let others = peers.iter().map(|peer| peer.key.clone());
+        let others = others.filter(|key| committee.position(key).is_none());
+        let others = Set::from_iter_dedup(others);
+        self.manager.track(round, TrackedPeers::new(committee.clone(), others));
+    }
+}
+
 impl Provider for Peers {
     type PublicKey = PublicKey;
     async fn peer_set(&mut self, id: u64) -> Option<TrackedPeers<PublicKey>> {
@@ -53,8 +65,9 @@ impl Provider for Peers {
 /// The configuration of each provider; the clocks show the genesis time at `start`.
 pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> Vec<Config> {
     let clock = LedgerClock::new(start, consortium.genesis.charter().start, SCALE);
-    (0..4)
-        .map(|i: u16| {
+    let members = u16::try_from(consortium.keys.len()).unwrap();
+    (0..members)
+        .map(|i| {
             let secret = consortium.votes[usize::from(i)].as_bytes();
             Config {
                 genesis: Arc::clone(&consortium.genesis),
@@ -63,6 +76,8 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 vote_key: config::vote_key(secret).0,
                 clock: clock.clone(),
                 pacing: Pacing::default(),
+                trust: None,
+                addresses: BTreeMap::new(),
                 partition: format!("provider-{i}"),
             }
         })
@@ -74,7 +89,7 @@ pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node
     let keys: Vec<_> = configs.iter().map(|config| config.vote_key.public_key()).collect();
     let simulation = simulated::Config {
         max_size: 8 << 20,
-        max_peers_per_set: NZUsize!(8),
+        max_peers_per_set: NZUsize!(16),
         disconnect_on_block: true,
         tracked_peer_sets: NZUsize!(4),
     };
@@ -82,9 +97,6 @@ pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node
         Network::new_with_peers(ctx.child("network"), simulation, keys.clone()).await;
     network.start();
     connect(&oracle, &keys).await;
-    oracle
-        .manager()
-        .track(0, TrackedPeers::new(Set::from_iter_dedup(keys.clone()), Set::default()));
     let mut nodes = Vec::new();
     for (index, (config, key)) in configs.into_iter().zip(keys).enumerate() {
         let control = oracle.control(key);

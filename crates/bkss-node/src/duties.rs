@@ -1,0 +1,151 @@
+//! What a provider owes the ledger beside blocks: its vote in every round (Algorithm 3), and the
+//! proof of what it has seen another do.
+//!
+//! A vote that is not on the ledger at the end of its round counts as absence, so it goes to every
+//! provider, and again until it is on the ledger.
+
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+
+use bkss_ledger::{Evidence, Round, Transaction, Vote};
+use bkss_scheme::{
+    ProviderId, SecretKey,
+    hash::{Tag, hash},
+};
+use commonware_macros::select;
+use commonware_p2p::{CheckedSender, Recipients, Sender};
+use commonware_runtime::Clock;
+use commonware_utils::channel::mpsc;
+
+use crate::{Config, chain::Shared, status::Status};
+
+/// Watches over a provider's duties.
+pub struct Duties {
+    config: Config,
+    shared: Shared,
+    status: Status,
+    /// The round of the newest block, and who had voted in it by then.
+    round: u64,
+    voters: BTreeSet<ProviderId>,
+    /// Who voted in the round before.
+    reliable: BTreeSet<ProviderId>,
+    /// When the vote was sent last, and in which round.
+    sent: Option<(u64, SystemTime)>,
+}
+
+impl Duties {
+    /// Of the provider in the configuration.
+    pub const fn new(config: Config, shared: Shared, status: Status) -> Self {
+        Self {
+            config,
+            shared,
+            status,
+            round: 0,
+            voters: BTreeSet::new(),
+            reliable: BTreeSet::new(),
+            sent: None,
+        }
+    }
+
+    /// Runs until the node stops; `applied` says that there is another block.
+    pub async fn run<E: Clock>(
+        mut self,
+        ctx: E,
+        mut batches: impl Sender,
+        mut accusations: mpsc::Receiver<Evidence>,
+        mut applied: mpsc::Receiver<()>,
+    ) {
+        let mut wake = ctx.current();
+        loop {
+            let transaction = select! {
+                evidence = accusations.recv() => match evidence {
+                    Some(evidence) => Some(Transaction::Evidence(evidence)),
+                    None => return,
+                },
+                block = applied.recv() => match block {
+                    Some(()) => self.vote(ctx.current()),
+                    None => return,
+                },
+                () = ctx.sleep_until(wake) => {
+                    wake = ctx.current() + self.config.pacing.resend;
+                    let connected = batches.check(Recipients::All).map(|to| to.recipients().len());
+                    // Where all are at their limit, they are connected.
+                    if let Ok(connected) = connected {
+                        self.status.connected(connected);
+                    }
+                    self.vote(ctx.current())
+                },
+            };
+            let Some(transaction) = transaction else { continue };
+            match self.shared.add(transaction.clone()) {
+                Ok(_) => {
+                    batches.send(Recipients::All, transaction.encode(), false);
+                }
+                Err(error) => tracing::warn!(%error, "own vote or evidence"),
+            }
+        }
+    }
+
+    /// This provider's vote, if the round lacks it and it has not just been sent.
+    fn vote(&mut self, now: SystemTime) -> Option<Transaction> {
+        let me = self.config.provider;
+        let (round, others) = {
+            let chain = self.shared.chain();
+            let state = chain.state();
+            let members = state.members();
+            members.provider(me)?;
+            let others: Vec<_> =
+                members.present().map(|other| other.id).filter(|other| *other != me).collect();
+            (state.round().clone(), others)
+        };
+        self.follow(&round);
+        let again = self.sent.is_none_or(|(sent, when)| {
+            sent != round.number || when + self.config.pacing.resend <= now
+        });
+        if round.votes.contains_key(&me) || !again {
+            return None;
+        }
+        let seats = self.config.genesis.charter().rounds.committee.into();
+        let picks = self.picks(&round, others, seats);
+        if picks.is_empty() {
+            return None;
+        }
+        self.sent = Some((round.number, now));
+        let (network, key) = (self.config.genesis.network(), &self.config.identity);
+        Some(sign(network, me, key, round.number, picks))
+    }
+
+    /// Remembers who votes.
+    fn follow(&mut self, round: &Arc<Round>) {
+        if round.number != self.round {
+            self.round = round.number;
+            self.reliable = std::mem::take(&mut self.voters);
+        }
+        self.voters.extend(round.votes.keys());
+    }
+
+    /// Whom this provider trusts: those of its list, or everybody, at most as many as there are
+    /// seats. Those that were there in the last round come first, in an order drawn anew for every
+    /// round and voter, so that all get their turn.
+    fn picks(&self, round: &Round, others: Vec<ProviderId>, seats: usize) -> Vec<ProviderId> {
+        let trusted =
+            |id: &ProviderId| self.config.trust.as_ref().is_none_or(|trusted| trusted.contains(id));
+        let mut picks: Vec<_> = others.into_iter().filter(trusted).collect();
+        let me = self.config.provider.0.to_be_bytes();
+        picks.sort_by_cached_key(|id| {
+            let lot = hash(Tag::Draw, &[&round.seed.0, b"trust", &me, &id.0.to_be_bytes()]);
+            (!self.reliable.contains(id), lot.0)
+        });
+        picks.truncate(seats);
+        picks
+    }
+}
+
+fn sign(
+    network: bkss_scheme::Network,
+    voter: ProviderId,
+    key: &SecretKey,
+    round: u64,
+    picks: Vec<ProviderId>,
+) -> Transaction {
+    Transaction::Vote(Vote::sign(network, voter, key, round, picks))
+}

@@ -1,0 +1,467 @@
+//! Rounds of Algorithm 3 as epochs of the engine: one consensus instance per round.
+//!
+//! The ledger's state says who keeps the next round. When the last block of a round has been
+//! applied, the committee's certificate scheme is known, the peers are tracked, the next instance
+//! runs and the old one has gone, before that block is acknowledged: a crash in between begins at
+//! the same block again. Whoever has no seat runs the same instance without a key to vote with.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bkss_ledger::{Round, State, leader::leader_of};
+use bkss_scheme::{
+    Committee, ProviderId,
+    certificate::{MAX_COMMITTEE, VoteKey},
+};
+use bytes::Bytes;
+use commonware_codec::DecodeExt;
+use commonware_consensus::{
+    Reporters,
+    marshal::standard::Inline,
+    simplex::{self, Floor, ForwardPolicy, SkipBudget, SkipPolicy, scheme::ed25519::Scheme},
+    types::{Epoch, Epocher, FixedEpocher, TermLength, ViewDelta},
+};
+use commonware_cryptography::{
+    certificate::{Provider as SchemeProvider, Scheme as _, Scoped},
+    ed25519::{self, PublicKey},
+    sha256,
+};
+use commonware_macros::select;
+use commonware_p2p::{
+    Blocker, Provider, Receiver, Sender,
+    utils::mux::{Builder, MuxHandle, Muxer},
+};
+use commonware_parallel::Sequential;
+use commonware_runtime::{
+    Clock, Handle, IoBuf, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
+};
+use commonware_utils::{
+    NZDuration, NZUsize,
+    channel::{mpsc, oneshot},
+    ordered::Set,
+    vec::NonEmptyVec,
+};
+use rand_core::CryptoRng;
+
+use crate::{
+    Pacing,
+    application::LedgerApplication,
+    delivery::{Marshal, catch_up},
+    elector::Tenures,
+    engine_block::{EngineBlock, engine_digest},
+    evidence::{Accusations, Watch},
+    status::{Schedule, Status},
+};
+
+/// Most members of a committee, for the limits of messages.
+#[expect(clippy::cast_possible_truncation, reason = "32")]
+pub const MOST_MEMBERS: u32 = MAX_COMMITTEE as u32;
+/// Rounds whose certificates can still be checked: blocks that are fetched late belong to them.
+const KEPT_SCHEMES: usize = 8;
+/// A peer that is ahead is asked no more often for the end of a round.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Rounds whose journals have gone when a round starts; the newest two are kept.
+const SWEPT: std::ops::RangeInclusive<u64> = 2..=4;
+
+/// A provider as a peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// The provider.
+    pub provider: ProviderId,
+    /// It authenticates with its vote key.
+    pub key: PublicKey,
+    /// Where it listens, `host:port`; from the ledger.
+    pub address: String,
+}
+
+/// Who keeps a round, and whom a node talks to in it.
+#[derive(Clone)]
+pub struct Plan {
+    round: Arc<Round>,
+    peers: Arc<Vec<Peer>>,
+    tenure_views: u32,
+}
+
+impl Plan {
+    /// The round of the next block on a state. A vote key that is no ed25519 key has no peer.
+    pub fn of(state: &State) -> Self {
+        let peer = |identity: &bkss_scheme::ProviderIdentity| {
+            let key = public_key(&identity.vote_key)?;
+            Some(Peer { provider: identity.id, key, address: identity.address.to_string() })
+        };
+        let peers = state.members().present().filter_map(peer).collect();
+        let tenure_views = state.genesis().charter().rounds.tenure_views;
+        Self { round: state.round().clone(), peers: Arc::new(peers), tenure_views }
+    }
+
+    /// Number of the round.
+    pub fn number(&self) -> u64 {
+        self.round.number
+    }
+
+    /// The vote keys that decide.
+    pub fn committee(&self) -> &Committee {
+        &self.round.committee
+    }
+
+    /// The present providers.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// Views of a tenure.
+    pub fn tenure_length(&self) -> TermLength {
+        NonZeroU32::new(self.tenure_views).map_or(TermLength::ONE, TermLength::new)
+    }
+
+    /// The key of a view's leader.
+    pub fn leader(&self, view: u64) -> Option<VoteKey> {
+        leader_of(&self.round, view, self.tenure_views).map(|(_, key)| key)
+    }
+
+    /// Whose seat in the committee a vote key has.
+    pub fn provider(&self, key: &VoteKey) -> Option<ProviderId> {
+        self.round.nodes.iter().find(|(_, seat)| seat == key).map(|(id, _)| *id)
+    }
+
+    fn schedule(&self) -> Schedule {
+        let (round, tenure_views) = (self.round.clone(), self.tenure_views);
+        Schedule::new(move |view| leader_of(&round, view, tenure_views).map(|(id, _)| id))
+    }
+}
+
+/// The engine's form of a vote key; `None` if it is no ed25519 key.
+pub fn public_key(key: &VoteKey) -> Option<PublicKey> {
+    PublicKey::decode(Bytes::copy_from_slice(&key.0)).ok()
+}
+
+/// A committee as the engine knows it; `None` if a key is no ed25519 key.
+pub fn participants(committee: &Committee) -> Option<Set<PublicKey>> {
+    let keys: Option<Vec<_>> = committee.keys().iter().map(public_key).collect();
+    Some(Set::from_iter_dedup(keys?))
+}
+
+/// The network as a node needs it: who may talk to it, in which round.
+pub trait Network:
+    Blocker<PublicKey = PublicKey> + Provider<PublicKey = PublicKey> + Clone + Sync
+{
+    /// Connects to the peers of a round; those of the committee come first.
+    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]);
+}
+
+/// The certificate schemes of the newest rounds.
+#[derive(Clone, Default)]
+pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
+
+impl Schemes {
+    /// Knows the scheme of a round from now on.
+    pub fn register(&self, round: u64, scheme: Scheme) {
+        let mut schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        schemes.insert(Epoch::new(round), Arc::new(scheme));
+        while schemes.len() > KEPT_SCHEMES {
+            schemes.pop_first();
+        }
+    }
+}
+
+impl SchemeProvider for Schemes {
+    type Scope = Epoch;
+    type Scheme = Scheme;
+
+    fn scoped(&self, epoch: Epoch) -> Option<Scoped<Scheme>> {
+        let schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        schemes.get(&epoch).cloned().map(Scoped::scheme)
+    }
+}
+
+/// The channels on which every round has a lane of its own.
+pub struct Lanes<S: Sender> {
+    votes: MuxHandle<S>,
+    certificates: MuxHandle<S>,
+    resolver: MuxHandle<S>,
+    /// Traffic of rounds that have no lane here.
+    strays: [Strays; 2],
+}
+
+type Strays = mpsc::Receiver<(u64, (PublicKey, IoBuf))>;
+
+impl<S: Sender<PublicKey = PublicKey>> Lanes<S> {
+    /// Splits the channels of votes, certificates and the resolver.
+    pub fn split<E, R>(ctx: &E, votes: (S, R), certificates: (S, R), resolver: (S, R)) -> Self
+    where
+        E: Spawner + Supervisor,
+        R: Receiver<PublicKey = PublicKey>,
+    {
+        let (mux, votes, stray_votes) =
+            Muxer::builder(ctx.child("votes"), votes.0, votes.1).with_backup().build();
+        mux.start();
+        let (mux, certificates, stray_certificates) =
+            Muxer::builder(ctx.child("certificates"), certificates.0, certificates.1)
+                .with_backup()
+                .build();
+        mux.start();
+        let (mux, resolver) = Muxer::new(ctx.child("resolver"), resolver.0, resolver.1);
+        mux.start();
+        Self { votes, certificates, resolver, strays: [stray_votes, stray_certificates] }
+    }
+}
+
+/// What a node needs to take part in any round.
+pub struct Seat<N> {
+    /// Signs votes.
+    pub vote_key: ed25519::PrivateKey,
+    /// The namespace of votes.
+    pub namespace: Vec<u8>,
+    /// The prefix of this node's storage.
+    pub partition: String,
+    /// How fast blocks follow each other.
+    pub pacing: Pacing,
+    /// Cached pages of journals.
+    pub cache: CacheRef,
+    /// The network.
+    pub network: N,
+}
+
+/// The automaton of all rounds.
+pub type Automaton<E> = Inline<E, Scheme, LedgerApplication, EngineBlock, FixedEpocher>;
+
+/// The consensus of one round.
+type Instance<E, N> = simplex::Engine<
+    E,
+    Scheme,
+    Tenures,
+    N,
+    sha256::Digest,
+    Automaton<E>,
+    Automaton<E>,
+    Reporters<Automaton<E>, Watch>,
+    Sequential,
+>;
+
+/// Runs the consensus instance of the round that the ledger is in.
+pub struct Rounds<E, S, N>
+where
+    E: Clock + CryptoRng + Spawner + Storage + Metrics + Supervisor,
+    S: Sender<PublicKey = PublicKey>,
+{
+    ctx: E,
+    seat: Seat<N>,
+    lanes: Lanes<S>,
+    schemes: Schemes,
+    automaton: Automaton<E>,
+    marshal: Marshal,
+    epocher: FixedEpocher,
+    status: Status,
+    accusations: Accusations,
+    voted: Arc<AtomicU64>,
+    running: Option<(u64, Handle<()>)>,
+    /// When a peer was asked last for the end of this round.
+    asked: BTreeMap<PublicKey, SystemTime>,
+}
+
+/// Asks for the next round; `done` when it runs.
+pub struct Turn {
+    plan: Plan,
+    done: oneshot::Sender<()>,
+}
+
+/// Starts rounds.
+#[derive(Clone)]
+pub struct Turns(mpsc::Sender<Turn>);
+
+impl Turns {
+    /// A channel for them.
+    pub fn channel() -> (Self, mpsc::Receiver<Turn>) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// Starts a round and waits until it runs; false if the node stops.
+    pub async fn start(&self, plan: Plan) -> bool {
+        let (done, started) = oneshot::channel();
+        self.0.send(Turn { plan, done }).await.is_ok() && started.await.is_ok()
+    }
+}
+
+impl<E, S, N> Rounds<E, S, N>
+where
+    E: Clock + CryptoRng + Spawner + Storage + Metrics + Supervisor,
+    S: Sender<PublicKey = PublicKey>,
+    N: Network,
+{
+    /// Before the first round.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a node meet here")]
+    pub fn new(
+        ctx: E,
+        seat: Seat<N>,
+        lanes: Lanes<S>,
+        schemes: Schemes,
+        automaton: Automaton<E>,
+        marshal: Marshal,
+        epocher: FixedEpocher,
+        status: Status,
+        accusations: Accusations,
+    ) -> Self {
+        let (voted, running) = (Arc::default(), None);
+        Self {
+            ctx,
+            seat,
+            lanes,
+            schemes,
+            automaton,
+            marshal,
+            epocher,
+            status,
+            accusations,
+            voted,
+            running,
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// Runs rounds as they are asked for, until the node stops.
+    pub async fn run(mut self, mut turns: mpsc::Receiver<Turn>) {
+        loop {
+            let [votes, certificates] = &mut self.lanes.strays;
+            select! {
+                turn = turns.recv() => {
+                    let Some(Turn { plan, done }) = turn else { return };
+                    if !self.enter(plan).await {
+                        return;
+                    }
+                    let _ = done.send(());
+                },
+                stray = votes.recv() => match stray {
+                    Some((round, (peer, _))) => self.behind(round, peer),
+                    None => return,
+                },
+                stray = certificates.recv() => match stray {
+                    Some((round, (peer, _))) => self.behind(round, peer),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// A peer is in another round: if it is a later one, it has the end of this one.
+    fn behind(&mut self, round: u64, peer: PublicKey) {
+        let Some((own, _)) = &self.running else { return };
+        let now = self.ctx.current();
+        let asked = self.asked.get(&peer).is_some_and(|asked| now < *asked + ASK_AGAIN);
+        if round <= *own || asked {
+            return;
+        }
+        if let Some(last) = self.epocher.last(Epoch::new(*own)) {
+            let from = self.status.read().height;
+            catch_up(&self.marshal, from, last.get(), &NonEmptyVec::new(peer.clone()));
+            self.asked.insert(peer, now);
+        }
+    }
+
+    /// Starts the consensus instance of a round and ends that of the round before.
+    async fn enter(&mut self, plan: Plan) -> bool {
+        let number = plan.number();
+        let Some(committee) = participants(plan.committee()) else {
+            tracing::error!(round = number, "a vote key of the committee is no ed25519 key");
+            return false;
+        };
+        let scheme = self.scheme(&committee);
+        let votes = scheme.me().is_some_and(|me| me.signer().is_some());
+        self.schemes.register(number, scheme.clone());
+        self.seat.network.track(number, &committee, plan.peers());
+        let lane = async |mux: &MuxHandle<S>| mux.clone().register(number).await;
+        let (Ok(vote_lane), Ok(certificate_lane), Ok(resolver_lane)) = (
+            lane(&self.lanes.votes).await,
+            lane(&self.lanes.certificates).await,
+            lane(&self.lanes.resolver).await,
+        ) else {
+            tracing::error!(round = number, "the network has no lanes for the round");
+            return false;
+        };
+        let engine = self.instance(&plan, scheme).start(vote_lane, certificate_lane, resolver_lane);
+        let members = plan.round.nodes.iter().map(|(id, _)| *id);
+        let mut members: Vec<_> = members.collect();
+        members.sort_unstable();
+        tracing::info!(round = number, ?members, votes, "round");
+        self.status.entered(number, members, votes, plan.schedule());
+        self.asked.clear();
+        if let Some((_, before)) = self.running.replace((number, engine)) {
+            before.abort();
+            let _ = before.await;
+        }
+        self.sweep(number).await;
+        true
+    }
+
+    fn scheme(&self, committee: &Set<PublicKey>) -> Scheme {
+        let Seat { vote_key, namespace, .. } = &self.seat;
+        Scheme::signer(namespace, committee.clone(), vote_key.clone())
+            .unwrap_or_else(|| Scheme::verifier(namespace, committee.clone()))
+    }
+
+    fn instance(&self, plan: &Plan, scheme: Scheme) -> Instance<E, N> {
+        let (ctx, number) = (&self.ctx, plan.number());
+        let timeout = self.seat.pacing.leader_timeout;
+        self.voted.store(0, Ordering::Relaxed);
+        let watch = Watch::new(
+            plan.clone(),
+            self.status.clone(),
+            self.accusations.clone(),
+            scheme.me().and_then(|me| me.signer()),
+            self.voted.clone(),
+        );
+        simplex::Engine::new(
+            ctx.child("simplex").with_attribute("round", number),
+            simplex::Config {
+                scheme,
+                elector: Tenures::new(plan.clone(), timeout * 3),
+                blocker: self.seat.network.clone(),
+                automaton: self.automaton.clone(),
+                relay: self.automaton.clone(),
+                reporter: Reporters::from((self.automaton.clone(), watch)),
+                strategy: Sequential,
+                partition: journal(&self.seat.partition, number),
+                mailbox_size: NZUsize!(1024),
+                epoch: Epoch::new(number),
+                floor: Floor::Genesis(engine_digest(plan.round.seed)),
+                replay_buffer: NZUsize!(1024 * 1024),
+                write_buffer: NZUsize!(64 * 1024),
+                page_cache: self.seat.cache.clone(),
+                leader_timeout: timeout,
+                certification_timeout: timeout * 2,
+                timeout_retry: timeout * 2,
+                fetch_timeout: NZDuration!(Duration::from_secs(1)),
+                fetch_retry_delay: Duration::from_millis(100),
+                view_retention: ViewDelta::new(64),
+                skip: SkipPolicy::Enabled {
+                    timeout: timeout * 5,
+                    budget: SkipBudget::Participants,
+                },
+                forward: ForwardPolicy::SilentVoters,
+                track_historical_votes: true,
+            },
+        )
+    }
+
+    /// Removes the journals of rounds that are over.
+    async fn sweep(&self, number: u64) {
+        for back in SWEPT {
+            if let Some(old) = number.checked_sub(back) {
+                // Most often there is none any more.
+                let _ = self.ctx.remove(&journal(&self.seat.partition, old), None).await;
+            }
+        }
+    }
+}
+
+/// The journal of a round's votes.
+fn journal(partition: &str, round: u64) -> String {
+    format!("{partition}-simplex-{round}")
+}
