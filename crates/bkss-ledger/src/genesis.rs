@@ -176,7 +176,7 @@ impl Genesis {
             .zip(sdi_keys)
             .map(|(sdi, key)| sign(key, signed_digest(network, sdi)))
             .collect();
-        Self::check(charter, provider_signatures, sdi_signatures)
+        Self::assemble(charter, provider_signatures, sdi_signatures)
     }
 
     /// Parses and checks a genesis file.
@@ -187,7 +187,7 @@ impl Genesis {
     pub fn decode(bytes: &[u8]) -> Result<Self, GenesisError> {
         let Parts { charter, provider_signatures, sdi_signatures } =
             codec::decode("genesis", bytes)?;
-        Self::check(charter, provider_signatures, sdi_signatures)
+        Self::assemble(charter, provider_signatures, sdi_signatures)
     }
 
     /// Parses and checks the genesis at the front of a file; the rest is what follows it there.
@@ -199,7 +199,7 @@ impl Genesis {
         let mut rest = bytes;
         let Parts { charter, provider_signatures, sdi_signatures } =
             codec::decode_first("genesis", &mut rest)?;
-        Ok((Self::check(charter, provider_signatures, sdi_signatures)?, rest))
+        Ok((Self::assemble(charter, provider_signatures, sdi_signatures)?, rest))
     }
 
     /// The bytes of the genesis file.
@@ -214,34 +214,20 @@ impl Genesis {
         bytes
     }
 
-    fn check(
+    /// Founds a network from signatures that the founders made where their keys are, each over
+    /// [`Charter::provider_digest`] or [`Charter::sdi_digest`]; in the order of the charter.
+    ///
+    /// # Errors
+    ///
+    /// [`GenesisError`] if the charter breaks a rule or a signature does not hold.
+    pub fn assemble(
         charter: Charter,
         provider_signatures: Vec<Signature>,
         sdi_signatures: Vec<Signature>,
     ) -> Result<Self, GenesisError> {
-        let Charter { providers, sdis, terms, limits, .. } = &charter;
+        let committee = check_charter(&charter)?;
+        let Charter { providers, sdis, .. } = &charter;
         let found = providers.len();
-        if !(MIN_PROVIDERS..=MAX_FOUNDERS).contains(&found) || sdis.len() > MAX_FOUNDERS {
-            return Err(GenesisError::Providers { found });
-        }
-        let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = *terms;
-        let positive = min_slot_s.min(grid_s).min(precision_ms).min(charter.time_scale) > 0;
-        let sane = limits.batch_items > 0 && limits.meters > 0 && reveal_s >= min_slot_s;
-        // A smaller block could not hold one full item; a larger one could not be broadcast.
-        if !positive
-            || !sane
-            || !charter.rounds.is_sane()
-            || !(65_536..=64 << 20).contains(&limits.block_bytes)
-        {
-            return Err(GenesisError::Terms);
-        }
-        let ascending = providers.windows(2).all(|pair| pair[0].id < pair[1].id)
-            && sdis.windows(2).all(|pair| pair[0].id < pair[1].id);
-        let keys = providers.iter().map(|provider| provider.key);
-        let distinct = distinct(keys.chain(sdis.iter().map(|sdi| sdi.key)))
-            && distinct(providers.iter().map(|provider| provider.vote_key));
-        let committee = first_committee(&charter).filter(|_| ascending && distinct);
-        let committee = committee.ok_or(GenesisError::NotDistinct)?;
         let (expected, found) =
             (found + sdis.len(), provider_signatures.len() + sdi_signatures.len());
         if providers.len() != provider_signatures.len() || expected != found {
@@ -249,10 +235,6 @@ impl Genesis {
         }
         let network = charter.network();
         for (provider, signature) in providers.iter().zip(&provider_signatures) {
-            if provider.agreement != charter.agreement {
-                let (expected, found) = (charter.agreement, provider.agreement);
-                return Err(GenesisError::Agreement { provider: provider.id, expected, found });
-            }
             let checked = provider.key.verify(&signed_digest(network, provider), signature);
             checked.map_err(|reason| GenesisError::ProviderSignature {
                 provider: provider.id,
@@ -323,6 +305,27 @@ impl Genesis {
 }
 
 impl Charter {
+    /// Checks everything but the signatures, so that founders see an error before they sign.
+    ///
+    /// # Errors
+    ///
+    /// [`GenesisError`]: the first rule that does not hold.
+    pub fn check(&self) -> Result<(), GenesisError> {
+        check_charter(self).map(|_| ())
+    }
+
+    /// What a founding provider signs: its entry, under the network's name. `None` if it has none.
+    pub fn provider_digest(&self, id: ProviderId) -> Option<Digest> {
+        let entry = self.providers.iter().find(|provider| provider.id == id)?;
+        Some(signed_digest(self.network(), entry))
+    }
+
+    /// What an SDI signs: its entry, under the network's name. `None` if it has none.
+    pub fn sdi_digest(&self, id: SdiId) -> Option<Digest> {
+        let entry = self.sdis.iter().find(|sdi| sdi.id == id)?;
+        Some(signed_digest(self.network(), entry))
+    }
+
     /// What names the network.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
@@ -336,6 +339,38 @@ impl Charter {
         network.copy_from_slice(&self.digest().0[..16]);
         Network(network)
     }
+}
+
+/// The rules of a charter; returns the first committee.
+fn check_charter(charter: &Charter) -> Result<Committee, GenesisError> {
+    let Charter { providers, sdis, terms, limits, .. } = charter;
+    let found = providers.len();
+    if !(MIN_PROVIDERS..=MAX_FOUNDERS).contains(&found) || sdis.len() > MAX_FOUNDERS {
+        return Err(GenesisError::Providers { found });
+    }
+    let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = *terms;
+    let positive = min_slot_s.min(grid_s).min(precision_ms).min(charter.time_scale) > 0;
+    let sane = limits.batch_items > 0 && limits.meters > 0 && reveal_s >= min_slot_s;
+    // A smaller block could not hold one full item; a larger one could not be broadcast.
+    if !positive
+        || !sane
+        || !charter.rounds.is_sane()
+        || !(65_536..=64 << 20).contains(&limits.block_bytes)
+    {
+        return Err(GenesisError::Terms);
+    }
+    let ascending = providers.windows(2).all(|pair| pair[0].id < pair[1].id)
+        && sdis.windows(2).all(|pair| pair[0].id < pair[1].id);
+    let keys = providers.iter().map(|provider| provider.key);
+    let distinct = distinct(keys.chain(sdis.iter().map(|sdi| sdi.key)))
+        && distinct(providers.iter().map(|provider| provider.vote_key));
+    let committee = first_committee(charter).filter(|_| ascending && distinct);
+    let committee = committee.ok_or(GenesisError::NotDistinct)?;
+    if let Some(other) = providers.iter().find(|other| other.agreement != charter.agreement) {
+        let (expected, found) = (charter.agreement, other.agreement);
+        return Err(GenesisError::Agreement { provider: other.id, expected, found });
+    }
+    Ok(committee)
 }
 
 impl<C> Encode<C> for Charter {

@@ -40,5 +40,5 @@ pub use revocation::Revocation;
 pub use snapshot::Snapshot;
 pub use state::{Head, State, View};
 pub use transaction_batch::{OpeningBatch, RequestBatch};
-pub use trust::Trust;
+pub use trust::{Trust, TrustError};
 pub use verify::{Refusal, Verified, propose, verify};

@@ -1,0 +1,73 @@
+//! How a command ends that does not end well.
+
+use std::{fmt::Display, process::ExitCode};
+
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use zeroize::Zeroizing;
+
+use crate::{files::FileError, output, provider::ProviderError};
+
+/// Why a command stops.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("no randomness from the operating system: {0}")]
+    Entropy(#[from] getrandom::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<ProviderError> for CommandError {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::File(error) => Self::File(error),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl CommandError {
+    /// Names the step that was refused.
+    pub(crate) fn refused<E: Display>(step: &str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Refused(format!("{step}: {error}"))
+    }
+
+    /// Usage and files that the disk does not give are 2, what is wrong with them 1.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::File(
+                FileError::Unreadable { .. }
+                | FileError::Unwritable { .. }
+                | FileError::NotEmpty(_)
+                | FileError::NoReceipt { .. },
+            )
+            | Self::Usage(_) => ExitCode::from(2),
+            Self::File(_) | Self::Refused(_) | Self::Entropy(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Reports an outcome and turns it into an exit code.
+pub(crate) fn exit(outcome: Result<(), CommandError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// A generator for keys, seeded by the operating system.
+///
+/// # Errors
+///
+/// [`CommandError::Entropy`].
+pub(crate) fn rng() -> Result<ChaCha20Rng, CommandError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed)?;
+    Ok(ChaCha20Rng::from_seed(*seed))
+}

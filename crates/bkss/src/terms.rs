@@ -1,0 +1,133 @@
+//! The terms of a network, as options of the commands that found one.
+
+use bkss_ledger::{
+    Limits, Rounds, Terms,
+    genesis::{Charter, MAX_ALTERNATES},
+};
+use bkss_scheme::{
+    Digest, LedgerTime, ProviderIdentity, SdiIdentity,
+    hash::{Tag, hash},
+    identity::Name,
+};
+
+use crate::{clock, command::CommandError};
+
+/// What founders agree on beside their names.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct TermsArgs {
+    /// Name of the network, for people
+    #[arg(long, default_value = "bkss")]
+    name: String,
+    /// Ledger time of block 0, UTC, in full seconds; the last full minute without it
+    #[arg(long, value_name = "TIME")]
+    start: Option<jiff::Timestamp>,
+    /// Ledger seconds per second: 1, more only in demonstrations
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    time_scale: u32,
+    /// Shortest slot a meter may have, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    min_slot: u32,
+    /// How long after the start of its slot a reading may be opened, seconds (R)
+    #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
+    reveal: u32,
+    /// A block at least at every multiple of this; slots and windows are multiples of it (G)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    grid: u32,
+    /// How far a block's time may be from a provider's clock, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    precision_ms: u32,
+    /// Blocks of a round
+    #[arg(long, value_name = "BLOCKS", default_value_t = Rounds::default().blocks)]
+    round_blocks: u32,
+    /// Accounting nodes of a round; all providers if there are no more (C)
+    #[arg(long, default_value_t = Rounds::default().committee)]
+    committee: u16,
+    /// Alternates of a round (k)
+    #[arg(long, default_value_t = MAX_ALTERNATES)]
+    alternates: u16,
+    /// Views that a leader stays
+    #[arg(long, value_name = "VIEWS", default_value_t = Rounds::default().tenure_views)]
+    tenure_views: u32,
+    /// Most bytes of a block
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().block_bytes)]
+    block_bytes: u32,
+    /// Most items of a batch
+    #[arg(long, value_name = "ITEMS", default_value_t = Limits::default().batch_items)]
+    batch_items: u32,
+    /// Most meters
+    #[arg(long, value_name = "METERS", default_value_t = Limits::default().meters)]
+    max_meters: u32,
+}
+
+impl TermsArgs {
+    /// The charter of these terms and founders, checked except for signatures.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Usage`], naming the first thing that does not hold.
+    pub(crate) fn charter(
+        &self,
+        agreement: Digest,
+        mut providers: Vec<ProviderIdentity>,
+        mut sdis: Vec<SdiIdentity>,
+    ) -> Result<Charter, CommandError> {
+        providers.sort_by_key(|provider| provider.id);
+        sdis.sort_by_key(|sdi| sdi.id);
+        let terms = Terms {
+            min_slot_s: self.min_slot,
+            reveal_s: self.reveal,
+            grid_s: self.grid,
+            precision_ms: self.precision_ms,
+        };
+        let rounds = Rounds {
+            blocks: self.round_blocks,
+            committee: self.committee,
+            alternates: self.alternates,
+            tenure_views: self.tenure_views,
+        };
+        let limits = Limits {
+            block_bytes: self.block_bytes,
+            batch_items: self.batch_items,
+            meters: self.max_meters,
+        };
+        let charter = Charter {
+            name: name(&self.name)?,
+            agreement,
+            start: self.start()?,
+            time_scale: self.time_scale,
+            terms,
+            rounds,
+            limits,
+            providers,
+            sdis,
+        };
+        charter.check().map_err(|error| CommandError::Usage(error.to_string()))?;
+        Ok(charter)
+    }
+
+    fn start(&self) -> Result<LedgerTime, CommandError> {
+        let wrong = |start| CommandError::Usage(format!("--start {start}: not after 1970"));
+        if let Some(start) = self.start {
+            let whole = start.subsec_nanosecond() == 0;
+            let seconds = u64::try_from(start.as_second()).ok().filter(|_| whole);
+            return seconds.map(LedgerTime::from_seconds).ok_or_else(|| wrong(start));
+        }
+        let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(LedgerTime::from_seconds(now.as_secs() / 60 * 60))
+    }
+}
+
+/// `h(Am)` of an agreement's text.
+pub(crate) fn agreement(text: &[u8]) -> Digest {
+    hash(Tag::Agreement, &[text])
+}
+
+/// A name of at most 64 bytes.
+///
+/// # Errors
+///
+/// [`CommandError::Usage`].
+pub(crate) fn name(text: &str) -> Result<Name, CommandError> {
+    let short = |_| CommandError::Usage(format!("{text}: expected at most 64 bytes"));
+    Name::try_from(text).map_err(short)
+}
