@@ -5,8 +5,9 @@ use std::{fs::File, io::BufReader, path::PathBuf, process::ExitCode, sync::Arc};
 use bkss_ledger::{
     archive::ArchiveError,
     audit::{Finding, Report, audit},
+    evidence::Offence,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{files::unreadable, output, verify};
 
@@ -25,9 +26,9 @@ pub(crate) struct Args {
 
 /// Replays the archive and reports.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let opened = verify::read_genesis(&args.genesis).and_then(|genesis| {
+    let opened = verify::read_trust(&args.genesis).and_then(|trust| {
         let file = File::open(&args.archive).map_err(unreadable(&args.archive))?;
-        Ok((Arc::new(genesis), file))
+        Ok((Arc::new(trust.genesis().clone()), file))
     });
     let (genesis, file) = match opened {
         Ok(opened) => opened,
@@ -54,13 +55,14 @@ fn exit_code(report: &Report) -> ExitCode {
 }
 
 fn tell(args: &Args, report: &Report) {
-    let Report { blocks, readings, meters, refusals, .. } = report;
+    let Report { blocks, readings, meters, offences, refusals, .. } = report;
     if args.json {
         output::json(&json!({
             "valid": report.valid(),
             "blocks": blocks,
             "readings": readings,
             "meters": meters,
+            "offences": offences.iter().map(offence_json).collect::<Vec<_>>(),
             "refusals": refusals.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }));
         return;
@@ -73,4 +75,14 @@ fn tell(args: &Args, report: &Report) {
     for refusal in refusals {
         output::note(&format!("  {refusal}"));
     }
+    for Offence { provider, epoch, view } in offences {
+        output::note(&format!(
+            "  on record: provider {provider} voted twice in view {view} of round {epoch}"
+        ));
+    }
+}
+
+/// A double vote is a provider's fault, not the archive's: it is shown, and refuses nothing.
+fn offence_json(Offence { provider, epoch, view }: &Offence) -> Value {
+    json!({ "provider": provider.0, "round": epoch, "view": view })
 }

@@ -1,12 +1,13 @@
-//! Files from outside: bounded, and with errors that name file, expectation and finding.
+//! Files: read with a bound, written whole, and with errors that name file, expectation and finding.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
-use bkss_ledger::GenesisError;
+use bkss_ledger::TrustError;
+use bkss_scheme::{Digest, Malformed, hash};
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,15 @@ pub(crate) enum FileError {
     #[error("{path}: {found} bytes, at most {limit} are expected")]
     TooLong { path: PathBuf, found: u64, limit: u64 },
     #[error("{path}: {source}")]
-    Genesis { path: PathBuf, source: GenesisError },
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Malformed { path: PathBuf, source: Malformed },
+    #[error("{path}: expected checksum {expected}, found {found}: the file was altered or cut")]
+    Checksum { path: PathBuf, expected: Digest, found: Digest },
+    #[error("{path}: {source}")]
+    Genesis { path: PathBuf, source: TrustError },
+    #[error("{0}: directory is not empty")]
+    NotEmpty(PathBuf),
     #[error("{path}: expected files *.receipt in this directory, found none")]
     NoReceipt { path: PathBuf },
 }
@@ -43,4 +52,123 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 /// Names the file that cannot be read.
 pub(crate) fn unreadable(path: &Path) -> impl Fn(io::Error) -> FileError + '_ {
     |source| FileError::Unreadable { path: path.to_owned(), source }
+}
+
+/// Names the file that cannot be written.
+pub(crate) fn unwritable(path: &Path) -> impl Fn(io::Error) -> FileError + use<> {
+    let path = path.to_owned();
+    move |source| FileError::Unwritable { path: path.clone(), source }
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Readers {
+    /// Whoever may enter the directory.
+    All,
+    /// Its owner: it holds secrets.
+    Owner,
+}
+
+/// Writes a file that must not exist yet; it is on the disk when this returns.
+///
+/// # Errors
+///
+/// [`FileError::Unwritable`], also if there is a file: it is not overwritten.
+pub(crate) fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), FileError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    let written = open(&mut options, path, readers).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| sync_parent(path)).map_err(unwritable(path))
+}
+
+/// Writes a file under a temporary name and then gives it its own: a crash leaves the file as it
+/// was or as it is to be.
+///
+/// # Errors
+///
+/// [`FileError::Unwritable`].
+pub(crate) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), FileError> {
+    let partial = path.with_extension("partial");
+    // What a crash left there; its permissions may be others.
+    let _ = std::fs::remove_file(&partial);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    let written = open(&mut options, &partial, readers).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    });
+    written.and_then(|()| sync_parent(path)).map_err(unwritable(path))
+}
+
+fn open(options: &mut OpenOptions, path: &Path, readers: Readers) -> io::Result<File> {
+    #[cfg(unix)]
+    if readers == Readers::Owner {
+        std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    }
+    options.open(path)
+}
+
+/// A new name is on the disk once its directory is.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Makes a directory, or takes it if it is empty.
+///
+/// # Errors
+///
+/// [`FileError::NotEmpty`] or [`FileError::Unwritable`].
+pub(crate) fn empty_directory(path: &Path, readers: Readers) -> Result<(), FileError> {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(FileError::NotEmpty(path.to_owned()));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path).map_err(unwritable(path))?;
+        }
+        Err(source) => return Err(unreadable(path)(source)),
+    }
+    #[cfg(unix)]
+    if readers == Readers::Owner {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(path, mode).map_err(unwritable(path))?;
+    }
+    Ok(())
+}
+
+/// Appends the digest of what is in a file, so that a change of it is noticed.
+pub(crate) fn add_checksum(bytes: &mut Vec<u8>) {
+    let digest = hash::plain(bytes);
+    bytes.extend(digest.0);
+}
+
+/// What is in front of the checksum of a file.
+///
+/// # Errors
+///
+/// [`FileError::Checksum`].
+pub(crate) fn check<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], FileError> {
+    let (content, found) = bytes.split_at(bytes.len().saturating_sub(32));
+    let expected = hash::plain(content);
+    if expected.0 == *found {
+        return Ok(content);
+    }
+    let mut digest = [0; 32];
+    digest[..found.len()].copy_from_slice(found);
+    Err(FileError::Checksum { path: path.to_owned(), expected, found: Digest(digest) })
+}
+
+/// Names the file whose content is not what it should be.
+pub(crate) fn malformed(path: &Path) -> impl FnOnce(Malformed) -> FileError + '_ {
+    |source| FileError::Malformed { path: path.to_owned(), source }
 }

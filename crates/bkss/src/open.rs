@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use bkss_ledger::Genesis;
+use bkss_ledger::Trust;
 use bkss_scheme::{
     LedgerTime, LinkIndex, Malformed, MeterId, Network, ProviderId, Reading, codec,
     reading::{Decimal, Quality, UNIT_WH},
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    verify::note_time_scale(&owner.genesis);
+    verify::note_time_scale(owner.trust.genesis());
     let mut worst = 0;
     for path in &receipts {
         match owner.open(path) {
@@ -73,8 +73,10 @@ enum OpenError {
     Network { path: PathBuf, expected: Network, found: Network },
     #[error("{path}: meter {meter} belongs to provider {owner}, this directory is provider {own}")]
     NotOwner { path: PathBuf, meter: MeterId, owner: ProviderId, own: ProviderId },
-    #[error("{path}: sealed to key {found} of the provider, the directory has key {expected}")]
-    Key { path: PathBuf, expected: KeyId, found: KeyId },
+    #[error(
+        "{path}: sealed to key {found} of the provider, the newest in the directory is {newest}"
+    )]
+    Key { path: PathBuf, newest: KeyId, found: KeyId },
     #[error("{path}: the session of meter {meter} is not in the directory's sessions")]
     NoSession { path: PathBuf, meter: MeterId },
     #[error("{path}: {source}")]
@@ -94,10 +96,10 @@ impl OpenError {
 
 /// A provider's keys and sessions.
 struct Owner {
-    genesis: Genesis,
+    trust: Trust,
     keys: Keys,
-    /// By meter and the link whose body introduced it.
-    sessions: BTreeMap<(MeterId, u32), Session>,
+    /// By meter and the link whose body introduced it; a meter may have had several chains.
+    sessions: BTreeMap<(MeterId, u32), Vec<Session>>,
 }
 
 /// A reading and whose it is.
@@ -109,15 +111,18 @@ struct Opened {
 
 impl Owner {
     fn load(dir: &Path) -> Result<Self, ProviderError> {
-        let genesis = verify::read_genesis(&dir.join("genesis.bkss"))?;
+        let trust = verify::read_trust(&dir.join("genesis.bkss"))?;
         let keys = Keys::load(dir)?;
-        let registered = genesis.provider(keys.id).map(|provider| provider.sealing_key);
-        if registered != Some(keys.opening.public()) {
+        // One that has joined later may not be in the file; then the receipts decide.
+        let known = trust.anchors().providers.iter().find(|provider| provider.id == keys.id);
+        if known.is_some_and(|provider| !keys.fit(provider)) {
             return Err(ProviderError::OtherKeys { path: dir.join("keys.bkss"), id: keys.id });
         }
-        let by_link = |session: Session| ((session.meter, session.index), session);
-        let sessions = Sessions::load(dir)?.into_iter().map(by_link).collect();
-        Ok(Self { genesis, keys, sessions })
+        let mut sessions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for session in Sessions::load(dir)? {
+            sessions.entry((session.meter, session.index)).or_default().push(session);
+        }
+        Ok(Self { trust, keys, sessions })
     }
 
     fn open(&self, path: &Path) -> Result<Opened, OpenError> {
@@ -137,7 +142,7 @@ impl Owner {
 
     fn check_owner(&self, path: &Path, receipt: &Receipt<'_>) -> Result<(), OpenError> {
         let path = path.to_owned();
-        let (expected, found) = (self.genesis.network(), receipt.network);
+        let (expected, found) = (self.trust.genesis().network(), receipt.network);
         if expected != found {
             return Err(OpenError::Network { path, expected, found });
         }
@@ -154,22 +159,22 @@ impl Owner {
             Ok(body) => body,
             Err(source) => return Err(OpenError::Malformed { path, source }),
         };
-        let (expected, found) = (self.keys.opening.id(), body.key);
-        if expected != found {
-            return Err(OpenError::Key { path, expected, found });
-        }
-        let network = self.genesis.network();
+        let Some(opening) = self.keys.opening_of(body.key) else {
+            let (newest, found) = (self.keys.opening().id(), body.key);
+            return Err(OpenError::Key { path, newest, found });
+        };
+        let network = self.trust.genesis().network();
         let message = &receipt.registration.message;
         let (root, index, meter) = (message.id(network), receipt.index, message.meter);
         let before = self.sessions.range((meter, 0)..(meter, index.get())).rev();
         let introduced = body.encapsulated;
         let known = before
-            .map(|(_, session)| session)
+            .flat_map(|(_, sessions)| sessions)
             .filter(|session| session.key == body.key && introduced.is_none())
             .map(|session| session.encapsulated);
         let mut refused = OpenError::NoSession { path: path.clone(), meter };
         for encapsulated in introduced.into_iter().chain(known) {
-            let opened = OpeningSession::start(network, &self.keys.opening, &encapsulated)
+            let opened = OpeningSession::start(network, opening, &encapsulated)
                 .and_then(|session| session.slot_key(index).open(&root, index, body.ciphertext));
             match opened {
                 Ok(plaintext) => return Ok(plaintext.to_vec()),

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use bkss_ledger::Genesis;
+use bkss_ledger::{Genesis, Trust, trust::MAX_BYTES};
 use bkss_scheme::{
     LedgerTime, LinkIndex, codec,
     receipt::{Check, Receipt, Status, Verdict},
@@ -20,8 +20,6 @@ use crate::{
 
 /// Most bytes of a receipt.
 pub(crate) const MAX_RECEIPT: u64 = 1 << 20;
-/// Most bytes of a genesis.
-const MAX_GENESIS: u64 = 1 << 20;
 /// Receipts that are checked before the first of them is reported.
 const AT_ONCE: usize = 1024;
 
@@ -41,19 +39,18 @@ pub(crate) struct Args {
 
 /// Checks all receipts and reports each, in order.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let opened =
-        read_genesis(&args.genesis).and_then(|genesis| Ok((genesis, expand(&args.receipts)?)));
-    let (genesis, receipts) = match opened {
+    let opened = read_trust(&args.genesis).and_then(|trust| Ok((trust, expand(&args.receipts)?)));
+    let (trust, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             output::error(&error);
             return ExitCode::from(2);
         }
     };
-    note_time_scale(&genesis);
+    note_time_scale(trust.genesis());
     let (mut worst, mut valid) = (0, 0);
     for some in receipts.chunks(AT_ONCE) {
-        let outcomes = parallel::map(some, |path| Outcome::of(&genesis, path));
+        let outcomes = parallel::map(some, |path| Outcome::of(&trust, path));
         for (path, outcome) in some.iter().zip(outcomes) {
             let code = outcome.exit_code();
             worst = worst.max(code);
@@ -71,14 +68,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     ExitCode::from(worst)
 }
 
-/// Reads and checks a genesis file.
+/// Reads and checks a genesis file, with the handovers behind it.
 ///
 /// # Errors
 ///
 /// [`FileError`].
-pub(crate) fn read_genesis(path: &Path) -> Result<Genesis, FileError> {
-    let bytes = files::read(path, MAX_GENESIS)?;
-    Genesis::decode(&bytes).map_err(|source| FileError::Genesis { path: path.to_owned(), source })
+pub(crate) fn read_trust(path: &Path) -> Result<Trust, FileError> {
+    let bytes = files::read(path, MAX_BYTES)?;
+    Trust::decode(&bytes).map_err(|source| FileError::Genesis { path: path.to_owned(), source })
 }
 
 /// Says so if ledger time is not real time.
@@ -133,8 +130,8 @@ fn collect(root: &Path, receipts: &mut Vec<PathBuf>) -> Result<(), FileError> {
 }
 
 /// Whether a file is a receipt for which every check holds.
-pub(crate) fn holds(genesis: &Genesis, path: &Path) -> bool {
-    Outcome::of(genesis, path).exit_code() == 0
+pub(crate) fn holds(trust: &Trust, path: &Path) -> bool {
+    Outcome::of(trust, path).exit_code() == 0
 }
 
 /// How a receipt fared.
@@ -152,7 +149,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn of(genesis: &Genesis, path: &Path) -> Self {
+    fn of(trust: &Trust, path: &Path) -> Self {
         let bytes = match files::read(path, MAX_RECEIPT) {
             Ok(bytes) => bytes,
             Err(error @ FileError::TooLong { .. }) => return Self::Malformed(error.to_string()),
@@ -170,7 +167,7 @@ impl Outcome {
             meter: message.meter.0,
             slot: receipt.index.get(),
             window: index.map(|index| (schedule.opens(index), schedule.closes(index))),
-            verdict: Box::new(receipt.verify(&genesis.anchors())),
+            verdict: Box::new(receipt.verify(&trust.anchors())),
         }
     }
 

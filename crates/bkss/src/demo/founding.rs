@@ -15,7 +15,6 @@ use bkss_scheme::{
     hash_chain::Blocks,
     identity::SdiMode,
     root_message::Registration,
-    seal::{KeyId, OpeningKey},
     slot::Schedule,
 };
 use bkss_sdi::{Answer, Order, Sdi, countersign};
@@ -70,7 +69,8 @@ impl Founding {
         households: &[Household],
     ) -> Result<Self, DemoError> {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let keys: Vec<_> = (0..providers).map(|id| keys(ProviderId(id), &mut rng)).collect();
+        let keys: Vec<_> =
+            (0..providers).map(|id| Keys::generate(ProviderId(id), &mut rng)).collect();
         let sdi_key = SecretKey::generate(&mut rng);
         let sdi = SdiIdentity {
             id: SdiId(0),
@@ -152,17 +152,6 @@ const fn first_slot(start_s: u64) -> Slot {
     Slot(start_s / SLOT_S as u64 + 1)
 }
 
-fn keys(id: ProviderId, rng: &mut ChaCha20Rng) -> Keys {
-    let mut vote = [0; 32];
-    rng.fill_bytes(&mut vote);
-    Keys {
-        id,
-        identity: SecretKey::generate(rng),
-        vote,
-        opening: OpeningKey::generate(KeyId(1), rng),
-    }
-}
-
 fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, DemoError> {
     let agreement = hash(Tag::Agreement, &[b"Agreement of the demonstration's providers."]);
     let provider = |keys: &Keys| {
@@ -171,8 +160,8 @@ fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, Demo
             name: name(&format!("provider {}", keys.id))?,
             key: keys.identity.public(),
             agreement,
-            sealing_key: keys.opening.public(),
-            vote_key: vote_key(&keys.vote).1,
+            sealing_key: keys.opening().public(),
+            vote_key: vote_key(keys.vote()).1,
             address: bkss_scheme::identity::Name::new(),
         })
     };
@@ -237,7 +226,7 @@ fn provision(
         network: genesis.network(),
         committee: genesis.committee().clone(),
         from_epoch: 0,
-        owner: owner.opening.public(),
+        owner: owner.opening().public(),
         root_message: message.clone(),
     };
     let registration = countersign(

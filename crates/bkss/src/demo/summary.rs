@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bkss_ledger::{Genesis, Trust};
 use serde_json::{Value, json};
 
 use super::{
@@ -45,7 +46,8 @@ impl Summary {
         let dir = Receipts::new(&self.dir);
         let receipts = verify::expand(&[dir.root().to_owned()]);
         let receipts = receipts.map_err(DemoError::step("receipts"))?;
-        let valid = parallel::map(&receipts, |path| verify::holds(&founding.genesis, path));
+        let trust = Trust::new(Genesis::clone(&founding.genesis));
+        let valid = parallel::map(&receipts, |path| verify::holds(&trust, path));
         for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {
             output::note(&format!("{}: does not verify", path.display()));
         }

@@ -243,10 +243,13 @@ impl Founders {
             let name = |name| dir.join(name).to_str().unwrap().to_owned();
             files.write(&name("genesis.bkss"), &self.genesis.encode());
             let mut keys = Encoder::new(Vec::new());
-            keys.array(5).unwrap().u8(1).unwrap().u16(id).unwrap();
-            keys.bytes(&identity.to_bytes()).unwrap().bytes(&[5; 32]).unwrap();
+            keys.array(5).unwrap().u8(2).unwrap().u16(id).unwrap();
+            keys.bytes(&identity.to_bytes()).unwrap().array(1).unwrap();
+            keys.bytes(self.votes[usize::from(id)].as_ref()).unwrap().array(1).unwrap();
             keys.array(2).unwrap().u16(1).unwrap().bytes(opening.secret()).unwrap();
-            files.write(&name("keys.bkss"), &keys.into_writer());
+            let mut keys = keys.into_writer();
+            keys.extend(hash::plain(&keys).0);
+            files.write(&name("keys.bkss"), &keys);
             let mut session = Encoder::new(Vec::new());
             session.array(4).unwrap().u32(METER.0).unwrap().u32(1).unwrap().u16(1).unwrap();
             session.bytes(&body.encapsulated.unwrap()).unwrap();

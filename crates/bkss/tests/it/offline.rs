@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use bkss_scheme::{
-    LinkIndex, codec,
+    LinkIndex, codec, hash,
     receipt::{Check, Receipt},
 };
 use expect_test::expect;
@@ -272,7 +272,9 @@ fn another_provider_learns_nothing() {
     // Keys that claim to be another's are not those of the genesis.
     let keys = files.read("providers/1/keys.bkss");
     files.write("thief/genesis.bkss", &files.read("genesis.bkss"));
-    files.write("thief/keys.bkss", &[&keys[..2], &[3], &keys[3..]].concat());
+    let mut keys = [&keys[..2], &[3], &keys[3..keys.len() - 32]].concat();
+    keys.extend(hash::plain(&keys).0);
+    files.write("thief/keys.bkss", &keys);
     files.write("thief/sessions.bkss", &files.read("providers/3/sessions.bkss"));
     let output = files.bkss(&["open", "--provider", "thief", &Files::receipt(1)]);
     assert_eq!(code(&output), 2);
@@ -311,7 +313,7 @@ fn an_archive_audits_and_what_was_done_to_it_is_said() {
     let output = run(&files, &AUDIT, &["archive.bkss"]);
     assert_eq!(code(&output), 0);
     expect![[r#"
-        {"valid":true,"blocks":11,"readings":5,"meters":1,"refusals":[]}
+        {"valid":true,"blocks":11,"readings":5,"meters":1,"offences":[],"refusals":[]}
     "#]]
     .assert_eq(std::str::from_utf8(&output.stdout).unwrap());
     let bytes = files.read("archive.bkss");
