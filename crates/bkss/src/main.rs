@@ -3,13 +3,17 @@
 mod audit;
 mod bench;
 mod clock;
+mod command;
 mod demo;
 mod files;
+mod found;
 mod households;
 mod open;
 mod output;
+mod papers;
 mod parallel;
 mod provider;
+mod terms;
 mod verify;
 
 use std::process::ExitCode;
@@ -28,6 +32,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Found a consortium on this machine: genesis, providers, SDI
+    Init(found::InitArgs),
+    /// Make the keys and the identity of one provider or SDI
+    Keygen(found::KeygenArgs),
+    /// Found a consortium of members that do not share a machine
+    #[command(subcommand)]
+    Genesis(found::GenesisCommand),
     /// Real homes signed, agreed on by four providers, checked offline
     Demo(demo::Args),
     /// Check receipts offline, with nothing but the genesis
@@ -49,6 +60,9 @@ enum Bench {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Init(args) => found::init(&args),
+        Command::Keygen(args) => found::keygen(&args),
+        Command::Genesis(command) => found::genesis(&command),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Open(args) => open::run(&args),

@@ -4,4 +4,6 @@
 
 mod consortium;
 mod demo;
+mod founding;
 mod offline;
+mod shared;
