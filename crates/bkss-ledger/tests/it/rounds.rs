@@ -204,20 +204,29 @@ fn the_absent_lose_their_seats_to_alternates_that_are_there() {
     assert_eq!(world.nodes(), before);
 }
 
-/// Every meter of these owners has an opening accepted in the present round.
+/// Every one of these meters has two openings accepted in one round.
 fn open_readings(world: &mut World, meters: &[Meter]) {
     let time = world.next_time();
     let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
     world.block_at(time, &registrations.collect::<Vec<_>>());
     world.round(&[]);
-    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 5)).collect();
-    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
-    let requests = world.consortium.requests(0, 1, &values);
-    world.block_at(at(1, 1), &[requests]);
-    let items: Vec<_> = (0..).zip(&signed).collect();
-    let openings = world.consortium.openings(0, &items);
-    world.block_at(at(1, 300), &[openings]);
-    world.second = 1500;
+    let signed: Vec<Vec<_>> =
+        [1, 2].map(|index| meters.iter().map(|meter| meter.sign(index, 5)).collect()).into();
+    for (index, signed) in (1..).zip(&signed) {
+        let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+        let requests = world.consortium.requests(0, index, &values);
+        world.block_at(at(index, 1), &[requests]);
+    }
+    world.second = 2700;
+    world.round(&[]);
+    let openings = signed.iter().map(|signed| {
+        let items: Vec<_> = (0..).zip(signed).collect();
+        world.consortium.openings(0, &items)
+    });
+    let openings: Vec<_> = openings.collect();
+    let time = world.next_time();
+    let block = world.block_at(time, &openings);
+    assert_eq!(block.verified().openings().len(), 2 * meters.len());
     let number = world.state.round().number;
     while world.state.round().number == number {
         world.block(&[]);
@@ -272,6 +281,19 @@ fn leaders_take_turns_of_a_tenure_in_the_drawn_order() {
 }
 
 #[test]
+fn turns_are_drawn_anew_for_each_round() {
+    let mut world = World::new(6, 7);
+    let mut turns = BTreeSet::new();
+    for _ in 0..6 {
+        let votes = world.everybody_for(&[0, 1, 2, 3]);
+        world.round(&votes);
+        turns.insert(world.state.round().nodes.iter().map(|(id, _)| id.0).collect::<Vec<_>>());
+    }
+    assert!(turns.len() > 2, "{turns:?}");
+    assert!(turns.iter().any(|turns| !turns.is_sorted()), "{turns:?}");
+}
+
+#[test]
 fn a_false_election_or_seal_is_refused_with_what_was_expected() {
     let mut world = World::new(7, 7);
     world.round(&[]);
@@ -301,8 +323,10 @@ fn a_false_election_or_seal_is_refused_with_what_was_expected() {
     }
     // The end of a round cannot be built before the end of the round before is final.
     let mut waiting = World::new(8, 7);
+    waiting.round(&[]);
     let mut blocks: Vec<Arc<bkss_ledger::Verified>> = Vec::new();
     let refusal = loop {
+        assert!(blocks.len() < 20, "a round ends without the seal of the one before");
         let view = waiting.state.view_with(blocks.iter().map(Arc::as_ref)).unwrap();
         waiting.second += 1;
         match propose(&view, at(0, waiting.second), []) {
@@ -310,5 +334,5 @@ fn a_false_election_or_seal_is_refused_with_what_was_expected() {
             Err(refusal) => break refusal,
         }
     };
-    assert_eq!((refusal, blocks.len()), (Refusal::NotSealed { height: 7 }, 6));
+    assert_eq!((refusal, blocks.len()), (Refusal::NotSealed { height: 11 }, 7));
 }

@@ -78,7 +78,26 @@ fn a_state_comes_back_and_goes_on_as_if_it_had_never_left() {
 
 #[test]
 fn pages_are_sealed_as_if_all_were_hashed_again() {
-    let (consortium, mut state) = full(2);
+    let (mut consortium, mut state) = full(2);
+    let before = state.seal();
+    let meter = consortium.meter(9);
+    let first = bkss_scheme::slot::Schedule {
+        first: bkss_scheme::Slot(crate::consortium::FIRST.0 + 9),
+        ..meter.registration.message.schedule
+    };
+    let message = bkss_scheme::RootMessage { schedule: first, ..meter.registration.message };
+    let owner = usize::from(message.owner.0);
+    let registration = bkss_scheme::root_message::Registration::sign(
+        message,
+        consortium.genesis.network(),
+        &consortium.sdi,
+        &consortium.keys[owner],
+    );
+    block(&mut state, at(1, 400), [Transaction::Registration(registration)]);
+    let registered = state.seal();
+    assert_ne!(registered, before);
+    let request = consortium.requests(0, 2, &[(2, bkss_scheme::Digest([1; 32]))]);
+    assert_eq!(block(&mut state, at(2, 1), [request]).requests().len(), 1);
     let digest = state.seal();
     let fresh = Snapshot::read(&consortium.genesis, &bytes(&mut state)[..]).unwrap();
     assert_eq!(fresh.digest(), digest);
