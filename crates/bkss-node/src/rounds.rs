@@ -264,6 +264,8 @@ where
     running: Option<(u64, Handle<()>)>,
     /// When a peer was asked last for the end of this round.
     asked: BTreeMap<PublicKey, SystemTime>,
+    /// The newest round that peers have been seen in, if later than this one.
+    ahead: BTreeMap<PublicKey, u64>,
 }
 
 /// Asks for the next round; `done` when it runs.
@@ -323,6 +325,7 @@ where
             voted,
             running,
             asked: BTreeMap::new(),
+            ahead: BTreeMap::new(),
         }
     }
 
@@ -358,10 +361,17 @@ where
         if round <= *own || asked {
             return;
         }
-        if let Some(last) = self.epocher.last(Epoch::new(*own)) {
+        let ahead = self.ahead.entry(peer.clone()).or_default();
+        *ahead = round.max(*ahead);
+        self.ask(*own, NonEmptyVec::new(peer), now);
+    }
+
+    /// Asks those that have been in a later round for the end of this one.
+    fn ask(&mut self, own: u64, peers: NonEmptyVec<PublicKey>, now: SystemTime) {
+        if let Some(last) = self.epocher.last(Epoch::new(own)) {
             let from = self.status.read().height;
-            catch_up(&self.marshal, from, last.get(), &NonEmptyVec::new(peer.clone()));
-            self.asked.insert(peer, now);
+            catch_up(&self.marshal, from, last.get(), &peers);
+            self.asked.extend(peers.into_iter().map(|peer| (peer, now)));
         }
     }
 
@@ -392,9 +402,14 @@ where
         tracing::info!(round = number, ?members, votes, "round");
         self.status.entered(number, members, votes, plan.schedule());
         self.asked.clear();
+        self.ahead.retain(|_, ahead| *ahead > number);
+        let ahead = NonEmptyVec::try_from(self.ahead.keys().cloned().collect::<Vec<_>>());
         if let Some((_, before)) = self.running.replace((number, engine)) {
             before.abort();
             let _ = before.await;
+        }
+        if let Ok(ahead) = ahead {
+            self.ask(number, ahead, self.ctx.current());
         }
         self.sweep(number).await;
         true

@@ -13,8 +13,8 @@ use commonware_p2p::{
     BlockedSubscription, Blocker, Manager as _, PeerSetSubscription, Provider, TrackedPeers,
     simulated::{self, Link, Network, Oracle},
 };
-use commonware_runtime::{Clock, Quota, Supervisor, deterministic::Context};
-use commonware_utils::{NZU32, NZUsize, ordered::Set, probability};
+use commonware_runtime::{Clock, Handle, Quota, Spawner, Supervisor, deterministic::Context};
+use commonware_utils::{NZU32, NZUsize, channel::oneshot, ordered::Set, probability};
 
 use crate::consortium::Consortium;
 
@@ -84,22 +84,41 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
         .collect()
 }
 
-/// Starts these providers on a network of 20 ms links.
-pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node> {
-    let keys: Vec<_> = configs.iter().map(|config| config.vote_key.public_key()).collect();
-    let simulation = simulated::Config {
-        max_size: 8 << 20,
-        max_peers_per_set: NZUsize!(16),
-        disconnect_on_block: true,
-        tracked_peer_sets: NZUsize!(4),
-    };
-    let (network, oracle) =
-        Network::new_with_peers(ctx.child("network"), simulation, keys.clone()).await;
-    network.start();
-    connect(&oracle, &keys).await;
-    let mut nodes = Vec::new();
-    for (index, (config, key)) in configs.into_iter().zip(keys).enumerate() {
-        let control = oracle.control(key);
+/// A network of 20 ms links.
+pub(crate) struct Net {
+    pub(crate) oracle: Oracle<PublicKey, Context>,
+    pub(crate) keys: Vec<PublicKey>,
+}
+
+impl Net {
+    /// With a place for each of these providers.
+    pub(crate) async fn new(ctx: &Context, configs: &[Config]) -> Self {
+        let keys: Vec<_> = configs.iter().map(|config| config.vote_key.public_key()).collect();
+        let simulation = simulated::Config {
+            max_size: 8 << 20,
+            max_peers_per_set: NZUsize!(16),
+            disconnect_on_block: true,
+            tracked_peer_sets: NZUsize!(4),
+        };
+        let (network, oracle) =
+            Network::new_with_peers(ctx.child("network"), simulation, keys.clone()).await;
+        network.start();
+        let link = Link {
+            latency: Duration::from_millis(20),
+            jitter: Duration::from_millis(5),
+            success_rate: probability!(1.0),
+        };
+        for from in &keys {
+            for to in keys.iter().filter(|to| *to != from) {
+                oracle.add_link(from.clone(), to.clone(), link.clone()).await.unwrap();
+            }
+        }
+        Self { oracle, keys }
+    }
+
+    /// The channels of one provider.
+    pub(crate) async fn channels(&self, index: usize) -> (SimulatedChannels, Peers) {
+        let control = self.oracle.control(self.keys[index].clone());
         let quota = Quota::per_second(NZU32!(10_000));
         let channels = node::Channels {
             votes: control.register(0, quota).await.unwrap(),
@@ -109,24 +128,40 @@ pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node
             broadcast: control.register(4, quota).await.unwrap(),
             batches: control.register(5, quota).await.unwrap(),
         };
-        let peers = Peers { control, manager: oracle.manager() };
-        let ctx = ctx.child("provider").with_attribute("index", index);
-        nodes.push(node::start(ctx, config, channels, peers).await.unwrap());
+        (channels, Peers { control, manager: self.oracle.manager() })
     }
-    nodes
+
+    /// Starts one provider; all of it ends with the handle.
+    pub(crate) async fn run(&self, ctx: &Context, index: usize, config: Config) -> Running {
+        let (channels, peers) = self.channels(index).await;
+        let (started, node) = oneshot::channel();
+        let ctx = ctx.child("provider").with_attribute("index", index);
+        let handle = ctx.spawn(move |ctx| async move {
+            let node = node::start(ctx, config, channels, peers).await;
+            assert!(started.send(node.unwrap()).is_ok());
+            futures::future::pending::<()>().await;
+        });
+        Running { node: node.await.unwrap(), handle }
+    }
 }
 
-async fn connect(oracle: &Oracle<PublicKey, Context>, keys: &[PublicKey]) {
-    let link = Link {
-        latency: Duration::from_millis(20),
-        jitter: Duration::from_millis(5),
-        success_rate: probability!(1.0),
-    };
-    for from in keys {
-        for to in keys.iter().filter(|to| *to != from) {
-            oracle.add_link(from.clone(), to.clone(), link.clone()).await.unwrap();
-        }
+type SimulatedChannels =
+    node::Channels<simulated::Sender<PublicKey, Context>, simulated::Receiver<PublicKey>>;
+
+/// A provider that can be killed.
+pub(crate) struct Running {
+    pub(crate) node: node::Node,
+    pub(crate) handle: Handle<()>,
+}
+
+/// Starts these providers on a network of 20 ms links.
+pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node> {
+    let net = Net::new(ctx, &configs).await;
+    let mut nodes = Vec::new();
+    for (index, config) in configs.into_iter().enumerate() {
+        nodes.push(net.run(ctx, index, config).await.node);
     }
+    nodes
 }
 
 /// Virtual time now.

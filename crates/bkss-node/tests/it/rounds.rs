@@ -6,83 +6,114 @@ use std::{
 };
 
 use bkss_ledger::Rounds;
-use bkss_node::{Event, node::Node};
+use bkss_node::{Config, Event};
 use bkss_scheme::{Digest, ProviderId};
 use commonware_runtime::{
     Clock, Runner,
     deterministic::{self, Context},
 };
 
-use crate::{consortium::Consortium, network};
+use crate::{
+    consortium::Consortium,
+    network::{self, Net, Running},
+};
 
-/// Eight providers, four seats, rounds of eight blocks.
+/// Four seats, rounds of eight blocks.
 pub(crate) const SHORT: Rounds = Rounds { blocks: 8, committee: 4, alternates: 2, tenure_views: 1 };
 
-/// What nodes have shown of the ledger.
-pub(crate) struct Ledgers {
-    /// Block ids by height, of each provider.
+/// Providers that come and go, and what they have shown of the ledger.
+pub(crate) struct World<'a> {
+    pub(crate) ctx: &'a Context,
+    pub(crate) net: Net,
+    pub(crate) running: Vec<Option<Running>>,
+    /// Block ids by height, of each provider since it started.
     ids: Vec<BTreeMap<u64, Digest>>,
-    /// Committees by round, of each provider.
-    committees: Vec<BTreeMap<u64, Vec<ProviderId>>>,
+    /// What all have agreed on.
+    known: BTreeMap<u64, Digest>,
+    /// Committees by round.
+    pub(crate) committees: BTreeMap<u64, Vec<ProviderId>>,
 }
 
-impl Ledgers {
-    pub(crate) fn new(nodes: usize) -> Self {
-        let (ids, committees) = (vec![BTreeMap::new(); nodes], vec![BTreeMap::new(); nodes]);
-        Self { ids, committees }
+impl<'a> World<'a> {
+    /// Starts all of them.
+    pub(crate) async fn start(ctx: &'a Context, configs: &[Config]) -> Self {
+        let net = Net::new(ctx, configs).await;
+        let mut world = Self {
+            ctx,
+            net,
+            running: Vec::new(),
+            ids: vec![BTreeMap::new(); configs.len()],
+            known: BTreeMap::new(),
+            committees: BTreeMap::new(),
+        };
+        for (index, config) in configs.iter().enumerate() {
+            world.running.push(None);
+            world.begin(index, config.clone()).await;
+        }
+        world
     }
 
-    /// Reads what the nodes show.
-    pub(crate) fn read(&mut self, nodes: &mut [Node]) {
-        for (index, node) in nodes.iter_mut().enumerate() {
+    /// Starts one; it shows its stored blocks from the first.
+    pub(crate) async fn begin(&mut self, index: usize, config: Config) {
+        self.ids[index].clear();
+        self.running[index] = Some(self.net.run(self.ctx, index, config).await);
+    }
+
+    /// Ends one without notice.
+    pub(crate) async fn kill(&mut self, index: usize) {
+        if let Some(Running { handle, .. }) = self.running[index].take() {
+            handle.abort();
+            let _ = handle.await;
+        }
+    }
+
+    /// Reads what the nodes show: blocks in order, each once, the same on all.
+    pub(crate) fn read(&mut self) {
+        for (index, running) in self.running.iter_mut().enumerate() {
+            let Some(Running { node, .. }) = running else { continue };
             while let Ok(Event::Final { block, .. }) = node.events.try_recv() {
                 let (height, id) = (block.header().height, block.header().id());
                 let expected = self.ids[index].len() as u64 + 1;
                 assert_eq!(height, expected, "provider {index} shows blocks in order, each once");
                 self.ids[index].insert(height, id);
+                let known = *self.known.entry(height).or_insert(id);
+                assert_eq!(known, id, "provider {index} has another block {height}");
             }
             let status = node.status.read();
-            self.committees[index].insert(status.round, status.committee);
+            if status.leader.is_some() {
+                let known = self.committees.entry(status.round);
+                let known = known.or_insert_with(|| status.committee.clone());
+                assert_eq!(known, &status.committee, "committee of round {}", status.round);
+            }
         }
     }
 
-    /// Lets time pass until all nodes have a height, at most that many seconds.
-    pub(crate) async fn until(
-        &mut self,
-        ctx: &Context,
-        nodes: &mut [Node],
-        height: u64,
-        seconds: u32,
-    ) {
+    /// Lets time pass until all running nodes have a height, at most that many seconds.
+    pub(crate) async fn until(&mut self, height: u64, seconds: u32) {
         for _ in 0..seconds * 10 {
-            self.read(nodes);
-            if self.ids.iter().all(|ids| ids.len() as u64 >= height) {
+            self.read();
+            let mut ids = self.running.iter().zip(&self.ids);
+            if ids.all(|(running, ids)| running.is_none() || ids.len() as u64 >= height) {
                 return;
             }
-            ctx.sleep(Duration::from_millis(100)).await;
+            self.ctx.sleep(Duration::from_millis(100)).await;
         }
+        let running = self.running.iter().map(|one| one.as_ref().map(|one| one.node.status.read()));
         let heights: Vec<_> = self.ids.iter().map(BTreeMap::len).collect();
-        let rounds: Vec<_> = nodes.iter().map(|node| node.status.read()).collect();
-        unreachable!("height {height} is not reached: {heights:?} {rounds:?}");
+        unreachable!(
+            "height {height} is not reached: {heights:?} {:?}",
+            running.collect::<Vec<_>>()
+        );
     }
 
-    /// All have the same blocks and the same committees.
-    pub(crate) fn assert_same(&self) {
-        for (ids, committees) in self.ids.iter().zip(&self.committees) {
-            for (height, id) in ids {
-                let other = self.ids[0].get(height);
-                assert!(other.is_none_or(|other| other == id), "fork at {height}");
-            }
-            for (round, committee) in committees {
-                let other = self.committees[0].get(round);
-                assert!(other.is_none_or(|other| other == committee), "round {round}");
-            }
-        }
+    /// The height that all running nodes have shown.
+    pub(crate) fn height(&self) -> u64 {
+        let ids = self.running.iter().zip(&self.ids).filter(|(running, _)| running.is_some());
+        ids.map(|(_, ids)| ids.len() as u64).min().unwrap_or(0)
     }
 
-    /// The committees that the first node has been in.
-    pub(crate) fn distinct_committees(&self) -> usize {
-        self.committees[0].values().collect::<BTreeSet<_>>().len()
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &bkss_node::node::Node> {
+        self.running.iter().flatten().map(|running| &running.node)
     }
 }
 
@@ -93,19 +124,79 @@ fn committees_change_by_votes_and_everybody_follows() {
     let consortium = Consortium::with(seed, 8, SHORT);
     deterministic::Runner::seeded(seed).start(|ctx| async move {
         let configs = network::configs(&consortium, network::now(&ctx));
-        let mut nodes = network::start(&ctx, configs).await;
-        let mut ledgers = Ledgers::new(nodes.len());
-        ledgers.until(&ctx, &mut nodes, 100, 600).await;
-        ledgers.assert_same();
-        let committees = ledgers.distinct_committees();
-        assert!(committees > 4, "{committees} committees: {:?}", ledgers.committees[0]);
-        for node in &nodes {
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(100, 600).await;
+        let committees: BTreeSet<_> = world.committees.values().collect();
+        assert!(committees.len() > 4, "{committees:?}");
+        for node in world.nodes() {
             let status = node.status.read();
             assert!(status.round >= 12 && status.leader.is_some(), "{status:?}");
             assert_eq!(status.peers, 7, "{status:?}");
             assert_eq!(status.committee.len(), 4);
         }
-        let voting = nodes.iter().filter(|node| node.status.read().votes).count();
+        let voting = world.nodes().filter(|node| node.status.read().votes).count();
         assert!(voting >= 4, "{voting} of 8 vote");
     });
+}
+
+#[test]
+fn a_provider_that_was_away_for_rounds_catches_up_and_one_without_a_disk_too() {
+    let seed = 6;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 5, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(20, 300).await;
+        for (height, partition) in [(60, "provider-1"), (100, "a-new-disk")] {
+            world.kill(1).await;
+            world.until(height, 600).await;
+            let config = Config { partition: partition.into(), ..configs[1].clone() };
+            world.begin(1, config).await;
+            let before = ctx.current();
+            world.until(height, 60).await;
+            let took = ctx.current().duration_since(before).unwrap();
+            assert!(took < Duration::from_secs(5), "{height} blocks in {took:?}");
+            println!("{height} blocks caught up in {took:?} of virtual time");
+            world.until(height + 20, 300).await;
+        }
+        // The whole committee was on disk all the time: everybody stops and goes on.
+        let height = world.height();
+        for index in 0..5 {
+            world.kill(index).await;
+        }
+        for (index, config) in configs.iter().enumerate().filter(|(index, _)| *index != 1) {
+            world.begin(index, config.clone()).await;
+        }
+        world.until(height + 20, 600).await;
+    });
+}
+
+#[test]
+fn every_block_is_proven_after_power_cuts_in_any_round() {
+    let seed = 7;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 5, SHORT);
+    let configs = network::configs(&consortium, std::time::SystemTime::UNIX_EPOCH);
+    let mut checkpoint = None;
+    let mut known: BTreeMap<u64, Digest> = BTreeMap::new();
+    for life in 1..=6_u64 {
+        let configs = &configs;
+        let run = |ctx: Context| async move {
+            let mut world = World::start(&ctx, configs).await;
+            world.until(life * 11, 600).await;
+            ctx.sleep(Duration::from_millis(137 * life)).await;
+            world.read();
+            world.known
+        };
+        let (shown, next) = match checkpoint.take() {
+            None => deterministic::Runner::seeded(seed).start_and_recover(run),
+            Some(checkpoint) => deterministic::Runner::from(checkpoint).start_and_recover(run),
+        };
+        checkpoint = Some(next);
+        for (height, id) in shown {
+            assert_eq!(*known.entry(height).or_insert(id), id, "fork at {height}");
+        }
+    }
+    assert!(known.len() >= 66, "{} blocks", known.len());
 }
