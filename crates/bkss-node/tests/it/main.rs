@@ -6,6 +6,7 @@ mod certificates;
 #[path = "../../../bkss-ledger/tests/it/consortium.rs"]
 #[allow(dead_code, reason = "shared with the ledger's tests")]
 mod consortium;
+mod faults;
 mod network;
 mod rounds;
 mod simulation;
