@@ -1,203 +1,247 @@
 //! The gateway: collects the messages of meters into batches and sees them onto the ledger.
 //!
-//! A message is acknowledged by becoming final, not before; until then the meter keeps it. A batch
-//! goes to every provider, so that it reaches the next leader whoever that is, and again and again
-//! until all of its items are final or can no longer be accepted.
+//! A message is answered "accepted" once it is in the gateway's journal. A batch goes to every
+//! provider, so that it reaches the next leader whoever that is, and again and again until all of
+//! its items are final or can no longer be accepted. After a crash the journal is read and what is
+//! not settled is taken up where it was.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+mod held;
+mod mailbox;
+mod outgoing;
+mod sections;
 
-use bkss_ledger::{
-    FinalBlock, OpeningBatch, RequestBatch, Transaction,
-    transaction_batch::{Bodies, Row, Shape},
-};
-use bkss_scheme::{
-    Digest, Link, LinkIndex, MeterId, ProviderId, SecretKey, Slot,
-    codec::{self, MAX_BODY},
-    root_message::Registration,
-    seal::Body,
-    transaction::{Release, Submit},
-};
+use std::{sync::atomic::Ordering, time::SystemTime};
+
+use bkss_ledger::{FinalBlock, Transaction};
+use bkss_scheme::{ProviderId, SecretKey};
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
-use commonware_runtime::{Clock, Spawner};
+use commonware_runtime::{
+    Clock, Metrics as RuntimeMetrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
+};
+use commonware_storage::journal::Error;
 use commonware_utils::channel::mpsc;
 
-use crate::{Event, Pacing, chain::Shared};
+use crate::{
+    Event, Pacing,
+    chain::Shared,
+    journal::{Journal, MAX_GROUP, Reply, Stopped, Writer},
+    message::{Answer, Message},
+    metrics::Metrics,
+};
+use held::{Admitted, Held};
+use mailbox::{Call, Inbox};
+use outgoing::{Outgoing, Signer};
 
-/// Messages that wait for the gateway.
-const MAX_QUEUE: usize = 1 << 16;
-/// Items a gateway holds from submission until they are final.
-const MAX_HELD: usize = 1 << 20;
+pub use held::{MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
+pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox, NotTaken};
+pub use sections::{MAX_SECTIONS, SECTION_BYTES};
 
-/// A message for a gateway.
-#[derive(Debug)]
-enum Message {
-    Register(Box<Registration>),
-    Submit { meter: MeterId, index: LinkIndex, value: Digest, body: Box<[u8]> },
-    Release(Release),
-}
-
-/// Where meters and owners leave their messages.
-#[derive(Clone, Debug)]
-pub struct Mailbox(mpsc::Sender<Message>);
-
-/// A message that was not taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum NotTaken {
-    /// Too many messages wait; try again later or at another provider.
-    #[error("gateway is overloaded")]
-    Overloaded,
-    /// The node has stopped.
-    #[error("gateway has stopped")]
-    Stopped,
-    /// The body is no sealed body.
-    #[error("body is not a sealed reading")]
-    Body,
-}
-
-impl Mailbox {
-    /// Brings a registration to the ledger.
-    ///
-    /// # Errors
-    ///
-    /// [`NotTaken`].
-    pub fn register(&self, registration: Registration) -> Result<(), NotTaken> {
-        self.put(Message::Register(Box::new(registration)))
-    }
-
-    /// Step 1 of a meter.
-    ///
-    /// # Errors
-    ///
-    /// [`NotTaken`].
-    pub fn submit(&self, submit: &Submit<'_>) -> Result<(), NotTaken> {
-        let Submit { meter, index, value, body } = *submit;
-        if body.len() > MAX_BODY || codec::decode::<Body<'_>>("body", body).is_err() {
-            return Err(NotTaken::Body);
-        }
-        self.put(Message::Submit { meter, index, value, body: body.into() })
-    }
-
-    /// Step 3 of a meter.
-    ///
-    /// # Errors
-    ///
-    /// [`NotTaken`].
-    pub fn release(&self, release: Release) -> Result<(), NotTaken> {
-        self.put(Message::Release(release))
-    }
-
-    fn put(&self, message: Message) -> Result<(), NotTaken> {
-        self.0.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotTaken::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => NotTaken::Stopped,
-        })
-    }
-}
-
-/// A batch on its way.
-struct Sent {
-    transaction: Transaction,
-    sent: SystemTime,
-}
-
-/// A released link and the encoded body it opens.
-type Opened = (Link, Box<[u8]>);
+/// Messages that are taken together at most.
+const MAX_TOGETHER: usize = 4096;
 
 /// The gateway of one provider.
-pub struct Gateway {
-    provider: ProviderId,
-    key: SecretKey,
+pub struct Gateway<E: Storage + RuntimeMetrics> {
+    signer: Signer,
     shared: Shared,
     pacing: Pacing,
-    inbox: mpsc::Receiver<Message>,
-    /// Bodies of submitted readings, until their openings are final.
-    bodies: BTreeMap<(MeterId, LinkIndex), Box<[u8]>>,
-    requests: BTreeMap<Slot, BTreeMap<Row, Digest>>,
-    openings: BTreeMap<(Slot, Shape), BTreeMap<Row, Opened>>,
-    registrations: Vec<Registration>,
-    outstanding: BTreeMap<Digest, Sent>,
+    metrics: Metrics,
+    inbox: Inbox,
+    journal: Journal<E>,
+    work: Work,
 }
 
-impl Gateway {
-    /// A gateway and its mailbox.
-    pub fn new(
-        provider: ProviderId,
-        key: SecretKey,
+/// What a gateway has in hand.
+#[derive(Debug, Default)]
+struct Work {
+    held: Held,
+    outgoing: Outgoing,
+    resumed: bool,
+}
+
+/// Whose gateway it is.
+pub struct Owner {
+    /// The provider.
+    pub provider: ProviderId,
+    /// Signs batches.
+    pub key: SecretKey,
+    /// Names this node's part of the storage.
+    pub partition: String,
+}
+
+impl<E> Gateway<E>
+where
+    E: Clock + Spawner + Storage + RuntimeMetrics + Supervisor,
+{
+    /// Reads the journal; the mailbox takes nothing until it is opened.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn open(
+        ctx: &E,
+        owner: Owner,
         shared: Shared,
         pacing: Pacing,
-    ) -> (Self, Mailbox) {
-        let (sender, inbox) = mpsc::channel(MAX_QUEUE);
-        let gateway = Self {
-            provider,
-            key,
-            shared,
-            pacing,
-            inbox,
-            bodies: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            openings: BTreeMap::new(),
-            registrations: Vec::new(),
-            outstanding: BTreeMap::new(),
+        metrics: Metrics,
+        cache: CacheRef,
+    ) -> Result<(Self, Mailbox), Error> {
+        let (network, limit) = {
+            let chain = shared.chain();
+            let genesis = chain.state().genesis();
+            (genesis.network(), genesis.charter().limits.batch_items as usize)
         };
-        (gateway, Mailbox(sender))
+        let mut work = Work::default();
+        let journal = Journal::open(ctx, &owner.partition, cache, |section, group| {
+            let mut rest = &group[..];
+            while !rest.is_empty() {
+                match Message::decode_first(&mut rest) {
+                    Ok(message) => {
+                        work.held.restore(section, message, |tx| tx.digest(network));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, section, "message in the gateway's journal");
+                        break;
+                    }
+                }
+            }
+        })
+        .await?;
+        work.held.sections.begin(journal.next_section());
+        let (mailbox, inbox) = Mailbox::new(shared.clone(), metrics.clone());
+        let signer = Signer { provider: owner.provider, key: owner.key, network, limit };
+        Ok((Self { signer, shared, pacing, metrics, inbox, journal, work }, mailbox))
     }
 
-    /// Runs until the node stops.
-    pub async fn run<E: Clock + Spawner>(
-        mut self,
+    /// Runs until the node stops, or the journal can no longer be written.
+    pub async fn run(
+        self,
         ctx: E,
         mut sender: impl Sender,
         mut receiver: impl Receiver,
         mut events: mpsc::Receiver<Event>,
     ) {
-        let mut flush = ctx.current() + self.pacing.gather;
+        let Self { signer, shared, pacing, metrics, mut inbox, journal, work } = self;
+        let (writer, _task) = journal.start(&ctx);
+        let mut desk = Desk { signer, shared, pacing, metrics, writer, work };
+        let mut flush = ctx.current() + pacing.gather;
         loop {
             select! {
-                message = self.inbox.recv() => match message {
-                    Some(message) => self.take(message),
-                    None => return,
-                },
                 event = events.recv() => match event {
-                    Some(Event::Final { block, .. }) => self.settle(&block),
+                    Some(Event::Final { block, .. }) => desk.settle(&block),
                     None => return,
-                },
-                arrived = receiver.recv() => match arrived {
-                    Ok((_, bytes)) => self.accept(bytes.as_ref()),
-                    Err(_) => return,
                 },
                 () = ctx.sleep_until(flush) => {
                     let now = ctx.current();
-                    for bytes in self.flush(now).into_iter().chain(self.overdue(now)) {
+                    let ready = inbox.open.load(Ordering::Acquire);
+                    for bytes in desk.flush(now, ready) {
                         sender.send(Recipients::All, bytes, false);
                     }
-                    flush = now + self.pacing.gather;
+                    if desk.tidy(now).await.is_err() {
+                        return;
+                    }
+                    flush = now + pacing.gather;
+                },
+                arrived = receiver.recv() => match arrived {
+                    Ok((_, bytes)) => desk.accept(bytes.as_ref()),
+                    Err(_) => return,
+                },
+                call = inbox.calls.recv() => match call {
+                    Some(call) => {
+                        let calls = together(&mut inbox, call);
+                        if desk.take(calls).await.is_err() {
+                            return;
+                        }
+                    }
+                    None => return,
                 },
             }
         }
     }
+}
 
-    /// Takes a message of a meter or an owner. One for an unknown meter is dropped: it sends again.
-    fn take(&mut self, message: Message) {
-        match message {
-            Message::Register(registration) => self.registrations.push(*registration),
-            Message::Submit { meter, index, value, body } => {
-                let Some((row, slot)) = self.locate(meter, index) else { return };
-                if self.bodies.len() < MAX_HELD {
-                    self.bodies.insert((meter, index), body);
-                    self.requests.entry(slot).or_default().insert(row, value);
+/// A call and those that wait behind it, as many as are taken together.
+fn together(inbox: &mut Inbox, first: Call) -> Vec<Call> {
+    let mut calls = Vec::new();
+    let mut messages = 0;
+    let mut next = Some(first);
+    while let Some(call) = next {
+        inbox.arrived(&call);
+        messages += call.messages.len();
+        calls.push(call);
+        if messages >= MAX_TOGETHER {
+            break;
+        }
+        next = inbox.calls.try_recv().ok();
+    }
+    calls
+}
+
+/// A gateway at work.
+struct Desk {
+    signer: Signer,
+    shared: Shared,
+    pacing: Pacing,
+    metrics: Metrics,
+    writer: Writer,
+    work: Work,
+}
+
+impl Desk {
+    /// Decides about messages, writes the new ones, and has their senders answered after that.
+    async fn take(&mut self, calls: Vec<Call>) -> Result<(), Stopped> {
+        let mut group = Vec::new();
+        let mut replies = Vec::new();
+        for Call { messages, reply } in calls {
+            let mut answers = Vec::with_capacity(messages.len());
+            for message in messages {
+                let (answer, new) = self.admit(&message);
+                if new {
+                    message.encode(&mut group);
+                }
+                answers.push(answer);
+                if group.len() > MAX_GROUP / 2 {
+                    self.write(&mut group, Vec::new()).await?;
                 }
             }
-            Message::Release(Release { meter, index, link }) => {
-                let Some((row, slot)) = self.locate(meter, index) else { return };
-                let Some(body) = self.bodies.get(&(meter, index)).cloned() else { return };
-                let shape = codec::decode("body", &body).ok().and_then(|body| Shape::of(&body));
-                let Some(shape) = shape else { return };
-                self.openings.entry((slot, shape)).or_default().insert(row, (link, body));
+            if let Some(to) = reply {
+                replies.push(Reply { to, answers });
             }
+        }
+        // Also without anything new: what is known may still be on its way to the disk.
+        self.write(&mut group, replies).await
+    }
+
+    async fn write(&mut self, group: &mut Vec<u8>, replies: Vec<Reply>) -> Result<(), Stopped> {
+        let section = self.work.held.sections.current();
+        self.work.held.sections.wrote(group.len());
+        self.writer.append(section, std::mem::take(group), replies).await
+    }
+
+    /// An answer, and whether the message has to be written.
+    fn admit(&mut self, message: &Message) -> (Answer, bool) {
+        let Work { held, outgoing, .. } = &mut self.work;
+        let body = if let Message::Submit { body, .. } = message { body.len() } else { 0 };
+        let full = held.is_full(body);
+        let admitted = match message {
+            Message::Release(release) => {
+                let chain = self.shared.chain();
+                held.release(&chain.state().view(), release, outgoing)
+            }
+            _ if full => return (Answer::overloaded(), false),
+            Message::Submit { meter, index, value, body } => {
+                let chain = self.shared.chain();
+                let (view, key) = (chain.state().view(), (*meter, *index));
+                held.submit(&view, self.signer.provider, key, *value, body, outgoing)
+            }
+            Message::Transaction(transaction) => {
+                let digest = transaction.digest(self.signer.network);
+                Ok(held.transaction(digest, transaction, outgoing))
+            }
+        };
+        match admitted {
+            Ok(admitted) => (Answer::Accepted, admitted == Admitted::New),
+            Err(reason) => (Answer::Refused(reason), false),
         }
     }
 
@@ -213,104 +257,82 @@ impl Gateway {
         }
     }
 
-    /// Signs what was gathered into batches; returns them as they travel.
-    fn flush(&mut self, now: SystemTime) -> Vec<Vec<u8>> {
-        let (network, limit) = {
+    /// Signs what was gathered into batches and repeats what is overdue; returns them as they
+    /// travel. Nothing before the node has read in its ledger.
+    fn flush(&mut self, now: SystemTime, ready: bool) -> Vec<Vec<u8>> {
+        if !ready {
+            return Vec::new();
+        }
+        let Work { held, outgoing, resumed } = &mut self.work;
+        if !std::mem::replace(resumed, true) {
             let chain = self.shared.chain();
-            let genesis = chain.state().genesis();
-            (genesis.network(), genesis.charter().limits.batch_items as usize)
-        };
-        let mut transactions: Vec<_> =
-            self.registrations.drain(..).map(Transaction::Registration).collect();
-        for (slot, items) in std::mem::take(&mut self.requests) {
-            for items in chunks(items, limit) {
-                transactions.push(Transaction::Requests(RequestBatch::sign(
-                    network,
-                    self.provider,
-                    &self.key,
-                    slot,
-                    items,
-                )));
-            }
+            held.resume(&chain.state().view(), self.signer.provider, outgoing);
         }
-        for ((slot, shape), items) in std::mem::take(&mut self.openings) {
-            for items in chunks(items, limit) {
-                let mut bodies = Bodies::new(shape);
-                let mut links = Vec::new();
-                for (row, (link, body)) in items {
-                    if codec::decode("body", &body).is_ok_and(|body| bodies.push(&body)) {
-                        links.push((row, link));
-                    }
-                }
-                transactions.push(Transaction::Openings(OpeningBatch::sign(
-                    network,
-                    self.provider,
-                    &self.key,
-                    slot,
-                    links,
-                    bodies,
-                )));
-            }
-        }
+        let resend = self.pacing.resend;
         let mut bytes = Vec::new();
-        for transaction in transactions {
+        for transaction in outgoing.flush(&self.signer) {
             if let Err(error) = self.shared.add(transaction.clone()) {
-                tracing::warn!(%error, "own batch");
+                tracing::debug!(%error, "own batch");
             }
             bytes.push(transaction.encode());
-            self.outstanding.insert(transaction.digest(network), Sent { transaction, sent: now });
+            let digest = transaction.digest(self.signer.network);
+            outgoing.sent(digest, transaction, now, resend);
         }
-        bytes
-    }
-
-    /// Batches that should be final by now, to be sent again.
-    fn overdue(&mut self, now: SystemTime) -> Vec<Vec<u8>> {
-        let resend: Duration = self.pacing.resend;
-        let mut bytes = Vec::new();
-        for sent in self.outstanding.values_mut() {
-            if sent.sent + resend <= now {
-                sent.sent = now;
-                let _ = self.shared.add(sent.transaction.clone()); // it may still wait there
-                bytes.push(sent.transaction.encode());
-            }
+        let (again, useless) = {
+            let chain = self.shared.chain();
+            outgoing.overdue(&chain.state().view(), now, resend)
+        };
+        for digest in useless {
+            held.drop_transaction(&digest);
+        }
+        for transaction in again {
+            let _ = self.shared.add(transaction.clone()); // it may still wait there
+            bytes.push(transaction.encode());
         }
         bytes
     }
 
     /// Forgets what a final block has settled.
     fn settle(&mut self, block: &FinalBlock) {
-        for opening in block.verified().openings() {
-            self.bodies.remove(&(opening.opening.meter, opening.opening.index));
+        let Work { held, outgoing, resumed } = &mut self.work;
+        let verified = block.verified();
+        let chain = self.shared.chain();
+        let view = chain.state().view();
+        for digest in outgoing.settle(&view, verified) {
+            held.drop_transaction(&digest);
         }
-        let chain = self.shared.chain();
-        let view = chain.state().view();
-        self.outstanding
-            .retain(|_, sent| bkss_ledger::pool::may_contribute(&view, &sent.transaction));
-        let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
-        self.bodies.retain(|(meter, index), _| {
-            let Some(row) = view.row(*meter) else { return false };
-            let Some(registered) = view.registered(row) else { return false };
-            let schedule = registered.message().schedule;
-            time < schedule.closes(*index) || schedule.accepts_opening(*index, time, reveal_s)
-        });
+        let opened = verified.openings().iter().map(|one| (one.opening.meter, one.opening.index));
+        held.opened(opened);
+        if *resumed {
+            held.advance(&view, self.signer.provider, outgoing);
+        }
     }
 
-    /// Where a link of a meter belongs.
-    fn locate(&self, meter: MeterId, index: LinkIndex) -> Option<(Row, Slot)> {
-        let chain = self.shared.chain();
-        let view = chain.state().view();
-        let row = view.row(meter)?;
-        let schedule = view.registered(row)?.message().schedule;
-        (index.get() <= schedule.slots).then(|| (row, schedule.slot(index)))
+    /// Removes from the journal what is settled, and shows how much is held.
+    async fn tidy(&mut self, now: SystemTime) -> Result<(), Stopped> {
+        let Work { held, outgoing, resumed } = &mut self.work;
+        if !*resumed {
+            return Ok(());
+        }
+        self.metrics.held.set(held.items().try_into().unwrap_or(i64::MAX));
+        self.metrics.held_bytes.set(held.bytes().try_into().unwrap_or(i64::MAX));
+        self.metrics.sections.set(held.sections.count().try_into().unwrap_or(i64::MAX));
+        let oldest = outgoing.oldest().and_then(|made| now.duration_since(made).ok());
+        self.metrics.oldest_s.set(oldest.unwrap_or_default().as_secs_f64());
+        if let Some(below) = held.sections.crowded() {
+            let mut group = Vec::new();
+            for message in held.carry(below) {
+                message.encode(&mut group);
+                if group.len() > MAX_GROUP / 2 {
+                    let section = self.work.held.sections.current();
+                    self.writer.append(section, std::mem::take(&mut group), Vec::new()).await?;
+                }
+            }
+            self.write(&mut group, Vec::new()).await?;
+        }
+        match self.work.held.sections.prunable() {
+            Some(below) => self.writer.prune(below).await,
+            None => Ok(()),
+        }
     }
-}
-
-/// Cuts ordered items into pieces of at most `limit`.
-fn chunks<V>(items: BTreeMap<Row, V>, limit: usize) -> Vec<Vec<(Row, V)>> {
-    let mut pieces = Vec::new();
-    let mut items = items.into_iter().peekable();
-    while items.peek().is_some() {
-        pieces.push(items.by_ref().take(limit).collect());
-    }
-    pieces
 }

@@ -35,7 +35,8 @@ use crate::{
     duties::Duties,
     engine_block::{BlockLimits, EngineBlock},
     evidence::Accusations,
-    gateway::{Gateway, Mailbox},
+    gateway::{self, Gateway, Mailbox},
+    metrics::Metrics as NodeMetrics,
     rounds::{Lanes, MOST_MEMBERS, Network, Rounds, Schemes, Seat, Turns},
     status::Status,
     store::{BlockStore, archive_config},
@@ -74,6 +75,8 @@ pub struct Node {
     pub shared: Shared,
     /// The engine's stored blocks.
     pub marshal: Marshal,
+    /// What the node counts.
+    pub metrics: NodeMetrics,
     /// Ends when the node does.
     pub task: Handle<()>,
 }
@@ -84,6 +87,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("store: {0}")]
     Store(#[from] commonware_storage::archive::Error),
+    /// The gateway's journal cannot be opened.
+    #[error("gateway's journal: {0}")]
+    Journal(#[from] commonware_storage::journal::Error),
     /// A vote key of the genesis is no key.
     #[error("a vote key of the genesis is no ed25519 key")]
     VoteKey,
@@ -128,8 +134,21 @@ where
 
     let shared = Shared::new(config.genesis.clone());
     let status = Status::new(shared.chain().state());
-    let (gateway, mailbox) =
-        Gateway::new(config.provider, config.identity.clone(), shared.clone(), config.pacing);
+    let metrics = NodeMetrics::default();
+    let owner = gateway::Owner {
+        provider: config.provider,
+        key: config.identity.clone(),
+        partition: config.partition.clone(),
+    };
+    let (gateway, mailbox) = Gateway::open(
+        &ctx.child("gateway"),
+        owner,
+        shared.clone(),
+        config.pacing,
+        metrics.clone(),
+        cache.clone(),
+    )
+    .await?;
     let (settled, settling) = mpsc::channel(EVENTS);
     let (followed, events) = mpsc::channel(EVENTS);
     let (turns, turning) = Turns::channel();
@@ -162,7 +181,7 @@ where
     let listeners = vec![settled, followed];
     let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied);
     let duties = Duties::new(config, shared.clone(), status.clone());
-    let blocks = marshal.clone();
+    let (blocks, ready) = (marshal.clone(), mailbox.clone());
     let task = ctx.child("node").spawn(move |ctx| async move {
         let (batches_out, batches_in) = channels.batches;
         let gossip = batches_out.clone();
@@ -171,13 +190,14 @@ where
             tracing::error!(%broken, "stored ledger");
             return;
         }
+        ready.open();
         ctx.child("rounds").spawn(move |_| rounds.run(turning));
         ctx.child("duties").spawn(move |ctx| duties.run(ctx, gossip, accused, applying));
         if let Err(broken) = delivery.run(&ctx, &blocks, outbox).await {
             tracing::error!(%broken, "the node stops");
         }
     });
-    Ok(Node { mailbox, events, status, shared, marshal, task })
+    Ok(Node { mailbox, events, status, shared, marshal, metrics, task })
 }
 
 /// What the engine's store of finalized blocks is opened with.

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bkss_ledger::{Witness, receipts::Issued};
-use bkss_node::{Event, node::Node};
+use bkss_ledger::{Transaction, Witness, receipts::Issued};
+use bkss_node::{Answer, Event, gateway::NotTaken, node::Node};
 use bkss_scheme::{
     Digest, LedgerTime, codec,
     receipt::Receipt,
@@ -81,15 +81,27 @@ impl<'a> World<'a> {
         for (meter, signed) in meters.iter().zip(&signed) {
             let (meter, index) = (meter.registration.message.meter, signed.index);
             let submit = Submit { meter, index, value: signed.value, body: &signed.body };
-            mailbox.submit(&submit).unwrap();
+            assert_eq!(mailbox.submit(submit).await, Ok(Answer::Accepted));
         }
         self.until("the window's end", |world| world.time >= at(index, 300)).await;
         for (meter, signed) in meters.iter().zip(signed) {
             let (meter, index) = (meter.registration.message.meter, signed.index);
-            mailbox.release(Release { meter, index, link: signed.link }).unwrap();
+            let release = Release { meter, index, link: signed.link };
+            assert_eq!(mailbox.release(release).await, Ok(Answer::Accepted));
         }
         let wanted = self.readings + meters.len();
         self.until("all openings", |world| world.readings == wanted).await;
+    }
+
+    /// Brings a registration through one gateway, as soon as it takes messages.
+    async fn register(&self, gateway: usize, meter: &Meter) {
+        let registration = Transaction::Registration(meter.registration.clone());
+        loop {
+            match self.nodes[gateway].mailbox.take_one(registration.clone()).await {
+                Err(NotTaken::NotReady) => self.ctx.sleep(Duration::from_millis(5)).await,
+                answer => return assert_eq!(answer, Ok(Answer::Accepted)),
+            }
+        }
     }
 
     fn assert_no_fork(&self) {
@@ -113,7 +125,7 @@ fn run(seed: u64) -> (String, Vec<Issued>, Consortium) {
             let nodes = network::start(&ctx, configs).await;
             let mut world = World::new(&ctx, consortium, nodes);
             for meter in meters {
-                world.nodes[0].mailbox.register(meter.registration.clone()).unwrap();
+                world.register(0, meter).await;
             }
             for index in 1..=3 {
                 world.slot(meters, index, index as usize).await;
@@ -157,7 +169,7 @@ fn after_power_cuts_every_block_is_applied_once_and_none_is_lost() {
             let mut world = World::new(&ctx, consortium, nodes);
             if slot == 1 {
                 for meter in meters {
-                    world.nodes[1].mailbox.register(meter.registration.clone()).unwrap();
+                    world.register(1, meter).await;
                 }
             } else {
                 // Nothing is asked of the meters again: registrations and chains are still there.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bkss_ledger::{FinalBlock, Witness, receipts::PathError};
+use bkss_ledger::{FinalBlock, Transaction, Witness, receipts::PathError};
 use bkss_node::{Consortium, Event, LedgerClock};
 use bkss_scheme::{
     LedgerTime, Link, LinkIndex, MeterId, codec,
@@ -132,7 +132,7 @@ impl<'a> Drive<'a> {
             let owner = usize::from(meter.registration.message.owner.0);
             let mailbox = &self.consortium.members[owner].mailbox;
             mailbox
-                .register(meter.registration.clone())
+                .post(Transaction::Registration(meter.registration.clone()))
                 .map_err(DemoError::step("registration"))?;
         }
         while !self.done() {
@@ -299,7 +299,7 @@ impl<'a> Drive<'a> {
                 let message = signed.message();
                 self.run.uplink_bytes += codec::length(&message) as u64;
                 // What is not taken is tried again below.
-                let _ = members[owner].mailbox.submit(&message);
+                let _ = members[owner].mailbox.post(message);
                 self.submitted.insert(id, (clock::now(), 0));
                 continue;
             }
@@ -313,7 +313,7 @@ impl<'a> Drive<'a> {
                     let message = signed.message();
                     self.run.uplink_bytes += codec::length(&message) as u64;
                     let gateway = (owner + *tries) % members.len();
-                    let _ = members[gateway].mailbox.submit(&message);
+                    let _ = members[gateway].mailbox.post(message);
                 }
             }
             *sent = clock::now();
@@ -353,7 +353,7 @@ impl<'a> Drive<'a> {
             for offset in 0..=tries.min(members.len() - 1) {
                 self.run.uplink_bytes += codec::length(&release) as u64;
                 let gateway = (owner + offset) % members.len();
-                let _ = members[gateway].mailbox.release(release.clone());
+                let _ = members[gateway].mailbox.post(release.clone());
             }
         }
     }

@@ -1,0 +1,209 @@
+//! Where meters, owners and the API leave messages for a gateway.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use bkss_ledger::Transaction;
+use bkss_scheme::transaction::{Release, Submit};
+use commonware_utils::channel::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
+
+use crate::{
+    chain::Shared,
+    message::{Answer, Message, Reason},
+    metrics::Metrics,
+};
+
+/// Calls that wait for the gateway.
+pub const MAX_CALLS: usize = 4096;
+/// Messages that wait for the gateway.
+pub const MAX_QUEUE: usize = 1 << 16;
+
+/// Messages of one caller, and where their answers go.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) messages: Vec<Message>,
+    pub(super) reply: Option<oneshot::Sender<Vec<Answer>>>,
+}
+
+/// Where meters and owners leave their messages.
+#[derive(Clone)]
+pub struct Mailbox {
+    calls: mpsc::Sender<Call>,
+    queued: Arc<AtomicUsize>,
+    open: Arc<AtomicBool>,
+    shared: Shared,
+    metrics: Metrics,
+}
+
+/// A message that was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotTaken {
+    /// Too many messages wait; try again later or at another provider.
+    #[error("gateway is overloaded")]
+    Overloaded,
+    /// The node has stopped.
+    #[error("gateway has stopped")]
+    Stopped,
+    /// The node has not read in its ledger yet.
+    #[error("node is still reading in its ledger")]
+    NotReady,
+}
+
+/// The other end of a [`Mailbox`].
+pub(super) struct Inbox {
+    pub(super) calls: mpsc::Receiver<Call>,
+    queued: Arc<AtomicUsize>,
+    pub(super) open: Arc<AtomicBool>,
+}
+
+impl Inbox {
+    /// Takes a call from the queue.
+    pub(super) fn arrived(&self, call: &Call) {
+        self.queued.fetch_sub(call.messages.len(), Ordering::Relaxed);
+    }
+}
+
+impl Mailbox {
+    pub(super) fn new(shared: Shared, metrics: Metrics) -> (Self, Inbox) {
+        let (calls, receiver) = mpsc::channel(MAX_CALLS);
+        let queued: Arc<AtomicUsize> = Arc::default();
+        let open: Arc<AtomicBool> = Arc::default();
+        let inbox = Inbox { calls: receiver, queued: queued.clone(), open: open.clone() };
+        (Self { calls, queued, open, shared, metrics }, inbox)
+    }
+
+    /// From now on messages are taken: the node has read in its ledger.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether messages are taken.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire) && !self.calls.is_closed()
+    }
+
+    /// Leaves messages and waits until all that is accepted is on disk: one answer each.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`] if none was looked at.
+    pub async fn take(&self, messages: Vec<Message>) -> Result<Vec<Answer>, NotTaken> {
+        if !self.open.load(Ordering::Acquire) {
+            return Err(NotTaken::NotReady);
+        }
+        let kinds: Vec<_> = messages.iter().map(Message::kind).collect();
+        let (mut answers, open) = self.look_at(messages);
+        if !open.is_empty() {
+            let (reply, answered) = oneshot::channel();
+            let (places, messages): (Vec<_>, Vec<_>) = open.into_iter().unzip();
+            self.put(messages, Some(reply))?;
+            let given = answered.await.map_err(|_| NotTaken::Stopped)?;
+            for (place, answer) in places.into_iter().zip(given) {
+                answers[place] = answer;
+            }
+        }
+        for (kind, answer) in kinds.into_iter().zip(&answers) {
+            self.metrics.answered(kind, answer.code());
+        }
+        Ok(answers)
+    }
+
+    /// Leaves a message without waiting for the disk: whoever does so keeps it until it is final.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`].
+    pub fn post(&self, message: impl Into<Message>) -> Result<(), NotTaken> {
+        self.put(vec![message.into()], None)
+    }
+
+    /// [`Self::take`] of one message.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`].
+    pub async fn take_one(&self, message: impl Into<Message>) -> Result<Answer, NotTaken> {
+        let answers = self.take(vec![message.into()]).await?;
+        answers.into_iter().next().ok_or(NotTaken::Stopped)
+    }
+
+    /// Step 1 of a meter, see [`Self::take`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`].
+    pub async fn submit(&self, submit: Submit<'_>) -> Result<Answer, NotTaken> {
+        self.take_one(submit).await
+    }
+
+    /// Step 3 of a meter, see [`Self::take`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`].
+    pub async fn release(&self, release: Release) -> Result<Answer, NotTaken> {
+        self.take_one(release).await
+    }
+
+    /// Answers what needs no gateway: signatures are checked here, on the caller's task. The rest
+    /// goes on with its place.
+    fn look_at(&self, messages: Vec<Message>) -> (Vec<Answer>, Vec<(usize, Message)>) {
+        let mut answers = vec![Answer::Accepted; messages.len()];
+        let mut open = Vec::with_capacity(messages.len());
+        for (place, message) in messages.into_iter().enumerate() {
+            if let Message::Transaction(transaction) = &message {
+                match self.look_at_transaction(transaction) {
+                    Some(answer) => answers[place] = answer,
+                    None => open.push((place, message)),
+                }
+            } else {
+                open.push((place, message));
+            }
+        }
+        (answers, open)
+    }
+
+    fn look_at_transaction(&self, transaction: &Transaction) -> Option<Answer> {
+        match transaction {
+            Transaction::Requests(_) | Transaction::Openings(_) => {
+                return Some(Answer::Refused(Reason::Batch));
+            }
+            Transaction::Registration(registration) => {
+                let chain = self.shared.chain();
+                let view = chain.state().view();
+                let known = view.row(registration.message.meter);
+                let known = known.and_then(|row| view.registered(row));
+                if known.is_some_and(|known| *known.message() == registration.message) {
+                    return Some(Answer::Accepted);
+                }
+            }
+            #[allow(unreachable_patterns, reason = "kinds of changes are added to the ledger")]
+            _ => {}
+        }
+        self.shared.add(transaction.clone()).err().map(Answer::from)
+    }
+
+    fn put(
+        &self,
+        messages: Vec<Message>,
+        reply: Option<oneshot::Sender<Vec<Answer>>>,
+    ) -> Result<(), NotTaken> {
+        let count = messages.len();
+        if self.queued.fetch_add(count, Ordering::Relaxed) + count > MAX_QUEUE {
+            self.queued.fetch_sub(count, Ordering::Relaxed);
+            return Err(NotTaken::Overloaded);
+        }
+        self.calls.try_send(Call { messages, reply }).map_err(|error| {
+            self.queued.fetch_sub(count, Ordering::Relaxed);
+            match error {
+                TrySendError::Full(_) => NotTaken::Overloaded,
+                TrySendError::Closed(_) => NotTaken::Stopped,
+            }
+        })
+    }
+}
