@@ -8,6 +8,7 @@
 mod held;
 mod mailbox;
 mod outgoing;
+mod place;
 mod sections;
 
 use std::{sync::atomic::Ordering, time::SystemTime};
@@ -96,9 +97,7 @@ where
             let mut rest = &group[..];
             while !rest.is_empty() {
                 match Message::decode_first(&mut rest) {
-                    Ok(message) => {
-                        work.held.restore(section, message, |tx| tx.digest(network));
-                    }
+                    Ok(message) => work.held.restore(section, message),
                     Err(error) => {
                         tracing::error!(%error, section, "message in the gateway's journal");
                         break;
@@ -232,7 +231,7 @@ impl Desk {
             Message::Submit { meter, index, value, body } => {
                 let chain = self.shared.chain();
                 let (view, key) = (chain.state().view(), (*meter, *index));
-                held.submit(&view, self.signer.provider, key, *value, body, outgoing)
+                held.submit(&view, self.signer.provider, key, (*value, body), outgoing)
             }
             Message::Transaction(transaction) => {
                 let digest = transaction.digest(self.signer.network);
@@ -301,7 +300,7 @@ impl Desk {
         for digest in outgoing.settle(&view, verified) {
             held.drop_transaction(&digest);
         }
-        let opened = verified.openings().iter().map(|one| (one.opening.meter, one.opening.index));
+        let opened = verified.openings().iter().map(|one| (one.row, one.opening.index));
         held.opened(opened);
         if *resumed {
             held.advance(&view, self.signer.provider, outgoing);

@@ -159,6 +159,9 @@ pub enum Reason {
         /// Time of the newest block.
         ledger: u64,
     },
+    /// The chain was replaced or revoked.
+    #[error("the meter's chain has ended")]
+    Ended,
     /// The time for openings of the slot is over.
     #[error("openings ended {reveal_s} s after the slot's start")]
     OpeningsOver {
@@ -188,7 +191,7 @@ pub enum Reason {
     Batch,
     /// The ledger's rules refuse the transaction.
     #[error(transparent)]
-    Rule(#[from] bkss_ledger::verify::TransactionRefusal),
+    Rule(#[from] bkss_ledger::execute::TransactionRefusal),
 }
 
 impl Reason {
@@ -200,6 +203,7 @@ impl Reason {
             Self::OutsideChain { .. } => "outside_chain",
             Self::TooEarly { .. } => "too_early",
             Self::WindowClosed { .. } => "window_closed",
+            Self::Ended => "ended",
             Self::OpeningsOver { .. } => "openings_over",
             Self::SecondRequest => "second_request",
             Self::NoBody => "no_body",

@@ -1,26 +1,23 @@
 //! Accepted messages until they are settled: the gateway's memory of its journal.
 //!
-//! A body is held per meter, link and request value, so that nobody's message displaces another's.
+//! A body is held per chain, link and request value, so that nobody's message displaces another's.
 //! What can no longer become final is dropped when its deadline passes: of all that is held, only
 //! what a block or its time concerns is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bkss_ledger::{Transaction, View, state::Live};
+use bkss_ledger::{Transaction, View, transaction_batch::Row};
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
     codec::{self, MAX_BODY},
-    hash, hash_chain, request,
-    root_message::Registered,
     seal::Body,
-    slot::Schedule,
     transaction::Release,
 };
 
-use super::{outgoing::Outgoing, sections::Sections};
+use super::{outgoing::Outgoing, place::Place, sections::Sections};
 use crate::message::{Message, Reason};
 
-/// Most readings a gateway holds.
+/// Most messages a gateway holds.
 pub const MAX_HELD: usize = 1 << 20;
 /// Most bytes of bodies a gateway holds.
 pub const MAX_HELD_BYTES: usize = 256 << 20;
@@ -28,18 +25,18 @@ pub const MAX_HELD_BYTES: usize = 256 << 20;
 pub const MAX_PER_METER: usize = 1024;
 /// Most request values of one link.
 pub const MAX_VALUES: usize = 4;
-/// Most links of a gap that are walked to check a release; a longer gap is left to the ledger.
-const MAX_WALK: u32 = 4096;
 
-type Key = (MeterId, LinkIndex);
+/// Blocks after a restart until the ledger is certainly where it was when a message was taken.
+const PATIENCE: u64 = 64;
 
-/// What is held of one link of a meter.
-#[derive(Debug, Default)]
+type Key = (Row, LinkIndex);
+
+/// What is held of one link of a chain.
+#[derive(Debug)]
 struct Entry {
+    meter: MeterId,
     values: Vec<Value>,
     release: Option<Opener>,
-    /// Whether the first value has been given to a batch in this life of the node.
-    requested: bool,
 }
 
 /// A submitted body.
@@ -54,8 +51,7 @@ struct Value {
 #[derive(Debug)]
 struct Opener {
     link: Link,
-    /// `None` until the ledger is read in.
-    value: Option<Digest>,
+    value: Digest,
     section: u64,
 }
 
@@ -72,99 +68,21 @@ pub(super) enum Admitted {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     entries: BTreeMap<Key, Entry>,
-    deadlines: BTreeSet<(LedgerTime, MeterId, LinkIndex)>,
+    deadlines: BTreeSet<(LedgerTime, Row, LinkIndex)>,
     /// Registrations and changes by digest.
     transactions: BTreeMap<Digest, (u64, Transaction)>,
+    /// What was read from the journal and waits for the ledger to be read in.
+    restored: Vec<(u64, Message)>,
+    /// Height at which what still waits then is given up.
+    patience: Option<u64>,
     items: usize,
     bytes: usize,
     /// Where in the journal everything is.
     pub(super) sections: Sections,
 }
 
-/// A meter's link as the ledger has it.
-struct Place<'a> {
-    registered: &'a Registered,
-    live: Option<&'a Live>,
-    row: u32,
-    schedule: Schedule,
-    time: LedgerTime,
-    reveal_s: u32,
-    index: LinkIndex,
-}
-
-impl<'a> Place<'a> {
-    fn find(view: &'a View<'_>, meter: MeterId, index: LinkIndex) -> Result<Self, Reason> {
-        let row = view.row(meter).ok_or(Reason::UnknownMeter(meter))?;
-        let registered = view.registered(row).ok_or(Reason::UnknownMeter(meter))?;
-        let schedule = registered.message().schedule;
-        if index.get() > schedule.slots {
-            return Err(Reason::OutsideChain { index, slots: schedule.slots });
-        }
-        let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
-        Ok(Self { registered, live: view.live(row), row, schedule, time, reveal_s, index })
-    }
-
-    fn has_closed(&self) -> bool {
-        self.schedule.closes(self.index) <= self.time
-    }
-
-    fn is_over(&self) -> bool {
-        self.has_closed() && !self.schedule.accepts_opening(self.index, self.time, self.reveal_s)
-    }
-
-    fn over(&self) -> Result<(), Reason> {
-        if self.is_over() { Err(Reason::OpeningsOver { reveal_s: self.reveal_s }) } else { Ok(()) }
-    }
-
-    fn pending(&self, value: &Digest) -> bool {
-        self.live.is_some_and(|live| {
-            live.pending.iter().any(|p| p.index == self.index && p.value == *value)
-        })
-    }
-
-    fn pending_through(&self, gateway: ProviderId) -> bool {
-        self.live.is_some_and(|live| {
-            live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
-        })
-    }
-
-    fn too_early(&self) -> Reason {
-        let begins = self.schedule.opens(self.index).0;
-        Reason::TooEarly { begins, ledger: self.time.0 }
-    }
-
-    /// When this link has to be looked at again.
-    fn deadline(&self) -> LedgerTime {
-        if !self.has_closed() {
-            return self.schedule.closes(self.index);
-        }
-        let start = self.schedule.opens(self.index).seconds();
-        LedgerTime::from_seconds(start.saturating_add(self.reveal_s.into()))
-    }
-
-    /// Whether the link belongs to the meter's chain, as far as that is cheap to say.
-    fn is_of_chain(&self, link: &Link) -> bool {
-        let Some(live) = self.live else { return true };
-        let (index, salt) = (self.index.get(), self.registered.message().salt);
-        if index.abs_diff(live.last_index) > MAX_WALK {
-            return true;
-        }
-        if index > live.last_index {
-            hash_chain::walk(salt, index, live.last_index, link) == live.last_link
-        } else {
-            hash_chain::walk(salt, live.last_index, index, &live.last_link) == *link
-        }
-    }
-}
-
-/// The request value of a body that a link opens.
-fn value_of(registered: &Registered, index: LinkIndex, body: &[u8], link: &Link) -> Digest {
-    let commitment = request::commitment(registered.id(), index, &hash::plain(body));
-    request::request_value(&commitment, link)
-}
-
 impl Held {
-    /// Readings held.
+    /// Messages held.
     pub(super) const fn items(&self) -> usize {
         self.items
     }
@@ -184,44 +102,42 @@ impl Held {
         &mut self,
         view: &View<'_>,
         gateway: ProviderId,
-        (meter, index): Key,
-        value: Digest,
-        body: &[u8],
+        (meter, index): (MeterId, LinkIndex),
+        (value, body): (Digest, &[u8]),
         outgoing: &mut Outgoing,
     ) -> Result<Admitted, Reason> {
         if body.len() > MAX_BODY || codec::decode::<Body<'_>>("body", body).is_err() {
             return Err(Reason::Body);
         }
-        let place = Place::find(view, meter, index)?;
-        let entry = self.entries.get(&(meter, index));
+        let places = Place::all(view, meter, index)?;
+        // A new chain may have been registered ahead of its time: the one this is for is the one
+        // that can take it.
+        let fits = |place: &&Place<'_>| place.pending(&value) || place.check_request().is_ok();
+        let place = places.iter().find(fits).unwrap_or(&places[0]);
+        let entry = self.entries.get(&place.key());
         if entry.is_some_and(|entry| entry.values.iter().any(|held| held.value == value)) {
             return Ok(Admitted::Known);
         }
-        let on_ledger = place.pending(&value);
-        if place.has_closed() && !on_ledger {
-            let closed = place.schedule.closes(index).0;
-            return Err(Reason::WindowClosed { closed, ledger: place.time.0 });
-        }
-        place.over()?;
-        if place.schedule.slot(index).0 > place.schedule.slot_at(place.time).0 + 1 {
-            return Err(place.too_early());
+        let requested = place.pending(&value);
+        if requested {
+            place.check_opening()?;
+        } else {
+            place.check_request()?;
         }
         let values = entry.map_or(0, |entry| entry.values.len());
         let taken = values > 0 || place.pending_through(gateway);
-        if values == MAX_VALUES || (taken && !on_ledger) {
+        if values == MAX_VALUES || (taken && !requested) {
             return Err(Reason::SecondRequest);
         }
-        let held = self.entries.range(all_of(meter)).count();
+        let held = self.entries.range(all_of(place.row)).count();
         if held >= MAX_PER_METER {
             return Err(Reason::MeterFull { held });
         }
-        let request = !place.has_closed() && !taken;
-        if request {
-            outgoing.request(place.schedule.slot(index), place.row, value);
+        if !place.has_closed() && !taken {
+            outgoing.request(place.slot(), place.row, value);
         }
-        let (deadline, section) = (place.deadline(), self.sections.current());
-        let entry = self.keep(deadline, (meter, index), value, body.into(), section);
-        entry.requested |= request;
+        let value = Value { value, body: body.into(), section: self.sections.current() };
+        self.keep(meter, place, value);
         Ok(Admitted::New)
     }
 
@@ -233,21 +149,18 @@ impl Held {
         outgoing: &mut Outgoing,
     ) -> Result<Admitted, Reason> {
         let Release { meter, index, link } = release;
-        let place = Place::find(view, *meter, *index)?;
-        if place.time < place.schedule.opens(*index) {
-            return Err(place.too_early());
-        }
-        let opened = |live: &Live| live.last_index == index.get() && live.last_link == *link;
-        if place.live.is_some_and(opened) {
+        let places = Place::all(view, *meter, *index)?;
+        let has = |place: &&Place<'_>| self.entries.contains_key(&place.key());
+        let place = places.iter().find(has).unwrap_or(&places[0]);
+        if places.iter().any(|place| place.is_opened(link)) {
             return Ok(Admitted::Known);
         }
-        place.over()?;
-        let entry = self.entries.get_mut(&(*meter, *index)).ok_or(Reason::NoBody)?;
+        place.check_opening()?;
+        let entry = self.entries.get_mut(&place.key()).ok_or(Reason::NoBody)?;
         if entry.release.as_ref().is_some_and(|held| held.link == *link) {
             return Ok(Admitted::Known);
         }
-        let fits =
-            |held: &&Value| value_of(place.registered, *index, &held.body, link) == held.value;
+        let fits = |held: &&Value| place.value_of(&held.body, link) == held.value;
         let value = entry.values.iter().find(fits).ok_or(Reason::NoBody)?;
         if place.has_closed() && !place.pending(&value.value) {
             return Err(Reason::NoRequest);
@@ -255,14 +168,13 @@ impl Held {
         if !place.is_of_chain(link) {
             return Err(Reason::ForeignLink);
         }
-        let section = self.sections.current();
         if place.has_closed() {
-            outgoing.opening(place.schedule.slot(*index), place.row, link, &value.body);
+            outgoing.opening(place.slot(), place.row, link, &value.body);
         }
-        let before =
-            entry.release.replace(Opener { link: link.clone(), value: Some(value.value), section });
+        let section = self.sections.current();
+        let opener = Opener { link: link.clone(), value: value.value, section };
         self.sections.add(section);
-        if let Some(before) = before {
+        if let Some(before) = entry.release.replace(opener) {
             self.sections.remove(before.section);
         }
         Ok(Admitted::New)
@@ -283,52 +195,54 @@ impl Held {
         Admitted::New
     }
 
-    /// Takes back a message from the journal; what has become of it, [`Self::resume`] finds.
-    pub(super) fn restore(
-        &mut self,
-        section: u64,
-        message: Message,
-        digest: impl Fn(&Transaction) -> Digest,
-    ) {
-        match message {
-            Message::Submit { meter, index, value, body } => {
-                let known = self
-                    .entries
-                    .get_mut(&(meter, index))
-                    .and_then(|entry| entry.values.iter_mut().find(|held| held.value == value));
-                match known {
-                    Some(held) => {
-                        let before = std::mem::replace(&mut held.section, section);
-                        self.sections.add(section);
-                        self.sections.remove(before);
-                    }
-                    None => {
-                        self.keep(LedgerTime(0), (meter, index), value, body, section);
-                    }
+    /// Takes back a message from the journal; [`Self::resume`] finds what has become of it.
+    pub(super) fn restore(&mut self, section: u64, message: Message) {
+        self.sections.add(section);
+        self.restored.push((section, message));
+    }
+
+    /// Takes up again what was restored, on the ledger as it is now. What the ledger does not know
+    /// yet waits for the next block.
+    pub(super) fn resume(&mut self, view: &View<'_>, gateway: ProviderId, outgoing: &mut Outgoing) {
+        let height = view.head().height;
+        let patient = height <= *self.patience.get_or_insert(height + PATIENCE);
+        let (submits, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.restored)
+            .into_iter()
+            .partition(|(_, message)| matches!(message, Message::Submit { .. }));
+        // A body may have been carried behind the link that opens it.
+        for (section, message) in submits.into_iter().chain(others) {
+            let admitted = match &message {
+                Message::Submit { meter, index, value, body } => {
+                    self.submit(view, gateway, (*meter, *index), (*value, body), outgoing)
                 }
-            }
-            Message::Release(Release { meter, index, link }) => {
-                // Its body may have been carried into a later section.
-                let entry = self.entries.entry((meter, index)).or_default();
-                self.deadlines.insert((LedgerTime(0), meter, index));
-                self.sections.add(section);
-                if let Some(before) = entry.release.replace(Opener { link, value: None, section }) {
-                    self.sections.remove(before.section);
+                Message::Release(release) => self.release(view, release, outgoing),
+                Message::Transaction(transaction) => {
+                    let digest = transaction.digest(view.genesis().network());
+                    Ok(self.transaction(digest, transaction, outgoing))
                 }
-            }
-            Message::Transaction(transaction) => {
-                let digest = digest(&transaction);
-                self.hold_transaction(section, digest, *transaction);
+            };
+            match admitted {
+                // It stands in the section it was written to.
+                Ok(Admitted::New) => self.stands_in(section, &message, view),
+                Err(reason) if patient && self.may_wait(reason) => {
+                    self.restored.push((section, message));
+                }
+                Ok(Admitted::Known) => self.sections.remove(section),
+                Err(reason) => {
+                    self.sections.remove(section);
+                    tracing::debug!(%reason, "message of the journal is settled");
+                }
             }
         }
     }
 
-    /// Takes up again what was restored, on the ledger as it is now.
-    pub(super) fn resume(&mut self, view: &View<'_>, gateway: ProviderId, outgoing: &mut Outgoing) {
-        for (_, transaction) in self.transactions.values() {
-            outgoing.transaction(transaction.clone());
+    /// Whether the ledger, once it is where it was before a crash, may say otherwise.
+    const fn may_wait(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::UnknownMeter(_) | Reason::OutsideChain { .. } | Reason::TooEarly { .. } => true,
+            Reason::NoBody => !self.restored.is_empty(),
+            _ => false,
         }
-        self.advance(view, gateway, outgoing);
     }
 
     /// Forgets what has been opened.
@@ -345,13 +259,13 @@ impl Held {
         gateway: ProviderId,
         outgoing: &mut Outgoing,
     ) {
-        let time = view.head().time;
+        if !self.restored.is_empty() {
+            self.resume(view, gateway, outgoing);
+        }
         let mut due = std::mem::take(&mut self.deadlines);
-        // Behind the last key of this time.
-        let later = due.split_off(&(LedgerTime(time.0 + 1), MeterId(0), FIRST));
-        self.deadlines = later;
-        for (_, meter, index) in due {
-            self.look(view, gateway, (meter, index), outgoing);
+        self.deadlines = due.split_off(&(LedgerTime(view.head().time.0 + 1), 0, FIRST));
+        for (_, row, index) in due {
+            self.look(view, (row, index), outgoing);
         }
     }
 
@@ -381,44 +295,30 @@ impl Held {
                 messages.push(transaction.clone().into());
             }
         }
-        for ((meter, index), entry) in &mut self.entries {
+        for ((_, index), entry) in &mut self.entries {
+            let (meter, index) = (entry.meter, *index);
             for held in &mut entry.values {
                 if moved(&mut held.section, &mut self.sections) {
                     let (value, body) = (held.value, held.body.clone());
-                    messages.push(Message::Submit { meter: *meter, index: *index, value, body });
+                    messages.push(Message::Submit { meter, index, value, body });
                 }
             }
             if let Some(opener) = &mut entry.release
                 && moved(&mut opener.section, &mut self.sections)
             {
-                let link = opener.link.clone();
-                messages.push(Release { meter: *meter, index: *index, link }.into());
+                messages.push(Release { meter, index, link: opener.link.clone() }.into());
             }
         }
         messages
     }
 
     /// Decides about a link whose deadline has passed.
-    fn look(&mut self, view: &View<'_>, gateway: ProviderId, key: Key, outgoing: &mut Outgoing) {
+    fn look(&mut self, view: &View<'_>, key: Key, outgoing: &mut Outgoing) {
+        let Some(place) = Place::of_row(view, key.0, key.1) else { return };
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let (meter, index) = key;
-        let Ok(place) = Place::find(view, meter, index) else {
-            // It was known when the message was taken: the ledger is still being read in.
-            self.deadlines.insert((LedgerTime(view.head().time.0 + 1), meter, index));
-            return;
-        };
         if place.is_over() {
             self.drop_entry(key);
             return;
-        }
-        let slot = place.schedule.slot(index);
-        if let Some(opener) = &mut entry.release
-            && opener.value.is_none()
-        {
-            let fits = |held: &&Value| {
-                value_of(place.registered, index, &held.body, &opener.link) == held.value
-            };
-            opener.value = entry.values.iter().find(fits).map(|held| held.value);
         }
         if place.has_closed() {
             let (bytes, items, sections) = (&mut self.bytes, &mut self.items, &mut self.sections);
@@ -436,35 +336,51 @@ impl Held {
                 return;
             }
             if let Some(opener) = &entry.release
-                && let Some(held) =
-                    entry.values.iter().find(|held| Some(held.value) == opener.value)
+                && let Some(held) = entry.values.iter().find(|held| held.value == opener.value)
             {
-                outgoing.opening(slot, place.row, &opener.link, &held.body);
+                outgoing.opening(place.slot(), place.row, &opener.link, &held.body);
             }
-        } else if let Some(first) = entry.values.first()
-            && !std::mem::replace(&mut entry.requested, true)
-            && !place.pending_through(gateway)
-        {
-            outgoing.request(slot, place.row, first.value);
         }
-        self.deadlines.insert((place.deadline(), meter, index));
+        self.deadlines.insert((place.deadline(), key.0, key.1));
     }
 
-    fn keep(
-        &mut self,
-        deadline: LedgerTime,
-        key: Key,
-        value: Digest,
-        body: Box<[u8]>,
-        section: u64,
-    ) -> &mut Entry {
+    /// Counts a restored message in the section of the journal where it is.
+    fn stands_in(&mut self, section: u64, message: &Message, view: &View<'_>) {
+        // It was just taken into the current one; the journal's own count is there already.
+        self.sections.remove(self.sections.current());
+        match message {
+            Message::Submit { meter, index, value, .. } => {
+                for row in view.chains(*meter) {
+                    let entry = self.entries.get_mut(&(row, *index));
+                    let values = entry.into_iter().flat_map(|entry| &mut entry.values);
+                    values.filter(|held| held.value == *value).for_each(|h| h.section = section);
+                }
+            }
+            Message::Release(Release { meter, index, link }) => {
+                for row in view.chains(*meter) {
+                    let entry = self.entries.get_mut(&(row, *index));
+                    let opener = entry.and_then(|entry| entry.release.as_mut());
+                    if let Some(opener) = opener.filter(|opener| opener.link == *link) {
+                        opener.section = section;
+                    }
+                }
+            }
+            Message::Transaction(transaction) => {
+                let digest = transaction.digest(view.genesis().network());
+                if let Some((place, _)) = self.transactions.get_mut(&digest) {
+                    *place = section;
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, meter: MeterId, place: &Place<'_>, value: Value) {
         self.items += 1;
-        self.bytes += body.len();
-        self.sections.add(section);
-        self.deadlines.insert((deadline, key.0, key.1));
-        let entry = self.entries.entry(key).or_default();
-        entry.values.push(Value { value, body, section });
-        entry
+        self.bytes += value.body.len();
+        self.sections.add(value.section);
+        self.deadlines.insert((place.deadline(), place.key().0, place.key().1));
+        let empty = || Entry { meter, values: Vec::new(), release: None };
+        self.entries.entry(place.key()).or_insert_with(empty).values.push(value);
     }
 
     fn hold_transaction(&mut self, section: u64, digest: Digest, transaction: Transaction) {
@@ -489,16 +405,8 @@ impl Held {
 }
 
 /// The first link there is.
-const FIRST: LinkIndex = match LinkIndex::new(1, 1) {
-    Some(first) => first,
-    None => unreachable!(),
-};
-/// The last link there can be.
-const LAST: LinkIndex = match LinkIndex::new(hash_chain::MAX_SLOTS, hash_chain::MAX_SLOTS) {
-    Some(last) => last,
-    None => unreachable!(),
-};
+const FIRST: LinkIndex = LinkIndex::new(1, 1).expect("1 is a link");
 
-fn all_of(meter: MeterId) -> std::ops::RangeInclusive<Key> {
-    (meter, FIRST)..=(meter, LAST)
+fn all_of(row: Row) -> std::ops::Range<Key> {
+    (row, FIRST)..(row.saturating_add(1), FIRST)
 }

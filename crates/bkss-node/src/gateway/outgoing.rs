@@ -7,9 +7,9 @@ use std::{
 
 use bkss_ledger::{
     OpeningBatch, RequestBatch, Transaction, Verified, View,
+    execute::SkipReason,
     pool::may_contribute,
     transaction_batch::{Bodies, Row, Shape},
-    verify::SkipReason,
 };
 use bkss_scheme::{Digest, Link, Network, ProviderId, SecretKey, Slot, codec};
 

@@ -7,6 +7,7 @@ mod certificates;
 #[allow(dead_code, reason = "shared with the ledger's tests")]
 mod consortium;
 mod faults;
+mod gateway;
 mod network;
 mod rounds;
 mod simulation;

@@ -1,0 +1,145 @@
+//! A link of a meter's chain as the ledger has it.
+
+use bkss_ledger::{View, state::Live, transaction_batch::Row};
+use bkss_scheme::{
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, hash, hash_chain, request,
+    root_message::Registered,
+    slot::{Schedule, Slot},
+};
+
+use crate::message::Reason;
+
+/// Most links of a gap that are walked to check a release; a longer gap is left to the ledger.
+const MAX_WALK: u32 = 4096;
+
+/// A link of a chain, at the time of the newest final block.
+pub(super) struct Place<'a> {
+    registered: &'a Registered,
+    live: Option<&'a Live>,
+    pub(super) row: Row,
+    pub(super) time: LedgerTime,
+    schedule: Schedule,
+    reveal_s: u32,
+    index: LinkIndex,
+}
+
+impl<'a> Place<'a> {
+    /// The link of the chain with this number.
+    pub(super) fn of_row(view: &'a View<'_>, row: Row, index: LinkIndex) -> Option<Self> {
+        let registered = view.registered(row)?;
+        let schedule = registered.message().schedule;
+        let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
+        let place = Self { registered, live: view.live(row), row, schedule, time, reveal_s, index };
+        (index.get() <= schedule.slots).then_some(place)
+    }
+
+    /// The chains of a meter that have this link, newest first.
+    pub(super) fn all(
+        view: &'a View<'_>,
+        meter: MeterId,
+        index: LinkIndex,
+    ) -> Result<Vec<Self>, Reason> {
+        let rows = view.chains(meter);
+        let newest = rows.first().and_then(|row| view.registered(*row));
+        let slots = newest.ok_or(Reason::UnknownMeter(meter))?.message().schedule.slots;
+        let places: Vec<_> =
+            rows.into_iter().filter_map(|row| Self::of_row(view, row, index)).collect();
+        if places.is_empty() { Err(Reason::OutsideChain { index, slots }) } else { Ok(places) }
+    }
+
+    pub(super) const fn slot(&self) -> Slot {
+        self.schedule.slot(self.index)
+    }
+
+    pub(super) const fn key(&self) -> (Row, LinkIndex) {
+        (self.row, self.index)
+    }
+
+    pub(super) fn has_closed(&self) -> bool {
+        self.schedule.closes(self.index) <= self.time
+    }
+
+    /// Whether no opening can be accepted any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.has_closed() && !self.schedule.accepts_opening(self.index, self.time, self.reveal_s)
+    }
+
+    /// Whether a value is requested and not opened.
+    pub(super) fn pending(&self, value: &Digest) -> bool {
+        self.live.is_some_and(|live| {
+            live.pending.iter().any(|p| p.index == self.index && p.value == *value)
+        })
+    }
+
+    /// Whether a gateway has a request for this link.
+    pub(super) fn pending_through(&self, gateway: ProviderId) -> bool {
+        self.live.is_some_and(|live| {
+            live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
+        })
+    }
+
+    /// Whether this very link was the newest to be opened.
+    pub(super) fn is_opened(&self, link: &Link) -> bool {
+        self.live.is_some_and(|live| live.last_index == self.index.get() && live.last_link == *link)
+    }
+
+    /// Whether a request may be brought to the ledger now; also shortly before the slot.
+    pub(super) fn check_request(&self) -> Result<(), Reason> {
+        let ledger = self.time.0;
+        if self.has_closed() {
+            return Err(Reason::WindowClosed {
+                closed: self.schedule.closes(self.index).0,
+                ledger,
+            });
+        }
+        if self.live.is_some_and(|live| !live.has(&self.schedule, self.index)) {
+            return Err(Reason::Ended);
+        }
+        if self.slot().0 > self.schedule.slot_at(self.time).0 + 1 {
+            return Err(Reason::TooEarly { begins: self.schedule.opens(self.index).0, ledger });
+        }
+        Ok(())
+    }
+
+    /// Whether a link may be shown already, and still.
+    pub(super) fn check_opening(&self) -> Result<(), Reason> {
+        if self.is_over() {
+            return Err(Reason::OpeningsOver { reveal_s: self.reveal_s });
+        }
+        let opens = self.schedule.opens(self.index);
+        if self.time < opens {
+            return Err(Reason::TooEarly { begins: opens.0, ledger: self.time.0 });
+        }
+        Ok(())
+    }
+
+    /// When this link has to be looked at again.
+    pub(super) fn deadline(&self) -> LedgerTime {
+        if !self.has_closed() {
+            return self.schedule.closes(self.index);
+        }
+        let start = self.schedule.opens(self.index).seconds();
+        LedgerTime::from_seconds(start.saturating_add(self.reveal_s.into()))
+    }
+
+    /// The request value of a body that a link opens.
+    pub(super) fn value_of(&self, body: &[u8], link: &Link) -> Digest {
+        let hash = hash::plain(body);
+        let commitment = request::commitment(self.registered.id(), self.index, &hash);
+        request::request_value(&commitment, link)
+    }
+
+    /// Whether a link belongs to the chain, as far as that is cheap to say.
+    pub(super) fn is_of_chain(&self, link: &Link) -> bool {
+        let Some(live) = self.live else { return true };
+        let (index, salt) = (self.index.get(), self.registered.message().salt);
+        if index.abs_diff(live.last_index) > MAX_WALK {
+            return true;
+        }
+        if index > live.last_index {
+            hash_chain::walk(salt, index, live.last_index, link) == live.last_link
+        } else {
+            hash_chain::walk(salt, live.last_index, index, &live.last_link) == *link
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The gateway alone: what it accepts and refuses, and that a crash loses nothing it accepted.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bkss_ledger::{Block, Transaction};
+use bkss_node::{
+    Answer, Event, Mailbox, Message, Pacing,
+    chain::Shared,
+    gateway::{Gateway, Owner},
+    message::Reason,
+    metrics::Metrics,
+};
+use bkss_scheme::{
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
+    transaction::{Release, Submit},
+};
+use commonware_cryptography::ed25519::PublicKey;
+use commonware_p2p::utils::mocks::inert_channel;
+use commonware_runtime::{
+    Clock, Runner, Spawner, Supervisor,
+    buffer::paged::CacheRef,
+    deterministic::{self, Context, FaultConfig, PartialWriteMode, WriteConfig},
+};
+use commonware_utils::{NZU16, NZUsize, channel::mpsc, probability};
+
+use crate::consortium::{Consortium, Meter, Signed, at};
+
+/// A gateway with a ledger whose blocks the test makes.
+struct World<'a> {
+    ctx: Context,
+    consortium: &'a Consortium,
+    shared: Shared,
+    mailbox: Mailbox,
+    events: mpsc::Sender<Event>,
+    blocks: Arc<Mutex<Vec<Block>>>,
+}
+
+impl<'a> World<'a> {
+    /// Starts with the blocks that are on disk.
+    async fn start(
+        ctx: Context,
+        consortium: &'a Consortium,
+        blocks: Arc<Mutex<Vec<Block>>>,
+    ) -> Self {
+        let shared = Shared::new(consortium.genesis.clone());
+        let owner = Owner {
+            provider: ProviderId(0),
+            key: consortium.keys[0].clone(),
+            partition: "node".into(),
+        };
+        let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
+        let (gateway, mailbox) = Gateway::open(
+            &ctx,
+            owner,
+            shared.clone(),
+            Pacing::default(),
+            Metrics::default(),
+            cache,
+        )
+        .await
+        .unwrap();
+        let (events, listened) = mpsc::channel(64);
+        let (sender, receiver) = inert_channel::<PublicKey>(&[]);
+        ctx.child("run").spawn(move |ctx| gateway.run(ctx, sender, receiver, listened));
+        let stored: Vec<_> = blocks.lock().unwrap().clone();
+        let world = Self { ctx, consortium, shared, mailbox, events, blocks };
+        for block in stored {
+            world.apply(&block).await;
+        }
+        world.mailbox.open();
+        world
+    }
+
+    /// Makes the next block final, of what waits in the pool.
+    async fn block(&self, time: LedgerTime) {
+        let head = self.shared.chain().state().head();
+        let time = LedgerTime(time.0.max(head.time.0 + 1));
+        let block = self.shared.propose(head.id, time).unwrap().block().clone();
+        self.blocks.lock().unwrap().push(block.clone());
+        self.apply(&block).await;
+    }
+
+    async fn apply(&self, block: &Block) {
+        let verified = self.shared.finalize(block).unwrap().unwrap();
+        let block = self.consortium.finalize(Arc::unwrap_or_clone(verified));
+        let event = Event::Final { block, seen: self.ctx.current() };
+        let _ = self.events.send(event).await;
+    }
+
+    /// Blocks of these times, with the gateway's batches of the moment before.
+    async fn blocks(&self, times: impl IntoIterator<Item = LedgerTime>) {
+        for time in times {
+            self.ctx.sleep(Duration::from_millis(30)).await;
+            self.block(time).await;
+        }
+    }
+
+    async fn take(&self, message: impl Into<Message>) -> Answer {
+        self.mailbox.take_one(message).await.unwrap()
+    }
+
+    fn pending(&self, meter: MeterId, index: u32) -> Vec<Digest> {
+        let chain = self.shared.chain();
+        let view = chain.state().view();
+        let live = view.row(meter).and_then(|row| view.live(row));
+        let pending = live.map(|live| live.pending.clone()).unwrap_or_default();
+        pending.iter().filter(|p| p.index.get() == index).map(|p| p.value).collect()
+    }
+
+    fn last_opened(&self, meter: MeterId) -> u32 {
+        let chain = self.shared.chain();
+        let view = chain.state().view();
+        view.row(meter).and_then(|row| view.live(row)).map_or(0, |live| live.last_index)
+    }
+}
+
+fn submit(meter: &Meter, signed: &Signed) -> Message {
+    Submit {
+        meter: meter.registration.message.meter,
+        index: signed.index,
+        value: signed.value,
+        body: &signed.body,
+    }
+    .into()
+}
+
+fn release(meter: &Meter, signed: &Signed) -> Message {
+    let (meter, link) = (meter.registration.message.meter, signed.link.clone());
+    Release { meter, index: signed.index, link }.into()
+}
+
+fn registration(meter: &Meter) -> Message {
+    Transaction::Registration(meter.registration.clone()).into()
+}
+
+const ACCEPTED: Answer = Answer::Accepted;
+
+#[test]
+fn each_refusal_has_its_reason() {
+    deterministic::Runner::seeded(1).start(|ctx| async move {
+        let mut consortium = Consortium::new(1);
+        let meters: Vec<_> = (0..2).map(|number| consortium.meter(number)).collect();
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        let (meter, stranger) = (&meters[0], &meters[1]);
+        let id = meter.registration.message.meter;
+        let signed = meter.sign(1, 26);
+        let other = meter.sign(1, 27);
+
+        let refused = async |message: Message| match world.take(message).await {
+            Answer::Refused(reason) => reason.code(),
+            answer => unreachable!("{answer:?}"),
+        };
+        assert_eq!(refused(submit(meter, &signed)).await, "unknown_meter");
+        assert_eq!(refused(release(meter, &signed)).await, "unknown_meter");
+        let mut forged = stranger.registration.clone();
+        forged.owner_signature.0[5] ^= 1;
+        assert_eq!(refused(Transaction::Registration(forged).into()).await, "rule");
+        assert_eq!(world.take(registration(meter)).await, ACCEPTED);
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        assert_eq!(world.take(registration(meter)).await, ACCEPTED, "again, when it is final");
+
+        let (index, value) = (LinkIndex::new(14, 14).unwrap(), signed.value);
+        let outside = Submit { meter: id, index, value, body: &signed.body };
+        assert_eq!(refused(outside.into()).await, "outside_chain");
+        let body = Submit { meter: id, index: signed.index, value, body: &[1, 2, 3] };
+        assert_eq!(refused(body.into()).await, "body");
+        assert_eq!(refused(submit(meter, &meter.sign(3, 1))).await, "too_early");
+        assert_eq!(refused(release(meter, &signed)).await, "too_early");
+        assert_eq!(refused(consortium.requests(0, 1, &[(0, value)]).into()).await, "batch");
+
+        assert_eq!(world.take(submit(meter, &signed)).await, ACCEPTED);
+        assert_eq!(world.take(submit(meter, &signed)).await, ACCEPTED, "the same again");
+        assert_eq!(refused(submit(meter, &other)).await, "second_request");
+        world.blocks([at(1, 10), at(1, 20)]).await;
+        assert_eq!(world.pending(id, 1), [signed.value]);
+        let mut false_link = release(meter, &signed);
+        if let Message::Release(release) = &mut false_link {
+            release.link = Link::from_bytes([9; 32]);
+        }
+        assert_eq!(refused(false_link).await, "no_body");
+        assert_eq!(refused(submit(meter, &other)).await, "second_request", "also when it is final");
+        world.blocks([at(1, 310)]).await;
+        assert_eq!(refused(submit(meter, &other)).await, "window_closed");
+        assert_eq!(world.take(release(meter, &signed)).await, ACCEPTED);
+        assert_eq!(world.take(release(meter, &signed)).await, ACCEPTED, "the same again");
+        world.blocks([at(1, 320), at(1, 330)]).await;
+        assert_eq!(world.last_opened(id), 1);
+        assert_eq!(world.take(release(meter, &signed)).await, ACCEPTED, "again, when it is final");
+        let over = at(1, u64::from(consortium.genesis.charter().terms.reveal_s));
+        world.blocks([over]).await;
+        let late = meter.sign(2, 1);
+        assert_eq!(refused(submit(meter, &late)).await, "window_closed");
+        assert_eq!(refused(release(meter, &late)).await, "no_body");
+    });
+}
+
+/// A stranger knows the meter and the slot, but not the link.
+#[test]
+fn a_strangers_value_does_not_take_the_place_of_a_body() {
+    deterministic::Runner::seeded(2).start(|ctx| async move {
+        let mut consortium = Consortium::new(2);
+        let meter = consortium.meter(0);
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        let id = meter.registration.message.meter;
+        let (signed, mut foreign) = (meter.sign(1, 26), meter.sign(1, 99));
+        foreign.value = Digest([7; 32]);
+        assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
+        world.blocks([at(0, 10), at(0, 20)]).await;
+
+        // The stranger was first here; the meter is told so and goes to another gateway.
+        assert_eq!(world.take(submit(&meter, &foreign)).await, ACCEPTED);
+        let answer = world.take(submit(&meter, &signed)).await;
+        assert_eq!(answer, Answer::Refused(Reason::SecondRequest));
+        world.shared.add(consortium.requests(1, 1, &[(0, signed.value)])).unwrap();
+        world.blocks([at(1, 10), at(1, 20)]).await;
+        assert_eq!(world.pending(id, 1).len(), 2);
+
+        // Now that the value is on the ledger, this gateway keeps its body as well.
+        assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 310)]).await;
+        assert_eq!(world.take(release(&meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 320), at(1, 330)]).await;
+        assert_eq!(world.last_opened(id), 1);
+        assert_eq!(world.pending(id, 1), [], "and nothing of the slot is left");
+    });
+}
+
+#[test]
+fn a_release_before_the_window_has_closed_here_waits_for_it() {
+    deterministic::Runner::seeded(3).start(|ctx| async move {
+        let mut consortium = Consortium::new(3);
+        let meter = consortium.meter(0);
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        let id = meter.registration.message.meter;
+        let signed = meter.sign(1, 26);
+        assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 10), at(1, 299)]).await;
+        assert_eq!(world.take(release(&meter, &signed)).await, ACCEPTED);
+        assert_eq!(world.last_opened(id), 0);
+        world.blocks([at(1, 300), at(1, 301), at(1, 302)]).await;
+        assert_eq!(world.last_opened(id), 1);
+    });
+}
+
+/// What a life of the node was told to be accepted before the power went.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    registered: Vec<usize>,
+    submitted: Vec<usize>,
+    released: Vec<usize>,
+}
+
+/// Lets meters act and cuts the power after `lives[n]` milliseconds; returns what was accepted and
+/// what the ledger has in the end.
+fn live_and_crash(seed: u64, lives: &[u64], retention: u64) {
+    let mut consortium = Consortium::new(seed);
+    let meters: Vec<_> = (0..6).map(|number| consortium.meter(number)).collect();
+    let (consortium, meters) = (&consortium, &meters);
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 26)).collect();
+    let signed = &signed;
+    let blocks: Arc<Mutex<Vec<Block>>> = Arc::default();
+    let told: Arc<Mutex<Told>> = Arc::default();
+    let mut checkpoint = None;
+    for (life, millis) in lives.iter().enumerate() {
+        let (blocks, told) = (blocks.clone(), told.clone());
+        let run = |ctx: Context| async move {
+            let world = World::start(ctx, consortium, blocks).await;
+            let work = act(&world, meters, signed, &told);
+            let cut = world.ctx.sleep(Duration::from_millis(*millis));
+            futures::future::select(Box::pin(work), Box::pin(cut)).await;
+        };
+        let faults = FaultConfig {
+            write_rate: Some(WriteConfig {
+                failure_rate: probability!(0.0),
+                retention_rate: commonware_utils::Probability::new(retention, 100).unwrap(),
+                mode: PartialWriteMode::Subset,
+            }),
+            ..FaultConfig::default()
+        };
+        let runner = match checkpoint.take() {
+            None => {
+                let config = deterministic::Config::new()
+                    .with_seed(seed + life as u64)
+                    .with_storage_fault_config(faults);
+                deterministic::Runner::new(config)
+            }
+            Some(checkpoint) => deterministic::Runner::from(checkpoint),
+        };
+        checkpoint = Some(runner.start_and_recover(run).1);
+    }
+    // The last life: nobody sends anything again, time goes on.
+    let told = told.lock().unwrap().clone();
+    deterministic::Runner::from(checkpoint.unwrap()).start(|ctx| async move {
+        let world = World::start(ctx, consortium, blocks).await;
+        let time = world.shared.chain().state().head().time;
+        world.blocks((1..4).map(|step| LedgerTime(time.0 + step))).await;
+        for place in &told.registered {
+            let meter = meters[*place].registration.message.meter;
+            let row = world.shared.chain().state().view().row(meter);
+            assert!(row.is_some(), "registration of {meter} is lost, {lives:?}, seed {seed}");
+        }
+        for place in &told.submitted {
+            let meter = meters[*place].registration.message.meter;
+            let there = world.pending(meter, 1).contains(&signed[*place].value)
+                || world.last_opened(meter) == 1;
+            assert!(there, "reading of {meter} is lost, {lives:?}, seed {seed}");
+        }
+        world.blocks([at(1, 300), at(1, 301), at(1, 302), at(1, 303)]).await;
+        for place in &told.released {
+            let meter = meters[*place].registration.message.meter;
+            assert_eq!(world.last_opened(meter), 1, "release is lost, {lives:?}, seed {seed}");
+        }
+    });
+}
+
+/// Registers, submits and releases, one after the other, whatever the ledger allows by now.
+async fn act(world: &World<'_>, meters: &[Meter], signed: &[Signed], told: &Mutex<Told>) {
+    for (place, meter) in meters.iter().enumerate() {
+        if world.mailbox.take_one(registration(meter)).await == Ok(ACCEPTED) {
+            told.lock().unwrap().registered.push(place);
+        }
+        if place % 2 == 1 {
+            world.blocks([at(0, 10)]).await;
+        }
+    }
+    world.blocks([at(1, 1), at(1, 2)]).await;
+    for (place, meter) in meters.iter().enumerate() {
+        if world.mailbox.take_one(submit(meter, &signed[place])).await == Ok(ACCEPTED) {
+            told.lock().unwrap().submitted.push(place);
+        }
+        if place % 2 == 1 {
+            world.blocks([at(1, 3)]).await;
+        }
+    }
+    world.blocks([at(1, 4)]).await;
+    for (place, meter) in meters.iter().enumerate() {
+        // Before the window has closed: until then only the journal has it.
+        if world.mailbox.take_one(release(meter, &signed[place])).await == Ok(ACCEPTED) {
+            told.lock().unwrap().released.push(place);
+        }
+    }
+}
+
+#[test]
+fn nothing_accepted_is_lost_whenever_the_power_goes() {
+    for millis in (0..420).step_by(7) {
+        live_and_crash(millis, &[millis], 50);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn nothing_accepted_is_lost_through_several_lives(
+        seed: u16,
+        lives in proptest::collection::vec(0..300_u64, 1..4),
+        retention in 0..=100_u64,
+    ) {
+        live_and_crash(seed.into(), &lives, retention);
+    }
+}
