@@ -86,6 +86,11 @@ impl Shared {
         !self.pool().is_empty()
     }
 
+    /// How many transactions wait.
+    pub fn candidates(&self) -> usize {
+        self.pool().len()
+    }
+
     /// Builds a block on `parent`, a verified block or the finalized head, and keeps it as
     /// verified; `None` if the parent is neither any more, or the time is not after its time.
     pub fn propose(&self, parent: Digest, time: LedgerTime) -> Option<Arc<Verified>> {

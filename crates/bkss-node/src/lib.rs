@@ -4,6 +4,7 @@
 //! provider on any of the engine's runtimes; [`Consortium`] runs several of them in one process on
 //! loopback TCP. The ledger's rules are in `bkss-ledger`; this crate brings them blocks.
 
+pub mod api;
 pub mod application;
 pub mod chain;
 pub mod clock;
@@ -20,6 +21,8 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 pub mod process;
+pub mod receipts;
+pub mod records;
 pub mod rounds;
 pub mod status;
 pub mod store;

@@ -39,8 +39,10 @@ pub struct Metrics {
     pub head_age_s: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// `bkss_round`
     pub round: Gauge,
-    /// `bkss_view_changes_total`
-    pub view_changes: Counter,
+    /// `bkss_view_changes`
+    pub view_changes: Gauge,
+    /// `bkss_faults`
+    pub faults: Gauge,
     /// `bkss_committee_members`
     pub committee: Gauge,
     /// `bkss_peers`
@@ -98,8 +100,14 @@ impl Default for Metrics {
             view_changes: add(
                 &mut r,
                 "view_changes",
-                "Views that passed without a final block",
-                Counter::default(),
+                "Views that a quorum ended without a block, since the start",
+                Gauge::default(),
+            ),
+            faults: add(
+                &mut r,
+                "faults",
+                "Proofs of members that voted twice, since the start",
+                Gauge::default(),
             ),
             committee: add(
                 &mut r,

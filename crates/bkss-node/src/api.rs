@@ -1,0 +1,214 @@
+//! The HTTP interface of a node: CBOR for meters, JSON for people.
+//!
+//! Everything that comes in is bounded: connections, headers, bodies, the time each may take and
+//! the requests under way. What is too much is answered with when to come again. Errors are one
+//! JSON object that names what was expected, what was found and where.
+
+mod archive;
+mod body;
+mod error;
+mod get;
+mod hex;
+mod post;
+mod server;
+mod timed;
+mod types;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get as route,
+};
+use commonware_runtime::tokio::Context;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    Status,
+    chain::Shared,
+    gateway::Mailbox,
+    metrics::{Metrics, Served},
+    receipts::Prover,
+};
+
+pub use error::ErrorBody;
+pub use server::{HEADER_TIMEOUT, MAX_CONNECTIONS, serve};
+pub use types::{
+    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, SdiBody,
+    SlotBody, StatusBody,
+};
+
+/// Requests that are worked on at the same time; more are answered 503.
+pub const MAX_REQUESTS: usize = 256;
+/// How long a request may take, its body included.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Archives that are written out at the same time.
+pub const MAX_ARCHIVES: usize = 2;
+
+/// What the handlers share.
+pub struct Api {
+    mailbox: Mailbox,
+    shared: Shared,
+    prover: Prover<Context>,
+    metrics: Metrics,
+    now: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    status: Status,
+    started: SystemTime,
+    /// A head older than this is not healthy.
+    stale_after: Duration,
+    requests: Semaphore,
+    large_bodies: Semaphore,
+    archives: Arc<Semaphore>,
+}
+
+/// What an [`Api`] is made of.
+pub struct Parts {
+    /// The gateway.
+    pub mailbox: Mailbox,
+    /// The ledger.
+    pub shared: Shared,
+    /// Builds proofs.
+    pub prover: Prover<Context>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The node's clock.
+    pub now: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    /// The node's condition.
+    pub status: Status,
+    /// A head older than this is not healthy.
+    pub stale_after: Duration,
+}
+
+impl Api {
+    /// The interface of a node that starts now.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { mailbox, shared, prover, metrics, now, status, stale_after } = parts;
+        Arc::new(Self {
+            mailbox,
+            shared,
+            prover,
+            metrics,
+            started: now(),
+            now,
+            status,
+            stale_after,
+            requests: Semaphore::new(MAX_REQUESTS),
+            large_bodies: Semaphore::new(body::MAX_LARGE),
+            archives: Arc::new(Semaphore::new(MAX_ARCHIVES)),
+        })
+    }
+
+    /// Builds proofs from what the node has stored.
+    pub const fn prover(&self) -> &Prover<Context> {
+        &self.prover
+    }
+
+    /// How long ago a block was applied here, or the node started.
+    pub fn head_age(&self) -> Duration {
+        let seen = self.status.read().head_seen.unwrap_or(self.started);
+        (self.now)().duration_since(seen).unwrap_or_default()
+    }
+
+    /// Whether the head is younger than the bound.
+    pub fn is_healthy(&self) -> bool {
+        self.head_age() <= self.stale_after
+    }
+
+    /// How the node stands.
+    pub fn status(&self) -> StatusBody {
+        let now = self.status.read();
+        StatusBody {
+            height: now.height,
+            head_age_ms: millis(self.head_age()),
+            round: now.round,
+            leader: now.leader.map(|provider| provider.0),
+            committee: now.committee.iter().map(|provider| provider.0).collect(),
+            peers: u32::try_from(now.peers).unwrap_or(u32::MAX),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "bkss node",
+    description = "Interface of a service provider's node. Bodies are canonical CBOR \
+                   (application/cbor) or JSON (application/json); answers follow the Accept header.",
+    license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+))]
+struct Document;
+
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(post::submit))
+        .routes(routes!(post::release))
+        .routes(routes!(post::registration))
+        .routes(routes!(post::change))
+        .routes(routes!(post::batch))
+        .routes(routes!(get::slot))
+        .routes(routes!(get::receipt))
+        .routes(routes!(get::registration_proof))
+        .routes(routes!(get::time))
+        .routes(routes!(get::head))
+        .routes(routes!(get::block))
+        .routes(routes!(get::genesis))
+        .routes(routes!(archive::archive))
+        .routes(routes!(get::members))
+        .routes(routes!(get::status))
+        .routes(routes!(get::health))
+        .routes(routes!(get::ready))
+        .routes(routes!(get::metrics))
+}
+
+/// The OpenAPI document, as it is served at `/v1/openapi.json`.
+///
+/// # Panics
+///
+/// Never: the document has string keys only.
+pub fn openapi() -> String {
+    let (_, document) = routes().split_for_parts();
+    let mut text = document.to_pretty_json().expect("the document has string keys");
+    text.push('\n');
+    text
+}
+
+/// All routes.
+pub fn router(api: Arc<Api>) -> Router {
+    let (router, _) = routes().split_for_parts();
+    let document = async || ([(header::CONTENT_TYPE, "application/json")], openapi());
+    router
+        .route("/v1/openapi.json", route(document))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .layer(middleware::from_fn_with_state(api.clone(), watch))
+        .with_state(api)
+}
+
+/// Bounds requests under way and their time, and counts them.
+async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let response = match api.requests.try_acquire() {
+        Err(_) => error::busy("requests under way", MAX_REQUESTS).into_response(),
+        Ok(_permit) => {
+            let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+            answered.unwrap_or_else(|_| error::too_slow(REQUEST_TIMEOUT).into_response())
+        }
+    };
+    let status: StatusCode = response.status();
+    api.metrics.requests.get_or_create(&Served { route, status: status.as_u16() }).inc();
+    response
+}

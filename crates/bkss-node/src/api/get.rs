@@ -1,0 +1,313 @@
+//! What the ledger says, and how the node stands.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{
+    extract::{Path, Query, State, rejection::PathRejection, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bkss_scheme::{LedgerTime, MeterId, TreeHead};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Api,
+    body::{self, Encoding},
+    error::{ApiError, ErrorBody, malformed},
+    hex, millis,
+    types::{
+        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, SdiBody, SlotBody,
+        StatusBody, link_index,
+    },
+};
+
+type Link = Result<Path<(u32, u32)>, PathRejection>;
+type Number<T> = Result<Path<T>, PathRejection>;
+
+fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
+    path.map(|Path(value)| value).map_err(|error| malformed("numbers", error.body_text(), "path"))
+}
+
+fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {
+    let cbor = hex::encode;
+    match Encoding::accepted(headers) {
+        Encoding::Cbor => {
+            body::answer(StatusCode::OK, Encoding::Cbor, || bytes, || body::json(&()))
+        }
+        Encoding::Json => {
+            body::json(&ProofBody { kind: kind.to_owned(), cbor: cbor(&bytes) }).into_response()
+        }
+    }
+}
+
+/// What has become of a slot of a meter.
+#[utoipa::path(
+    get,
+    path = "/v1/slots/{meter}/{index}",
+    params(
+        ("meter" = u32, Path, description = "the meter's number"),
+        ("index" = u32, Path, description = "the link, from 1"),
+    ),
+    responses(
+        (status = 200, description = "its status", body = SlotBody),
+        (status = 404, description = "no such meter or link", body = ErrorBody),
+    )
+)]
+pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Response, ApiError> {
+    let (meter, index) = path(link)?;
+    let found = api.prover.slot(MeterId(meter), link_index(index)?).await?;
+    let status = match (found.opened, found.requested.is_empty()) {
+        (Some(_), _) => "opened",
+        (None, false) => "requested",
+        (None, true) => "unknown",
+    };
+    let (requested, opened) = (found.requested, found.opened);
+    let slot = SlotBody { meter, index, status: status.to_owned(), requested, opened };
+    Ok(body::json(&slot).into_response())
+}
+
+/// The receipt of an opened reading.
+#[utoipa::path(
+    get,
+    path = "/v1/receipts/{meter}/{index}",
+    params(
+        ("meter" = u32, Path, description = "the meter's number"),
+        ("index" = u32, Path, description = "the link, from 1"),
+    ),
+    responses(
+        (status = 200, description = "the receipt", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 404, description = "not opened", body = ErrorBody),
+        (status = 410, description = "no longer kept", body = ErrorBody),
+    )
+)]
+pub(super) async fn receipt(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    link: Link,
+) -> Result<Response, ApiError> {
+    let (meter, index) = path(link)?;
+    let bytes = api.prover.receipt(MeterId(meter), link_index(index)?).await?;
+    Ok(proof(&headers, "receipt", bytes))
+}
+
+/// What a meter checks before its first release.
+#[utoipa::path(
+    get,
+    path = "/v1/registrations/{meter}",
+    params(("meter" = u32, Path, description = "the meter's number")),
+    responses(
+        (status = 200, description = "the proof", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 404, description = "not registered", body = ErrorBody),
+    )
+)]
+pub(super) async fn registration_proof(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    meter: Number<u32>,
+) -> Result<Response, ApiError> {
+    let bytes = api.prover.registration(MeterId(path(meter)?)).await?;
+    Ok(proof(&headers, "registration", bytes))
+}
+
+/// From when on time is to be proven.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct After {
+    /// Ledger time in milliseconds: the first block from then on; without it the newest.
+    after: Option<u64>,
+}
+
+/// Proof of ledger time: what a meter needs before it releases.
+#[utoipa::path(
+    get,
+    path = "/v1/time",
+    params(After),
+    responses(
+        (status = 200, description = "the proof", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 404, description = "no such block yet", body = ErrorBody),
+    )
+)]
+pub(super) async fn time(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    query: Result<Query<After>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(After { after }) =
+        query.map_err(|error| malformed("after=MILLISECONDS", error.body_text(), "query"))?;
+    let bytes = api.prover.time_proof(after.map(LedgerTime)).await?;
+    Ok(proof(&headers, "time", bytes))
+}
+
+/// The newest final block.
+#[utoipa::path(get, path = "/v1/head", responses((status = 200, description = "it", body = HeadBody)))]
+pub(super) async fn head(State(api): State<Arc<Api>>) -> Response {
+    let head = api.shared.chain().state().head();
+    body::json(&HeadBody {
+        height: head.height,
+        id: head.id.to_string(),
+        time_ms: head.time.0,
+        age_ms: millis(api.head_age()),
+    })
+    .into_response()
+}
+
+/// A final block.
+#[utoipa::path(
+    get,
+    path = "/v1/blocks/{height}",
+    params(("height" = u64, Path, description = "its height, from 1")),
+    responses(
+        (status = 200, description = "the block", content((BlockBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 404, description = "not final yet", body = ErrorBody),
+        (status = 410, description = "no longer kept", body = ErrorBody),
+    )
+)]
+pub(super) async fn block(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    height: Number<u64>,
+) -> Result<Response, ApiError> {
+    let height = path(height)?;
+    let head = api.shared.chain().state().head().height;
+    if height == 0 || height > head {
+        let expected = format!("a height from 1 to {head}");
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "no such block",
+            expected,
+            height,
+            "height",
+        ));
+    }
+    let block = api.prover.block(height).await;
+    let block = block.ok_or(crate::receipts::NoProof::NotKept(height))?;
+    let summary = || {
+        let header = block.header();
+        let count = |tree: Option<TreeHead>| tree.map_or(0, |tree| tree.count.into());
+        body::json(&BlockBody {
+            height,
+            id: block.id().to_string(),
+            previous: header.previous.to_string(),
+            time_ms: header.time.0,
+            transactions: block.transactions().len() as u64,
+            requests: count(header.requests),
+            openings: count(header.openings),
+            bytes: block.encoded_length() as u64,
+        })
+    };
+    Ok(body::answer(StatusCode::OK, Encoding::accepted(&headers), || block.encode(), summary))
+}
+
+/// The genesis file: the genesis and every handover since, with which all of the ledger's
+/// certificates can be checked.
+#[utoipa::path(
+    get,
+    path = "/v1/genesis",
+    responses((status = 200, description = "the file", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))))
+)]
+pub(super) async fn genesis(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let bytes = api.prover.records().directory().genesis_file();
+    proof(&headers, "genesis", bytes)
+}
+
+/// Who is in the consortium.
+#[utoipa::path(get, path = "/v1/members", responses((status = 200, description = "they", body = MembersBody)))]
+pub(super) async fn members(State(api): State<Arc<Api>>) -> Response {
+    let chain = api.shared.chain();
+    let state = chain.state();
+    let members = state.members();
+    let accounting: BTreeSet<_> = state.round().nodes.iter().map(|(id, _)| *id).collect();
+    let providers = members.present().map(|provider| MemberBody {
+        id: provider.id.0,
+        name: provider.name.to_string(),
+        address: provider.address.to_string(),
+        key: hex::encode(&provider.key.0),
+        vote_key: hex::encode(&provider.vote_key.0),
+        accounting: accounting.contains(&provider.id),
+    });
+    let sdis = members.sdis().map(|sdi| SdiBody {
+        id: sdi.id.0,
+        name: sdi.name.to_string(),
+        key: hex::encode(&sdi.key.0),
+    });
+    body::json(&MembersBody {
+        providers: providers.collect(),
+        sdis: sdis.collect(),
+        quorum: members.quorum() as u64,
+    })
+    .into_response()
+}
+
+/// How the node stands.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, description = "its status", body = StatusBody)))]
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
+    body::json(&api.status()).into_response()
+}
+
+/// Whether blocks become final here.
+#[utoipa::path(
+    get,
+    path = "/v1/health",
+    responses(
+        (status = 200, description = "the head is younger than the bound", body = HealthBody),
+        (status = 503, description = "it is older", body = HealthBody),
+    )
+)]
+pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
+    let healthy = api.is_healthy();
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let health = HealthBody {
+        healthy,
+        head_age_ms: millis(api.head_age()),
+        bound_ms: millis(api.stale_after),
+    };
+    (status, body::json(&health)).into_response()
+}
+
+/// Whether the node takes messages.
+#[utoipa::path(
+    get,
+    path = "/v1/ready",
+    responses(
+        (status = 200, description = "it does"),
+        (status = 503, description = "it is still reading in its ledger", body = ErrorBody),
+    )
+)]
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    if api.mailbox.is_open() {
+        Ok(body::json(&serde_json::json!({ "ready": true })).into_response())
+    } else {
+        Err(crate::gateway::NotTaken::NotReady.into())
+    }
+}
+
+/// What the node counts, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, description = "metrics", content_type = "text/plain", body = String))
+)]
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    api.refresh();
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], api.metrics.text()).into_response()
+}
+
+impl Api {
+    /// Brings the gauges up to date that are read, not counted.
+    fn refresh(&self) {
+        let status = self.status();
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.height.set(signed(status.height));
+        self.metrics.head_age_s.set(self.head_age().as_secs_f64());
+        self.metrics.round.set(signed(status.round));
+        self.metrics.committee.set(signed(status.committee.len() as u64));
+        self.metrics.peers.set(status.peers.into());
+        let now = self.status.read();
+        self.metrics.view_changes.set(signed(now.view_changes));
+        self.metrics.faults.set(signed(now.faults));
+        self.metrics.pool.set(signed(self.shared.candidates() as u64));
+        self.metrics.meters.set(self.shared.chain().state().meters().into());
+    }
+}

@@ -1,0 +1,286 @@
+//! What the interface takes and gives as JSON.
+
+use bkss_ledger::Transaction;
+use bkss_scheme::{Digest, Link, LinkIndex, MeterId, hash_chain::MAX_SLOTS, transaction::Release};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    error::{ApiError, malformed},
+    hex,
+};
+use crate::message::{Answer, Message};
+
+/// Step 1 of a meter.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubmitBody {
+    /// The meter's number.
+    pub(super) meter: u32,
+    /// The link of this slot, from 1.
+    pub(super) index: u32,
+    /// The request value, 32 bytes as hexadecimal.
+    pub(super) value: String,
+    /// The sealed body, at most 1024 bytes as hexadecimal.
+    pub(super) body: String,
+}
+
+/// Step 3 of a meter.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseBody {
+    /// The meter's number.
+    pub(super) meter: u32,
+    /// Which link, from 1.
+    pub(super) index: u32,
+    /// The link, 32 bytes as hexadecimal.
+    pub(super) link: String,
+}
+
+/// A registration or a change of the membership.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TransactionBody {
+    /// Its canonical CBOR as hexadecimal.
+    pub(super) transaction: String,
+}
+
+/// One message of many.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ItemBody {
+    /// Step 1 of a meter.
+    Submit(SubmitBody),
+    /// Step 3 of a meter.
+    Release(ReleaseBody),
+    /// A registration or a change of the membership.
+    Transaction(TransactionBody),
+}
+
+fn bytes<const N: usize>(text: &str, at: &str) -> Result<[u8; N], ApiError> {
+    let expected = format!("{N} bytes as hexadecimal");
+    hex::decode_array(text)
+        .ok_or_else(|| malformed(expected, format!("{} characters", text.len()), at))
+}
+
+/// A link's number.
+pub(super) fn link_index(index: u32) -> Result<LinkIndex, ApiError> {
+    LinkIndex::new(index, MAX_SLOTS)
+        .ok_or_else(|| malformed(format!("a link from 1 to {MAX_SLOTS}"), index, "index"))
+}
+
+impl TryFrom<SubmitBody> for Message {
+    type Error = ApiError;
+
+    fn try_from(json: SubmitBody) -> Result<Self, ApiError> {
+        let body = hex::decode(&json.body)
+            .ok_or_else(|| malformed("bytes as hexadecimal", "something else", "body"))?;
+        Ok(Self::Submit {
+            meter: MeterId(json.meter),
+            index: link_index(json.index)?,
+            value: Digest(bytes(&json.value, "value")?),
+            body: body.into(),
+        })
+    }
+}
+
+impl TryFrom<ReleaseBody> for Message {
+    type Error = ApiError;
+
+    fn try_from(json: ReleaseBody) -> Result<Self, ApiError> {
+        Ok(Self::Release(Release {
+            meter: MeterId(json.meter),
+            index: link_index(json.index)?,
+            link: Link::from_bytes(bytes(&json.link, "link")?),
+        }))
+    }
+}
+
+impl TryFrom<TransactionBody> for Message {
+    type Error = ApiError;
+
+    fn try_from(json: TransactionBody) -> Result<Self, ApiError> {
+        let bytes = hex::decode(&json.transaction)
+            .ok_or_else(|| malformed("bytes as hexadecimal", "something else", "transaction"))?;
+        let transaction = Transaction::decode(&bytes)
+            .map_err(|error| malformed("a transaction", error, "transaction"))?;
+        Ok(transaction.into())
+    }
+}
+
+impl TryFrom<ItemBody> for Message {
+    type Error = ApiError;
+
+    fn try_from(json: ItemBody) -> Result<Self, ApiError> {
+        match json {
+            ItemBody::Submit(submit) => submit.try_into(),
+            ItemBody::Release(release) => release.try_into(),
+            ItemBody::Transaction(transaction) => transaction.try_into(),
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct AnswerBody {
+    /// `accepted`: it is on disk here and on its way to the ledger; `refused`; `overloaded`.
+    pub answer: String,
+    /// Why it is refused: a word for programs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Why it is refused: a sentence for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+    /// When to come again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl From<&Answer> for AnswerBody {
+    fn from(answer: &Answer) -> Self {
+        let plain = |answer: &str| Self {
+            answer: answer.to_owned(),
+            reason: None,
+            message: None,
+            retry_after_ms: None,
+        };
+        match answer {
+            Answer::Accepted => plain("accepted"),
+            Answer::Refused(reason) => Self {
+                reason: Some(reason.code().to_owned()),
+                message: Some(reason.to_string()),
+                ..plain("refused")
+            },
+            Answer::Overloaded { retry_after } => {
+                Self { retry_after_ms: Some(super::millis(*retry_after)), ..plain("overloaded") }
+            }
+        }
+    }
+}
+
+/// What has become of a slot of a meter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct SlotBody {
+    /// The meter's number.
+    pub meter: u32,
+    /// The link.
+    pub index: u32,
+    /// `unknown`, `requested` or `opened`.
+    pub status: String,
+    /// Heights of the blocks that accepted requests.
+    pub requested: Vec<u64>,
+    /// Height of the block that accepted the opening.
+    pub opened: Option<u64>,
+}
+
+/// The newest final block.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct HeadBody {
+    /// Its height.
+    pub height: u64,
+    /// Its id.
+    pub id: String,
+    /// Its ledger time.
+    pub time_ms: u64,
+    /// Milliseconds since it became final here.
+    pub age_ms: u64,
+}
+
+/// A final block in short.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct BlockBody {
+    /// Its height.
+    pub height: u64,
+    /// Its id.
+    pub id: String,
+    /// The block before.
+    pub previous: String,
+    /// Its ledger time.
+    pub time_ms: u64,
+    /// Its transactions.
+    pub transactions: u64,
+    /// Requests it accepts.
+    pub requests: u64,
+    /// Openings it accepts.
+    pub openings: u64,
+    /// Its length as it travels.
+    pub bytes: u64,
+}
+
+/// A proof or a file: canonical CBOR.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct ProofBody {
+    /// What it is.
+    pub kind: String,
+    /// The bytes as hexadecimal; `Accept: application/cbor` gives them as they are.
+    pub cbor: String,
+}
+
+/// A provider of the consortium.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct MemberBody {
+    /// Its number.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// Where the others reach it.
+    pub address: String,
+    /// Its identity key.
+    pub key: String,
+    /// Its vote key.
+    pub vote_key: String,
+    /// Whether it keeps the ledger in this round.
+    pub accounting: bool,
+}
+
+/// An SDI.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct SdiBody {
+    /// Its number.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// Who is in the consortium.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct MembersBody {
+    /// The providers.
+    pub providers: Vec<MemberBody>,
+    /// The SDIs.
+    pub sdis: Vec<SdiBody>,
+    /// Approvals that a change needs.
+    pub quorum: u64,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct StatusBody {
+    /// Height of the newest final block.
+    pub height: u64,
+    /// Milliseconds since it became final here.
+    pub head_age_ms: u64,
+    /// The round of the next block.
+    pub round: u64,
+    /// The provider whose turn it is to lead.
+    pub leader: Option<u16>,
+    /// The providers that keep the ledger in this round, ascending.
+    pub committee: Vec<u16>,
+    /// Providers this node is connected to.
+    pub peers: u32,
+    /// The node's version.
+    pub version: String,
+}
+
+/// Whether a node is healthy.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct HealthBody {
+    /// Whether the head is younger than the bound.
+    pub healthy: bool,
+    /// Milliseconds since a block became final here.
+    pub head_age_ms: u64,
+    /// The bound.
+    pub bound_ms: u64,
+}

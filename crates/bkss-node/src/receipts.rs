@@ -1,0 +1,482 @@
+//! Receipts and proofs built on demand from stored blocks and their records.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
+use bkss_scheme::{
+    Certificate, Digest, Header, LedgerTime, LinkIndex, MeterId, Opening, ProviderId, Slot,
+    Timestamp,
+    certificate::{Finality, MAX_DESCENDANTS},
+    codec, hash,
+    receipt::Receipt,
+    request,
+    root_message::{Registered, Registration},
+    timestamp::{Inclusion, RegistrationProof, TimeProof, request_leaf},
+};
+use commonware_codec::Encode as _;
+use commonware_consensus::types::Height;
+use commonware_runtime::{Clock, Metrics, Storage, Supervisor};
+
+use crate::{
+    chain::Shared,
+    delivery::Marshal,
+    records::{Record, Records},
+};
+
+/// Blocks whose proof trees are kept.
+const MAX_CACHED: usize = 16;
+/// Blocks behind one without a certificate that are looked at for one.
+const MAX_BEHIND: u64 = 128;
+
+/// Builds proofs from what a node has stored.
+pub struct Prover<E: Storage + Metrics + Clock> {
+    shared: Shared,
+    marshal: Marshal,
+    records: Arc<Records<E>>,
+    cache: Mutex<VecDeque<(u64, Arc<Provable>)>>,
+}
+
+/// Why there is no proof.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum NoProof {
+    #[error("meter {0} is not registered")]
+    UnknownMeter(MeterId),
+    #[error("link {0} is outside the meter's chain")]
+    OutsideChain(LinkIndex),
+    #[error("no opening of link {0} is final")]
+    NotOpened(LinkIndex),
+    #[error("the body was erased")]
+    Erased,
+    #[error("block {0} is not kept here")]
+    NotKept(u64),
+    #[error("no block from {0} ms on is final")]
+    NotYet(u64),
+    #[error("stored block {0} and its record do not fit")]
+    Broken(u64),
+}
+
+/// What has become of a link.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SlotStatus {
+    /// Heights of the blocks that accepted requests.
+    pub requested: Vec<u64>,
+    /// Height of the block that accepted the opening.
+    pub opened: Option<u64>,
+}
+
+/// A stored block with the trees its proofs are taken from.
+struct Provable {
+    block: Arc<Block>,
+    record: Record,
+    transactions: ProofTree,
+    requests: ProofTree,
+    openings: ProofTree,
+}
+
+impl Provable {
+    fn inclusion(&self, tree: &ProofTree, index: u32) -> Option<Inclusion<'_>> {
+        let finality: Finality<'_> = codec::decode("finality", &self.record.finality).ok()?;
+        let header = self.block.header().clone();
+        Some(Inclusion { index, path: tree.path(index)?, header, finality })
+    }
+
+    /// An item of the block's batches and its position among the accepted of its kind.
+    fn item<'a, T>(
+        &'a self,
+        mut find: impl FnMut(&'a Transaction, u32) -> (u32, Option<(u32, T)>),
+    ) -> Option<(u32, T)> {
+        let mut before = 0;
+        for (position, transaction) in (0..).zip(self.block.transactions()) {
+            let (count, found) = find(transaction, position);
+            if let Some((item, value)) = found {
+                let place = before + item - self.skipped(position, 0..item);
+                return Some((place, value));
+            }
+            before += count - self.skipped(position, 0..count);
+        }
+        None
+    }
+
+    fn skipped(&self, transaction: u32, items: std::ops::Range<u32>) -> u32 {
+        let first =
+            self.record.skipped.partition_point(|place| *place < (transaction, items.start));
+        let last = self.record.skipped.partition_point(|place| *place < (transaction, items.end));
+        u32::try_from(last - first).unwrap_or(u32::MAX)
+    }
+
+    fn is_skipped(&self, transaction: u32, item: u32) -> bool {
+        self.record.skipped.binary_search(&(transaction, item)).is_ok()
+    }
+}
+
+/// Leaves of the accepted items of a block.
+fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest>, Vec<Digest>)> {
+    let skipped: BTreeSet<_> = record.skipped.iter().copied().collect();
+    let (mut requests, mut openings) = (Vec::new(), Vec::new());
+    let place = |row: Row, slot: Slot| {
+        let message = view.registered(row)?.message();
+        Some((message.meter, message.schedule.index(slot)?))
+    };
+    for (position, transaction) in (0..).zip(block.transactions()) {
+        let taken = |item: u32| !skipped.contains(&(position, item));
+        match transaction {
+            Transaction::Requests(batch) => {
+                let items = (0..).zip(batch.rows.iter().zip(&batch.values));
+                for (_, (row, value)) in items.filter(|(item, _)| taken(*item)) {
+                    let (meter, index) = place(*row, batch.slot)?;
+                    requests.push(request_leaf(meter, index, batch.submitter, value));
+                }
+            }
+            Transaction::Openings(batch) => {
+                let columns = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
+                for (_, ((row, link), body_hash)) in (0..).zip(columns).filter(|(i, _)| taken(*i)) {
+                    let (meter, index) = place(*row, batch.slot)?;
+                    let (link, body_hash) = (link.clone(), *body_hash);
+                    openings.push(Opening { meter, index, link, body_hash }.leaf());
+                }
+            }
+            _ => {}
+        }
+    }
+    Some((requests, openings))
+}
+
+/// A chain as a proof needs it.
+struct Chain {
+    row: Row,
+    registered: Registered,
+}
+
+impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
+    /// From what a node has stored.
+    pub const fn new(shared: Shared, marshal: Marshal, records: Arc<Records<E>>) -> Self {
+        Self { shared, marshal, records, cache: Mutex::new(VecDeque::new()) }
+    }
+
+    /// The records it reads.
+    pub const fn records(&self) -> &Arc<Records<E>> {
+        &self.records
+    }
+
+    /// A final block; `None` if it is not kept, or not final yet.
+    pub async fn block(&self, height: u64) -> Option<Arc<Block>> {
+        let block = self.marshal.get_block(Height::new(height)).await?;
+        Some(block.inner().block().clone())
+    }
+
+    /// Why a block is final, encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn finality(&self, height: u64) -> Result<Vec<u8>, NoProof> {
+        let mut descendants = Vec::new();
+        for next in height..height + MAX_BEHIND {
+            if next > height {
+                let block = self.block(next).await.ok_or(NoProof::NotKept(next))?;
+                codec::encode_infallible(block.header(), &mut descendants);
+            }
+            if descendants.len() > MAX_DESCENDANTS {
+                break;
+            }
+            if let Some(bytes) = self.certificate(next).await {
+                let certificate: Certificate<'_> =
+                    codec::decode("certificate", &bytes).map_err(|_| NoProof::Broken(next))?;
+                let finality = Finality { descendants: &descendants, certificate };
+                return Ok(encode(&finality));
+            }
+        }
+        Err(NoProof::NotKept(height))
+    }
+
+    /// A block's own certificate, encoded; most blocks have one.
+    pub async fn certificate(&self, height: u64) -> Option<Vec<u8>> {
+        let bytes = self.marshal.get_finalization(Height::new(height)).await?.encode();
+        let directory = self.records.directory();
+        let mut sizes = directory.trust().eras().iter().rev().map(|era| &era.committee);
+        // The number of members is all that is asked of the committee.
+        sizes.find_map(|committee| {
+            let (certificate, _) = Certificate::from_engine(&bytes, committee).ok()?;
+            Some(encode(&certificate))
+        })
+    }
+
+    /// What a meter takes as proof of ledger time: of the newest block, or of the first from
+    /// `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn time_proof(&self, after: Option<LedgerTime>) -> Result<Vec<u8>, NoProof> {
+        let head = self.shared.chain().state().head().height;
+        let Some(after) = after else {
+            // The newest that has a certificate.
+            for height in (head.saturating_sub(MAX_BEHIND)..=head).rev() {
+                if self.certificate(height).await.is_some() {
+                    return self.time_proof_of(height).await;
+                }
+            }
+            return Err(NoProof::NotKept(head));
+        };
+        let (mut low, mut high) = (1, head + 1);
+        while low < high {
+            let middle = low.midpoint(high);
+            // Blocks that are no longer kept are the oldest.
+            let earlier = self.block(middle).await.is_none_or(|b| b.header().time < after);
+            if earlier { low = middle + 1 } else { high = middle }
+        }
+        if low > head { Err(NoProof::NotYet(after.0)) } else { self.time_proof_of(low).await }
+    }
+
+    async fn time_proof_of(&self, height: u64) -> Result<Vec<u8>, NoProof> {
+        let block = self.block(height).await.ok_or(NoProof::NotKept(height))?;
+        let finality = self.finality(height).await?;
+        let finality = codec::decode("finality", &finality).map_err(|_| NoProof::Broken(height))?;
+        Ok(encode(&TimeProof { header: block.header().clone(), finality }))
+    }
+
+    /// What has become of a link, by all chains of a meter.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn slot(&self, meter: MeterId, index: LinkIndex) -> Result<SlotStatus, NoProof> {
+        let mut status = SlotStatus::default();
+        for chain in self.chains(meter, index)? {
+            let slot = chain.registered.message().schedule.slot(index);
+            for height in self.heights(|directory| directory.requests(slot)) {
+                if self.record(height).await?.requests(slot, chain.row) {
+                    status.requested.push(height);
+                }
+            }
+            status.opened = self.opened(&chain, slot).await?;
+            if status.opened.is_some() || !status.requested.is_empty() {
+                break;
+            }
+        }
+        Ok(status)
+    }
+
+    /// The receipt of an opened reading.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn receipt(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<u8>, NoProof> {
+        for chain in self.chains(meter, index)? {
+            let slot = chain.registered.message().schedule.slot(index);
+            if let Some(height) = self.opened(&chain, slot).await? {
+                return self.receipt_of(&chain, index, height).await;
+            }
+        }
+        Err(NoProof::NotOpened(index))
+    }
+
+    /// What a meter checks before its first release, of its newest chain.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn registration(&self, meter: MeterId) -> Result<Vec<u8>, NoProof> {
+        let row = self.shared.chain().state().view().row(meter);
+        let row = row.ok_or(NoProof::UnknownMeter(meter))?;
+        let (provable, position, registration) = self.registered(row).await?;
+        let height = provable.block.header().height;
+        let inclusion =
+            provable.inclusion(&provable.transactions, position).ok_or(NoProof::Broken(height))?;
+        Ok(encode(&RegistrationProof { registration, inclusion }))
+    }
+
+    async fn receipt_of(
+        &self,
+        chain: &Chain,
+        index: LinkIndex,
+        height: u64,
+    ) -> Result<Vec<u8>, NoProof> {
+        let broken = |height| move || NoProof::Broken(height);
+        let message = chain.registered.message();
+        let slot = message.schedule.slot(index);
+        let opened = self.provable(height).await?;
+        let found = opened.item(|transaction, position| {
+            let Transaction::Openings(batch) = transaction else { return (0, None) };
+            let found = (batch.slot == slot).then(|| batch.rows.binary_search(&chain.row).ok());
+            let item = found.flatten().map(|item| (number(item), (batch, item)));
+            (number(batch.rows.len()), item.filter(|(i, _)| !opened.is_skipped(position, *i)))
+        });
+        let (opened_at, (batch, item)) = found.ok_or_else(broken(height))?;
+        let body = batch.bodies().iter().nth(item).ok_or_else(broken(height))?;
+        let body = encode(&body.map_err(|_| NoProof::Erased)?);
+        let link = batch.links[item].clone();
+        let commitment = request::commitment(chain.registered.id(), index, &hash::plain(&body));
+        let value = request::request_value(&commitment, &link);
+        let (requested, requested_at, submitter) = self.requested(chain, slot, value).await?;
+        let (registered, registered_at, registration) = self.registered(chain.row).await?;
+        let inclusion = requested
+            .inclusion(&requested.requests, requested_at)
+            .ok_or_else(broken(requested.block.header().height))?;
+        let receipt = Receipt {
+            network: self.shared.chain().state().genesis().network(),
+            registration,
+            registered: registered
+                .inclusion(&registered.transactions, registered_at)
+                .ok_or_else(broken(registered.block.header().height))?,
+            index,
+            link,
+            link_path: None,
+            body: &body,
+            timestamp: Timestamp { submitter, value, inclusion },
+            opened: opened.inclusion(&opened.openings, opened_at).ok_or_else(broken(height))?,
+        };
+        Ok(encode(&receipt))
+    }
+
+    /// The block that accepted a request, the request's place in it and its submitter.
+    async fn requested(
+        &self,
+        chain: &Chain,
+        slot: Slot,
+        value: Digest,
+    ) -> Result<(Arc<Provable>, u32, ProviderId), NoProof> {
+        for height in self.heights(|directory| directory.requests(slot)) {
+            if !self.record(height).await?.requests(slot, chain.row) {
+                continue;
+            }
+            let provable = self.provable(height).await?;
+            let found = provable.item(|transaction, position| {
+                let Transaction::Requests(batch) = transaction else { return (0, None) };
+                let found = (batch.slot == slot).then(|| batch.rows.binary_search(&chain.row).ok());
+                let item = found.flatten().filter(|item| batch.values[*item] == value);
+                let item = item.map(|item| (number(item), batch.submitter));
+                (number(batch.rows.len()), item.filter(|(i, _)| !provable.is_skipped(position, *i)))
+            });
+            if let Some((place, submitter)) = found {
+                return Ok((provable, place, submitter));
+            }
+        }
+        Err(NoProof::Broken(0))
+    }
+
+    /// The block that registered a chain, the registration's place in it and the registration.
+    async fn registered(&self, row: Row) -> Result<(Arc<Provable>, u32, Registration), NoProof> {
+        let place = self.records.directory().registration(row);
+        let (height, nth) = place.ok_or(NoProof::NotKept(0))?;
+        let provable = self.provable(height).await?;
+        let mut registrations = (0..).zip(provable.block.transactions()).filter_map(|(at, tx)| {
+            if let Transaction::Registration(registration) = tx {
+                Some((at, registration.clone()))
+            } else {
+                None
+            }
+        });
+        let found = registrations.nth(nth as usize);
+        let (position, registration) = found.ok_or(NoProof::Broken(height))?;
+        Ok((provable, position, registration))
+    }
+
+    /// The height at which a chain's slot was opened.
+    async fn opened(&self, chain: &Chain, slot: Slot) -> Result<Option<u64>, NoProof> {
+        for height in self.heights(|directory| directory.openings(slot)) {
+            if self.record(height).await?.opens(slot, chain.row) {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
+    }
+
+    fn heights(&self, of: impl FnOnce(&crate::records::Directory) -> Vec<u64>) -> Vec<u64> {
+        of(&self.records.directory())
+    }
+
+    async fn record(&self, height: u64) -> Result<Record, NoProof> {
+        let record = self.records.get(height).await.map_err(|_| NoProof::Broken(height))?;
+        record.ok_or(NoProof::NotKept(height))
+    }
+
+    /// The chains of a meter that have a link, newest first.
+    fn chains(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<Chain>, NoProof> {
+        let state = self.shared.chain();
+        let view = state.state().view();
+        let rows = view.chains(meter);
+        if rows.is_empty() {
+            return Err(NoProof::UnknownMeter(meter));
+        }
+        let chains = rows.into_iter().filter_map(|row| {
+            let registered = view.registered(row)?.clone();
+            let has = index.get() <= registered.message().schedule.slots;
+            has.then_some(Chain { row, registered })
+        });
+        let chains: Vec<_> = chains.collect();
+        if chains.is_empty() { Err(NoProof::OutsideChain(index)) } else { Ok(chains) }
+    }
+
+    async fn provable(&self, height: u64) -> Result<Arc<Provable>, NoProof> {
+        if let Some(known) = self.cached(height) {
+            return Ok(known);
+        }
+        let block = self.block(height).await.ok_or(NoProof::NotKept(height))?;
+        let record = self.record(height).await?;
+        let leaves = leaves(&self.shared.chain().state().view(), &block, &record);
+        let (requests, openings) = leaves.ok_or(NoProof::Broken(height))?;
+        let counts = |header: &Header| {
+            let count = |tree: Option<bkss_scheme::TreeHead>| tree.map_or(0, |tree| tree.count);
+            (count(header.requests) as usize, count(header.openings) as usize)
+        };
+        if counts(block.header()) != (requests.len(), openings.len()) {
+            return Err(NoProof::Broken(height));
+        }
+        let transactions = ProofTree::new(block.leaves());
+        let (requests, openings) = (ProofTree::new(requests), ProofTree::new(openings));
+        let provable = Arc::new(Provable { block, record, transactions, requests, openings });
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() == MAX_CACHED {
+            cache.pop_front();
+        }
+        cache.push_back((height, provable.clone()));
+        Ok(provable)
+    }
+
+    fn cached(&self, height: u64) -> Option<Arc<Provable>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = cache.iter().position(|(known, _)| *known == height)?;
+        let known = cache.remove(place)?;
+        let provable = known.1.clone();
+        cache.push_back(known);
+        Some(provable)
+    }
+}
+
+/// Meters of an owner that have opened none of their last two slots.
+pub fn silent_meters(view: &View<'_>, owner: ProviderId) -> (u32, u32) {
+    let time = view.head().time;
+    let mut newest: BTreeMap<MeterId, (u32, u32)> = BTreeMap::new();
+    for row in 0..view.meters() {
+        let Some(registered) = view.registered(row) else { continue };
+        let message = registered.message();
+        if message.owner != owner {
+            continue;
+        }
+        let schedule = message.schedule;
+        // The newest slot whose window has closed.
+        let now = schedule.slot_at(time).0.saturating_sub(1);
+        let due = now.saturating_sub(schedule.first.0).saturating_add(1);
+        let due = if now < schedule.first.0 { 0 } else { due.min(schedule.slots.into()) };
+        let last = view.live(row).map_or(0, |live| live.last_index);
+        newest.insert(message.meter, (last, u32::try_from(due).unwrap_or(u32::MAX)));
+    }
+    let silent = newest.values().filter(|(last, due)| *due >= 2 && last + 2 <= *due).count();
+    (number(newest.len()), number(silent))
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn encode(value: &impl minicbor::Encode<()>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode_infallible(value, &mut bytes);
+    bytes
+}

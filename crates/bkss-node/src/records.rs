@@ -1,0 +1,245 @@
+//! What receipts need beyond the blocks: a record per block, in an archive of the engine.
+//!
+//! A record names what a block registered, requested and opened by slot and registry number, what
+//! it skipped, and why it is final: a few bytes per reading. Receipts are built from blocks on
+//! demand, so they survive restarts and cost no multiple of the ledger. In memory is only which
+//! blocks concern which slot. Empty blocks have no record.
+
+mod record;
+
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, SystemTime},
+};
+
+use bkss_ledger::{FinalBlock, Trust, View, transaction_batch::Row};
+use bkss_scheme::{Slot, codec};
+use bytes::Bytes;
+use commonware_codec::RangeCfg;
+use commonware_cryptography::sha256::Digest;
+use commonware_runtime::{Clock, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
+use commonware_storage::{
+    archive::{Archive as Stored, Error, Identifier, prunable},
+    translator::TwoCap,
+};
+use commonware_utils::sync::AsyncMutex;
+
+pub use record::Record;
+
+use crate::{engine_block::engine_digest, store::archive_config};
+
+/// Most bytes of a record: every item of a block with its number.
+const MAX_RECORD: usize = 16 << 20;
+/// Records are made durable after so many blocks,
+const SYNC_BLOCKS: u64 = 64;
+/// or after so long.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+
+type Archive<E> = prunable::Archive<TwoCap, E, Digest, Bytes>;
+
+/// The records of a node.
+pub struct Records<E: Storage + Metrics + Clock> {
+    /// `None` after the storage has failed.
+    archive: AsyncMutex<Option<Archive<E>>>,
+    directory: RwLock<Directory>,
+    written: RwLock<Written>,
+}
+
+/// Which blocks concern what.
+#[derive(Debug)]
+pub struct Directory {
+    requests: BTreeMap<Slot, Vec<u64>>,
+    openings: BTreeMap<Slot, Vec<u64>>,
+    /// First number and height of each block that registers.
+    registrations: BTreeMap<Row, u64>,
+    /// Encoded handovers, in order.
+    handovers: Vec<Vec<u8>>,
+    /// The committees that follow from them.
+    trust: Trust,
+}
+
+/// How far the records go.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    next: u64,
+    durable: u64,
+    synced: SystemTime,
+}
+
+impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
+    /// Opens the records, or starts them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage; a record that is none is corrupted.
+    pub async fn open(
+        ctx: &E,
+        partition: &str,
+        cache: CacheRef,
+        trust: Trust,
+    ) -> Result<Self, Error> {
+        let range = RangeCfg::from(0..=MAX_RECORD);
+        let config = archive_config(partition, "records", cache, range);
+        let archive: Archive<E> = prunable::Archive::init(ctx.child("records"), config).await?;
+        let mut directory = Directory {
+            requests: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            handovers: Vec::new(),
+            trust,
+        };
+        let ranges: Vec<_> = archive.ranges().collect();
+        for (first, last) in ranges {
+            for height in first..=last {
+                let bytes = Stored::get(&archive, Identifier::Index(height)).await?;
+                let record = bytes.and_then(|bytes| codec::decode("record", &bytes).ok());
+                directory.add(height, &record.ok_or(Error::RecordCorrupted)?);
+            }
+        }
+        let next = archive.last_index().map_or(1, |last| last + 1);
+        let written = Written { next, durable: next, synced: ctx.current() };
+        Ok(Self {
+            archive: AsyncMutex::new(Some(archive)),
+            directory: RwLock::new(directory),
+            written: RwLock::new(written),
+        })
+    }
+
+    /// The first height that is not on disk: blocks from here on have to be shown again after a
+    /// restart.
+    pub fn next_height(&self) -> u64 {
+        self.written.read().unwrap_or_else(PoisonError::into_inner).durable
+    }
+
+    /// Takes in the next final block; one that was taken in before is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn follow(
+        &self,
+        block: &FinalBlock,
+        view_of: impl FnOnce(&mut Record),
+        now: SystemTime,
+    ) -> Result<(), Error> {
+        let height = block.header().height;
+        let mut written = *self.written.read().unwrap_or_else(PoisonError::into_inner);
+        if height < written.next {
+            return Ok(());
+        }
+        let mut record = Record::of(block);
+        view_of(&mut record);
+        written.next = height + 1;
+        let sync = written.next - written.durable >= SYNC_BLOCKS
+            || now.duration_since(written.synced).is_ok_and(|passed| passed >= SYNC_AFTER);
+        let mut slot = self.archive.lock().await;
+        let mut archive = slot.take().ok_or(Error::RecordCorrupted)?;
+        // An empty record tells how far the others go.
+        if sync || !record.is_empty() {
+            let mut bytes = Vec::new();
+            codec::encode_infallible(&record, &mut bytes);
+            let digest = engine_digest(block.header().id());
+            archive = Stored::put(archive, height, digest, &bytes.into()).await?;
+        }
+        if sync {
+            archive = Stored::sync(archive).await?;
+            (written.durable, written.synced) = (written.next, now);
+        }
+        *slot = Some(archive);
+        drop(slot);
+        self.directory.write().unwrap_or_else(PoisonError::into_inner).add(height, &record);
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = written;
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn sync(&self) -> Result<(), Error> {
+        let mut slot = self.archive.lock().await;
+        if let Some(archive) = slot.take() {
+            *slot = Some(Stored::sync(archive).await?);
+        }
+        Ok(())
+    }
+
+    /// The record of a block; `None` for an empty block, or one that is no longer kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn get(&self, height: u64) -> Result<Option<Record>, Error> {
+        let slot = self.archive.lock().await;
+        let archive = slot.as_ref().ok_or(Error::RecordCorrupted)?;
+        let bytes = Stored::get(archive, Identifier::Index(height)).await?;
+        let record = bytes.map(|bytes| codec::decode("record", &bytes));
+        record.transpose().map_err(|_| Error::RecordCorrupted)
+    }
+
+    /// Which blocks concern what. Not to be held across an await.
+    pub fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory {
+    fn add(&mut self, height: u64, record: &Record) {
+        if record.registered > 0 {
+            self.registrations.insert(record.first_row, height);
+        }
+        for (slots, index) in
+            [(&record.requests, &mut self.requests), (&record.openings, &mut self.openings)]
+        {
+            for (slot, _) in slots {
+                index.entry(*slot).or_default().push(height);
+            }
+        }
+        if let Some(bytes) = &record.handover {
+            let followed = codec::decode("handover", bytes)
+                .map_err(|error| error.to_string())
+                .and_then(|handover| self.trust.follow(&handover).map_err(|e| e.to_string()));
+            match followed {
+                Ok(()) => self.handovers.push(bytes.clone()),
+                Err(error) => tracing::error!(%error, height, "handover of a final block"),
+            }
+        }
+    }
+
+    /// Heights of blocks with requests of a slot.
+    pub fn requests(&self, slot: Slot) -> Vec<u64> {
+        self.requests.get(&slot).cloned().unwrap_or_default()
+    }
+
+    /// Heights of blocks with openings of a slot.
+    pub fn openings(&self, slot: Slot) -> Vec<u64> {
+        self.openings.get(&slot).cloned().unwrap_or_default()
+    }
+
+    /// The block that registered a chain, and which of its registrations it is.
+    pub fn registration(&self, row: Row) -> Option<(u64, Row)> {
+        let (first, height) = self.registrations.range(..=row).next_back()?;
+        Some((*height, row - first))
+    }
+
+    /// The committees and members since the genesis.
+    pub const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The genesis file: the genesis, then each handover.
+    pub fn genesis_file(&self) -> Vec<u8> {
+        let mut bytes = self.trust.genesis().encode();
+        self.handovers.iter().for_each(|handover| bytes.extend_from_slice(handover));
+        bytes
+    }
+}
+
+/// The registry number of the first chain that a block registers, in a view after it.
+pub fn first_row(view: &View<'_>, block: &FinalBlock) -> Option<Row> {
+    let first = block.verified().registered().first()?;
+    let same = |row: &Row| view.registered(*row).is_some_and(|known| known.id() == first.id());
+    view.chains(first.message().meter).into_iter().find(same)
+}
