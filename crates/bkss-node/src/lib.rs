@@ -24,6 +24,8 @@ pub mod process;
 pub mod receipts;
 pub mod records;
 pub mod rounds;
+pub mod service;
+pub mod settings;
 pub mod status;
 pub mod store;
 

@@ -2,17 +2,21 @@
 
 mod audit;
 mod bench;
+mod client;
 mod clock;
 mod command;
 mod demo;
 mod files;
 mod found;
 mod households;
+mod log;
+mod node;
 mod open;
 mod output;
 mod papers;
 mod parallel;
 mod provider;
+mod status;
 mod terms;
 mod verify;
 
@@ -39,6 +43,10 @@ enum Command {
     /// Found a consortium of members that do not share a machine
     #[command(subcommand)]
     Genesis(found::GenesisCommand),
+    /// Run a provider's node until it is stopped
+    Node(node::Args),
+    /// How a node stands
+    Status(status::Args),
     /// Real homes signed, agreed on by four providers, checked offline
     Demo(demo::Args),
     /// Check receipts offline, with nothing but the genesis
@@ -63,6 +71,8 @@ fn main() -> ExitCode {
         Command::Init(args) => found::init(&args),
         Command::Keygen(args) => found::keygen(&args),
         Command::Genesis(command) => found::genesis(&command),
+        Command::Node(args) => node::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Open(args) => open::run(&args),

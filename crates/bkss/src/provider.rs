@@ -290,6 +290,16 @@ impl Sessions {
         written.map_err(|source| ProviderError::Write { path: self.path.clone(), source })
     }
 
+    /// Makes everything that was appended durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Write`].
+    pub(crate) fn sync(&self) -> Result<(), ProviderError> {
+        let synced = self.file.sync_data();
+        synced.map_err(|source| ProviderError::Write { path: self.path.clone(), source })
+    }
+
     /// All sessions of a directory, in the order in which their bodies became final.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use axum::{
 };
 use bkss_scheme::{LedgerTime, MeterId, TreeHead};
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{
     Api,
@@ -111,7 +110,7 @@ pub(super) async fn registration_proof(
 }
 
 /// From when on time is to be proven.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct After {
     /// Ledger time in milliseconds: the first block from then on; without it the newest.

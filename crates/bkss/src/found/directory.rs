@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bkss_node::config::vote_key;
+use bkss_node::{config::vote_key, settings::template};
 use bkss_scheme::{
     Digest, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey,
     codec::{self, Encoded},
@@ -87,7 +87,7 @@ impl ProviderDirectory {
             // A name is for the others; this machine listens on all its addresses.
             Err(_) => format!("0.0.0.0:{port}"),
         };
-        let settings = node_toml(&self.http, &p2p);
+        let settings = template(&self.http, &p2p);
         files::write_new(&dir.join("node.toml"), settings.as_bytes(), Readers::All)?;
         Sessions::open(dir)?;
         Ok(())
@@ -109,22 +109,6 @@ fn is_name(host: &str) -> bool {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.split('.').all(label)
-}
-
-/// Settings of a node, with what they mean.
-fn node_toml(http: &str, p2p: &str) -> String {
-    format!(
-        "# Settings of this provider's node. The environment comes before this file, options of\n\
-         # the command line before both.\n\
-         \n\
-         # Where meters, owners and operators reach this node. Put a proxy with TLS in front of it\n\
-         # before it listens on anything but this machine.\n\
-         http = \"{http}\"\n\
-         \n\
-         # Where this node listens for the other providers. They dial the address in this\n\
-         # provider's identity on the ledger; the two differ behind a router that forwards ports.\n\
-         p2p = \"{p2p}\"\n"
-    )
 }
 
 /// An SDI's identity and key.

@@ -1,0 +1,20 @@
+//! The log of a long-running command, on standard error.
+
+use bkss_node::settings::LogFormat;
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log.
+///
+/// # Errors
+///
+/// The filter, if it is none.
+pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let parsed = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    // A second start in one process keeps the first log.
+    let _ = match format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! `bkss node`: one provider's process, until it is stopped.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bkss_ledger::Trust;
+use bkss_node::{
+    Config, LedgerClock,
+    config::vote_key,
+    process::start_provider,
+    service::{self, Introduced, KeepSessions},
+    settings::{MAX_BYTES, Settings},
+};
+use bkss_scheme::{LinkIndex, MeterId};
+use commonware_runtime::{Runner, Spawner, Supervisor, tokio};
+use commonware_utils::channel::oneshot;
+
+use crate::{
+    files, log, output,
+    provider::{Keys, Sessions},
+    verify,
+};
+
+/// How long the node may take to write out what it has.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sessions that are remembered, to pass over those that come again after a crash.
+const REMEMBERED: usize = 1 << 16;
+/// Names the node's part of the storage.
+const PARTITION: &str = "ledger";
+
+/// Options of `bkss node`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The provider's directory: keys, genesis, node.toml
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Where meters, owners and operators reach this node
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<String>,
+    /// Where this node listens for the other providers
+    #[arg(long, value_name = "IP:PORT")]
+    p2p: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<String>,
+    /// Overrides a setting of node.toml
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+/// Why a node does not run, and the exit code for it.
+#[derive(Debug)]
+struct Failed(u8, String);
+
+impl Failed {
+    /// Settings and files that cannot be used.
+    fn usage(error: impl ToString) -> Self {
+        Self(2, error.to_string())
+    }
+
+    /// What goes wrong later.
+    fn later(error: impl ToString) -> Self {
+        Self(1, error.to_string())
+    }
+}
+
+/// Runs the node and reports why it ended.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match Start::load(args).and_then(Start::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(code, reason)) => {
+            output::error(&reason);
+            code.into()
+        }
+    }
+}
+
+/// Everything a node is started with.
+struct Start {
+    settings: Settings,
+    config: Config,
+    trust: Trust,
+    sessions: KeepSessions,
+    /// Held as long as the process runs: one node per directory.
+    lock: File,
+}
+
+impl Start {
+    fn load(args: &Args) -> Result<Self, Failed> {
+        let dir = &args.dir;
+        let settings = settings(args)?;
+        log::start(settings.log, &settings.log_level)
+            .map_err(|error| Failed::usage(format!("log_level: {error}")))?;
+        let keys = Keys::load(dir).map_err(Failed::usage)?;
+        let trust = verify::read_trust(&settings.genesis).map_err(Failed::usage)?;
+        let lock = lock(dir)?;
+        std::fs::create_dir_all(&settings.store)
+            .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;
+        let config = config(&settings, &keys, &trust)?;
+        let sessions = keep_sessions(dir)?;
+        Ok(Self { settings, config, trust, sessions, lock })
+    }
+
+    fn run(self) -> Result<(), Failed> {
+        let (stop, stopped) = oneshot::channel();
+        let stop = Mutex::new(Some(stop));
+        ctrlc::set_handler(move || {
+            if let Some(stop) = stop.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = stop.send(()); // it is stopping already
+            }
+        })
+        .map_err(|error| Failed::later(format!("signals: {error}")))?;
+        let runtime = tokio::Config::new()
+            .with_storage_directory(&self.settings.store)
+            .with_worker_threads(self.settings.workers);
+        tokio::Runner::new(runtime).start(|ctx| self.serve(ctx, stopped))
+    }
+
+    async fn serve(
+        self,
+        ctx: tokio::Context,
+        stopped: oneshot::Receiver<()>,
+    ) -> Result<(), Failed> {
+        let Self { settings, config, trust, sessions, lock } = self;
+        let (provider, clock) = (config.provider, config.clock.clone());
+        let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
+        let node = node.map_err(Failed::later)?;
+        let settings = service::Settings {
+            provider,
+            http: settings.http,
+            stale_after: settings.stale_after,
+            storage: settings.store,
+            partition: PARTITION.into(),
+            trust,
+            clock,
+            sessions,
+        };
+        let service = service::start(ctx.child("service"), node, settings).await;
+        let service = service.map_err(Failed::later)?;
+        tracing::info!(%provider, http = %service.http, "node is running");
+        let outcome = commonware_macros::select! {
+            _ = stopped => {
+                tracing::info!("node is stopping");
+                Ok(())
+            },
+            reason = service.ended => {
+                let reason = reason.unwrap_or_else(|error| error.to_string());
+                tracing::error!(reason, "node stops");
+                Err(Failed::later(reason))
+            },
+        };
+        let _ = ctx.stop(0, Some(STOP_TIMEOUT)).await; // what is not written out by then is repeated
+        drop(lock);
+        outcome
+    }
+}
+
+fn settings(args: &Args) -> Result<Settings, Failed> {
+    let path = args.dir.join("node.toml");
+    let bytes = files::read(&path, MAX_BYTES).map_err(Failed::usage)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failed::usage(format!("{}: expected UTF-8", path.display())))?;
+    let mut options = Vec::new();
+    for set in &args.set {
+        let (name, value) = set
+            .split_once('=')
+            .ok_or_else(|| Failed::usage(format!("--set {set}: expected NAME=VALUE")))?;
+        options.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    for (name, value) in [("http", &args.http), ("p2p", &args.p2p), ("log", &args.log)] {
+        options.extend(value.iter().map(|value| (name.to_owned(), value.clone())));
+    }
+    Settings::load(&path, &text, std::env::vars(), options).map_err(Failed::usage)
+}
+
+fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Failed> {
+    let genesis = trust.genesis().clone();
+    let anchors = trust.anchors();
+    let identity = anchors.providers.iter().find(|provider| provider.id == keys.id);
+    // After a rotation the ledger may still know the key before.
+    let known = identity
+        .and_then(|identity| keys.votes().find(|secret| vote_key(secret).1 == identity.vote_key));
+    if identity.is_some_and(|identity| identity.key != keys.identity.public()) {
+        let file = settings.genesis.display();
+        return Err(Failed::usage(format!(
+            "{file}: expected the key of this directory for provider {}, found another",
+            keys.id
+        )));
+    }
+    let start = genesis.charter().start;
+    let origin = SystemTime::UNIX_EPOCH + Duration::from_millis(start.0);
+    let clock = LedgerClock::new(origin, start, genesis.charter().time_scale);
+    Ok(Config {
+        provider: keys.id,
+        identity: keys.identity.clone(),
+        vote_key: vote_key(known.unwrap_or_else(|| keys.vote())).0,
+        clock,
+        pacing: settings.pacing,
+        trust: settings.trust.clone(),
+        addresses: settings.peers.clone(),
+        partition: PARTITION.into(),
+        genesis: Arc::new(genesis),
+    })
+}
+
+/// Makes sure that no other node uses the directory.
+fn lock(dir: &Path) -> Result<File, Failed> {
+    let path = dir.join("node.lock");
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| Failed::usage(format!("{}: {error}", path.display())))?;
+    file.try_lock().map_err(|_| {
+        Failed::usage(format!("{}: another node runs in this directory", path.display()))
+    })?;
+    Ok(file)
+}
+
+/// Appends sessions to the directory's log; those that come again after a crash are passed over.
+fn keep_sessions(dir: &Path) -> Result<KeepSessions, Failed> {
+    let mut log = Sessions::open(dir).map_err(Failed::usage)?;
+    let mut known = Remembered::default();
+    for session in Sessions::load(dir).map_err(Failed::usage)? {
+        known.insert(session.meter, session.index);
+    }
+    Ok(Box::new(move |introduced: &[Introduced]| {
+        for one in introduced {
+            let Introduced { meter, index, key, encapsulated } = one;
+            if known.insert(*meter, index.get()) {
+                log.append(*meter, LinkIndex::clone(index), *key, encapsulated)
+                    .map_err(std::io::Error::other)?;
+            }
+        }
+        log.sync().map_err(std::io::Error::other)
+    }))
+}
+
+/// The newest sessions.
+#[derive(Default)]
+struct Remembered {
+    known: BTreeSet<(MeterId, u32)>,
+    order: VecDeque<(MeterId, u32)>,
+}
+
+impl Remembered {
+    /// False if it is known.
+    fn insert(&mut self, meter: MeterId, index: u32) -> bool {
+        if !self.known.insert((meter, index)) {
+            return false;
+        }
+        self.order.push_back((meter, index));
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}

@@ -1,0 +1,55 @@
+//! `bkss status`: how a node stands.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::{client::Client, output};
+
+/// Options of `bkss status`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The node's HTTP interface
+    #[arg(long, value_name = "URL")]
+    node: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the node and reports.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let asked = Client::new(&args.node).and_then(|client| client.status());
+    let status = match asked {
+        Ok(status) => status,
+        Err(error) => {
+            output::error(&error);
+            return error.exit_code();
+        }
+    };
+    if args.json {
+        output::json(&json!({
+            "height": status.height,
+            "head_age_ms": status.head_age_ms,
+            "round": status.round,
+            "leader": status.leader,
+            "committee": status.committee,
+            "peers": status.peers,
+            "version": status.version,
+        }));
+        return ExitCode::SUCCESS;
+    }
+    let list: Vec<_> = status.committee.iter().map(ToString::to_string).collect();
+    let leader = status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+    output::note(&format!(
+        "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} peers, \
+         version {}",
+        status.height,
+        f64::from(u32::try_from(status.head_age_ms).unwrap_or(u32::MAX)) / 1000.0,
+        status.round,
+        list.join(" "),
+        status.peers,
+        status.version,
+    ));
+    ExitCode::SUCCESS
+}
