@@ -79,6 +79,19 @@ impl Consortium {
         Ok(consortium)
     }
 
+    /// Stops one provider, as when its machine loses power or is switched off; the others go on.
+    /// Its events end, and nothing is taken by its mailbox any more.
+    pub fn kill(&mut self, index: usize) {
+        let Some(runtime) = self.runtimes.get_mut(index) else { return };
+        // A sender that waits for a reader would hold up the stop.
+        self.members[index].events.close();
+        drop(runtime.stop.take());
+        if let Some(thread) = runtime.thread.take() {
+            // A panic of the runtime has been reported on its own thread.
+            let _ = thread.join();
+        }
+    }
+
     /// Stops all providers and waits until they have.
     pub fn stop(self) {
         drop(self);

@@ -6,6 +6,10 @@
 //! measured in turns, so that a change of clock speed meets all of them.
 
 mod consortium;
+mod fleet;
+pub(crate) mod ledger;
+mod load;
+mod usage;
 
 use std::{collections::BTreeMap, hint::black_box, process::ExitCode, time::Duration};
 

@@ -64,6 +64,8 @@ enum Command {
 enum Bench {
     /// Verifications per second, beside ECDSA
     Verify(bench::Args),
+    /// Readings per second that a consortium makes final, over TCP and with every byte on disk
+    Ledger(bench::ledger::Args),
 }
 
 fn main() -> ExitCode {
@@ -78,5 +80,6 @@ fn main() -> ExitCode {
         Command::Open(args) => open::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Bench(Bench::Verify(args)) => bench::run(&args),
+        Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
     }
 }
