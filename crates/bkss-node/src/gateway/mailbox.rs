@@ -122,6 +122,15 @@ impl Mailbox {
         self.put(vec![message.into()], None)
     }
 
+    /// [`Self::post`] of many messages: all of them or, in a full queue, none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`].
+    pub fn post_all(&self, messages: Vec<Message>) -> Result<(), NotTaken> {
+        self.put(messages, None)
+    }
+
     /// [`Self::take`] of one message.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bkss_ledger::FinalBlock;
-use bkss_node::{Consortium, Event, LedgerClock};
+use bkss_ledger::{FinalBlock, Transaction};
+use bkss_node::{Consortium, Event, LedgerClock, Message};
 use bkss_scheme::{LedgerTime, MeterId};
 
 use super::{
@@ -20,6 +20,8 @@ const RETRY: Duration = Duration::from_secs(3);
 const STUCK: Duration = Duration::from_secs(60);
 /// Registrations under way at a time.
 const REGISTERING: usize = 4096;
+/// Messages that are left at a gateway at once.
+const CALL: usize = 4096;
 /// Ledger milliseconds before the close of a window at which time waits for its requests.
 const HOLD_BEFORE_MS: u64 = 6000;
 
@@ -148,7 +150,7 @@ impl<'a> Load<'a> {
                 let owner = usize::from(meter.registration.message.owner.0);
                 let mailbox = &self.consortium.members[owner].mailbox;
                 mailbox
-                    .register(meter.registration.clone())
+                    .post(Transaction::Registration(meter.registration.clone()))
                     .map_err(CommandError::refused("registration"))?;
             }
             sent = sent.max(upto);
@@ -293,16 +295,20 @@ impl<'a> Load<'a> {
         let again = phase.tries;
         phase.tries += 1;
         let waiting = phase.done.iter().zip(&self.fleet.meters).filter(|(done, _)| !**done);
+        let mut messages: Vec<Vec<Message>> = vec![Vec::new(); self.live];
         for (_, meter) in waiting {
             let owner = usize::from(meter.registration.message.owner.0);
-            let mailbox = &self.consortium.members[(owner + again) % self.live].mailbox;
-            // What a full queue does not take is sent again later. Another gateway than the first
-            // one needs the body before the opening.
-            if let Some(submit) = meter.submit(slot).filter(|_| requests || again > 0) {
-                let _ = mailbox.submit(&submit);
-            }
-            if let Some(release) = meter.release(slot).filter(|_| !requests) {
-                let _ = mailbox.release(release);
+            let messages = &mut messages[(owner + again) % self.live];
+            // Another gateway than the first one needs the body before the opening.
+            let submit = meter.submit(slot).filter(|_| requests || again > 0);
+            messages.extend(submit.map(Message::from));
+            let release = meter.release(slot).filter(|_| !requests);
+            messages.extend(release.map(Message::from));
+        }
+        for (member, messages) in self.consortium.members.iter().zip(messages) {
+            for some in messages.chunks(CALL) {
+                // What a full queue does not take is sent again later.
+                let _ = member.mailbox.post_all(some.to_vec());
             }
         }
     }
