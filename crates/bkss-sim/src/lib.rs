@@ -1,0 +1,14 @@
+//! The paper, executed: printed beside ours, attacked, counted, measured, modelled.
+//!
+//! | paper | here |
+//! |---|---|
+//! | the scheme of s3, Algorithms 1, 2, 3 as printed | `printed`, seen by the attacks alone |
+//! | Table 4, F1 to F9 | [`attacks`] |
+//!
+//! Nothing in the product depends on this crate but the command line's `bkss paper`. Time is an
+//! argument here as everywhere: measurements are given a clock.
+
+pub mod attacks;
+mod scene;
+
+pub use scene::Broken;
