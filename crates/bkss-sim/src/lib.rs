@@ -9,6 +9,7 @@
 //! argument here as everywhere: measurements are given a clock.
 
 pub mod attacks;
+pub mod formulas;
 mod scene;
 
 pub use scene::Broken;
