@@ -8,7 +8,7 @@
 //! | `T_certi` | life of a chain | years |
 //! | `T_inter` | time between readings | minutes |
 //! | `n` | links of a chain, `T_certi * 525600 / T_inter` | |
-//! | `S` | what a meter stores (Table 6) | "KBytes" |
+//! | `S` | what a meter stores (Table 6) | "`KBytes`" |
 //! | `phi` | one hash | ms |
 //! | `omega` | everything of a meter's work that is not `phi` | ms |
 //! | `D_vote` | one vote | ms |

@@ -10,6 +10,10 @@
 
 pub mod attacks;
 pub mod formulas;
+pub mod measure;
+pub mod paper;
+pub mod report;
+pub mod scale;
 mod scene;
 
 pub use scene::Broken;

@@ -3,7 +3,7 @@
 //! `2 S / rate` at 50 and 10 Mb/s with `S` of Table 6 read as Mbit: Eq 12 with `omega + 2 phi`
 //! collapsed into hashing what is stored twice. All twelve numbers of the table follow so; which
 //! twelve of the thirty settings it shows is not recorded in our copy, so all thirty are given. In
-//! KBytes, as Table 6 has it, the times would be 125 times smaller, in kbit a thousand times.
+//! `KBytes`, as Table 6 has it, the times would be 125 times smaller, in kbit a thousand times.
 
 use super::eq_12;
 
@@ -15,7 +15,7 @@ pub fn printed_ms(stored: f64, rate_mbit_s: f64) -> f64 {
     eq_12(0.0, 1000.0 * stored / rate_mbit_s)
 }
 
-/// The same with `S` in KBytes, as Table 6 says.
+/// The same with `S` in `KBytes`, as Table 6 says.
 pub fn in_kbytes_ms(stored: f64, rate_mbit_s: f64) -> f64 {
     printed_ms(stored * 8.0 / 1000.0, rate_mbit_s)
 }
