@@ -54,6 +54,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Archives that are written out at the same time.
 pub const MAX_ARCHIVES: usize = 2;
 
+pub use body::{MAX_BODY, MAX_LARGE};
+
 /// What the handlers share.
 pub struct Api {
     mailbox: Mailbox,
@@ -102,7 +104,7 @@ impl Api {
             status,
             stale_after,
             requests: Semaphore::new(MAX_REQUESTS),
-            large_bodies: Semaphore::new(body::MAX_LARGE),
+            large_bodies: Semaphore::new(MAX_LARGE),
             archives: Arc::new(Semaphore::new(MAX_ARCHIVES)),
         })
     }

@@ -110,7 +110,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
     });
     let router = api::router(api.clone());
     let counted = node.metrics.clone();
-    ctx.child("api").spawn(move |_| api::serve(listener, router, counted));
+    ctx.child("api").spawn(move |_| api::serve(listener, router, counted, api::MAX_CONNECTIONS));
     let (shared, metrics) = (node.shared.clone(), node.metrics.clone());
     let (provider, storage) = (settings.provider, settings.storage.clone());
     ctx.child("count").spawn(move |ctx| count(ctx, shared, metrics, provider, storage));

@@ -44,6 +44,8 @@ pub struct Settings {
     pub log: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, or a filter by module.
     pub log_level: String,
+    /// Variables of the environment that look like settings and are none.
+    pub ignored: Vec<String>,
 }
 
 /// How the log is written.
@@ -128,14 +130,22 @@ impl Settings {
         options: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
         let mut raw = parse(&path.display().to_string(), text)?;
+        let mut ignored = Vec::new();
         for (name, value) in environment {
-            let Some(setting) = name.strip_prefix(PREFIX) else { continue };
-            raw.set(&name, &setting.to_lowercase(), &value)?;
+            let Some(setting) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
+            // The environment may be shared with others.
+            if NAMES.contains(&&*setting) {
+                raw.set(&name, &setting, &value)?;
+            } else {
+                ignored.push(name);
+            }
         }
         for (name, value) in options {
             raw.set(&format!("--set {name}"), &name, &value)?;
         }
-        raw.finish(path)
+        let mut settings = raw.finish(path)?;
+        settings.ignored = ignored;
+        Ok(settings)
     }
 }
 
@@ -157,7 +167,11 @@ impl Raw {
         let quoted = TEXTS.contains(&name) && !value.starts_with('"');
         let value =
             if quoted { toml::Value::String(value.into()).to_string() } else { value.into() };
-        let given = parse(place, &format!("{name} = {value}"))?;
+        let given: Result<Self, _> = toml::from_str(&format!("{name} = {value}"));
+        let given = given.map_err(|error| {
+            let reason = format!("{}, found {value}", error.message().replace('\n', " "));
+            SettingsError::Parse { place: place.to_owned(), reason }
+        })?;
         self.merge(given);
         Ok(())
     }
@@ -217,6 +231,7 @@ impl Raw {
             peers,
             log: self.log.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
+            ignored: Vec::new(),
         })
     }
 
@@ -359,6 +374,8 @@ mod tests {
         assert_eq!((settings.workers, settings.log), (5, LogFormat::Json));
         let settings = load(&text, &env, &[]).unwrap();
         assert_eq!(settings.workers, 4);
+        let foreign = [("BKSS_SERVICE_HOST", "10.0.0.1")];
+        assert_eq!(load(&text, &foreign, &[]).unwrap().ignored, ["BKSS_SERVICE_HOST"]);
         let settings = load(&text, &[], &[("trust", "[1, 2]"), ("http", "[::1]:9")]).unwrap();
         assert_eq!(settings.trust, Some(vec![ProviderId(1), ProviderId(2)]));
         assert_eq!(settings.http.port(), 9);
@@ -394,9 +411,9 @@ mod tests {
                 "expected numbers of providers, found x",
             ),
             ("http = 3", &[], &[], "dir/node.toml, line 1"),
-            (LEAST, &[("BKSS_COLOUR", "1")], &[], "BKSS_COLOUR: no such setting"),
-            (LEAST, &[("BKSS_HTTP", "nowhere")], &[], "BKSS_HTTP, line 1"),
-            (LEAST, &[], &[("log", "xml")], "--set log, line 1: unknown variant `xml`"),
+            (LEAST, &[("BKSS_HTTP", "nowhere")], &[], "BKSS_HTTP: invalid socket address"),
+            (LEAST, &[], &[("colour", "1")], "--set colour: no such setting"),
+            (LEAST, &[], &[("log", "xml")], "--set log: unknown variant `xml`"),
         ] {
             let error = load(text, env, set).unwrap_err();
             assert!(error.contains(expected), "{error}");

@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use bkss_ledger::{Transaction, trust};
+use bkss_ledger::{Members, Transaction, trust};
 use bkss_node::{
     Message,
     api::{ErrorBody, HeadBody, MembersBody, SlotBody, StatusBody},
 };
-use bkss_scheme::{LedgerTime, LinkIndex, MeterId};
+use bkss_scheme::{LedgerTime, LinkIndex, MeterId, codec};
 use minicbor::Decoder;
 use serde::de::DeserializeOwned;
 
@@ -74,6 +74,7 @@ impl ClientError {
     }
 }
 
+#[allow(dead_code, reason = "the whole of the interface, though not every command needs it")]
 impl Client {
     /// For the node at `http://host:port`.
     ///
@@ -137,6 +138,16 @@ impl Client {
     /// [`ClientError`].
     pub(crate) fn members(&self) -> Result<MembersBody, ClientError> {
         self.json("/v1/members", "members")
+    }
+
+    /// Everybody who is or was in the consortium, as the ledger's rules need it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) fn ledger_members(&self) -> Result<Members, ClientError> {
+        let bytes = self.get("/v1/members", CBOR)?;
+        codec::decode("members", &bytes).map_err(|_| self.not("the ledger's members"))
     }
 
     /// What has become of a link.

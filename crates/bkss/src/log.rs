@@ -3,12 +3,17 @@
 use bkss_node::settings::LogFormat;
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log.
+/// Starts the log. A mere level is that of this program; the engine's libraries then tell warnings.
 ///
 /// # Errors
 ///
 /// The filter, if it is none.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let level = filter.parse::<tracing::Level>().is_ok();
+    let filter = match filter {
+        _ if level => format!("warn,bkss={filter},bkss_node={filter},bkss_ledger={filter}"),
+        other => other.to_owned(),
+    };
     let parsed = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     // A second start in one process keeps the first log.

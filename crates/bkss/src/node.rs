@@ -97,6 +97,9 @@ impl Start {
         let settings = settings(args)?;
         log::start(settings.log, &settings.log_level)
             .map_err(|error| Failed::usage(format!("log_level: {error}")))?;
+        for variable in &settings.ignored {
+            tracing::warn!(variable, "there is no such setting");
+        }
         let keys = Keys::load(dir).map_err(Failed::usage)?;
         let trust = verify::read_trust(&settings.genesis).map_err(Failed::usage)?;
         let lock = lock(dir)?;

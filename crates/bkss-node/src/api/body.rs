@@ -17,11 +17,11 @@ use super::{
 };
 
 /// Most bytes of a body.
-pub(super) const MAX_BODY: usize = 4 << 20;
+pub const MAX_BODY: usize = 4 << 20;
 /// Bodies up to here are read without asking.
 const SMALL: usize = 64 << 10;
 /// Longer bodies that are read at the same time.
-pub(super) const MAX_LARGE: usize = 16;
+pub const MAX_LARGE: usize = 16;
 
 const CBOR: &str = "application/cbor";
 

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bkss_scheme::{LedgerTime, MeterId, TreeHead};
+use bkss_scheme::{LedgerTime, MeterId, TreeHead, codec};
 use serde::Deserialize;
 
 use super::{
@@ -75,7 +75,11 @@ pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Resp
         ("index" = u32, Path, description = "the link, from 1"),
     ),
     responses(
-        (status = 200, description = "the receipt", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (
+            status = 200,
+            description = "the receipt",
+            content((ProofBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ),
         (status = 404, description = "not opened", body = ErrorBody),
         (status = 410, description = "no longer kept", body = ErrorBody),
     )
@@ -96,7 +100,11 @@ pub(super) async fn receipt(
     path = "/v1/registrations/{meter}",
     params(("meter" = u32, Path, description = "the meter's number")),
     responses(
-        (status = 200, description = "the proof", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (
+            status = 200,
+            description = "the proof",
+            content((ProofBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ),
         (status = 404, description = "not registered", body = ErrorBody),
     )
 )]
@@ -123,7 +131,11 @@ pub(super) struct After {
     path = "/v1/time",
     params(After),
     responses(
-        (status = 200, description = "the proof", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (
+            status = 200,
+            description = "the proof",
+            content((ProofBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ),
         (status = 404, description = "no such block yet", body = ErrorBody),
     )
 )]
@@ -139,7 +151,11 @@ pub(super) async fn time(
 }
 
 /// The newest final block.
-#[utoipa::path(get, path = "/v1/head", responses((status = 200, description = "it", body = HeadBody)))]
+#[utoipa::path(
+    get,
+    path = "/v1/head",
+    responses((status = 200, description = "it", body = HeadBody))
+)]
 pub(super) async fn head(State(api): State<Arc<Api>>) -> Response {
     let head = api.shared.chain().state().head();
     body::json(&HeadBody {
@@ -157,7 +173,11 @@ pub(super) async fn head(State(api): State<Arc<Api>>) -> Response {
     path = "/v1/blocks/{height}",
     params(("height" = u64, Path, description = "its height, from 1")),
     responses(
-        (status = 200, description = "the block", content((BlockBody = "application/json"), (Vec<u8> = "application/cbor"))),
+        (
+            status = 200,
+            description = "the block",
+            content((BlockBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ),
         (status = 404, description = "not final yet", body = ErrorBody),
         (status = 410, description = "no longer kept", body = ErrorBody),
     )
@@ -203,19 +223,36 @@ pub(super) async fn block(
 #[utoipa::path(
     get,
     path = "/v1/genesis",
-    responses((status = 200, description = "the file", content((ProofBody = "application/json"), (Vec<u8> = "application/cbor"))))
+    responses((
+            status = 200,
+            description = "the file",
+            content((ProofBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ))
 )]
 pub(super) async fn genesis(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let bytes = api.prover.records().directory().genesis_file();
     proof(&headers, "genesis", bytes)
 }
 
-/// Who is in the consortium.
-#[utoipa::path(get, path = "/v1/members", responses((status = 200, description = "they", body = MembersBody)))]
-pub(super) async fn members(State(api): State<Arc<Api>>) -> Response {
+/// Who is in the consortium; in CBOR with everybody who ever was, as the ledger's rules need it.
+#[utoipa::path(
+    get,
+    path = "/v1/members",
+    responses((
+        status = 200,
+        description = "they",
+        content((MembersBody = "application/json"), (Vec<u8> = "application/cbor")),
+    ))
+)]
+pub(super) async fn members(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let chain = api.shared.chain();
     let state = chain.state();
     let members = state.members();
+    if Encoding::accepted(&headers) == Encoding::Cbor {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(members, &mut bytes);
+        return body::answer(StatusCode::OK, Encoding::Cbor, || bytes, || body::json(&()));
+    }
     let accounting: BTreeSet<_> = state.round().nodes.iter().map(|(id, _)| *id).collect();
     let providers = members.present().map(|provider| MemberBody {
         id: provider.id.0,
@@ -239,7 +276,11 @@ pub(super) async fn members(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// How the node stands.
-#[utoipa::path(get, path = "/v1/status", responses((status = 200, description = "its status", body = StatusBody)))]
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, description = "its status", body = StatusBody))
+)]
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
     body::json(&api.status()).into_response()
 }

@@ -11,8 +11,9 @@ use tower::ServiceExt;
 use super::timed::Timed;
 use crate::metrics::Metrics;
 
-/// Connections that are open at the same time; more are closed at once.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Connections that are open at the same time; more are closed at once. The store needs file
+/// descriptors too, and systems give a process 1024.
+pub const MAX_CONNECTIONS: usize = 512;
 /// How long a request's head may take, and a connection may wait for its next request.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may stand still while an answer is made or read.
@@ -24,9 +25,9 @@ const MAX_FIELDS: usize = 64;
 /// Wait after an error of the operating system, such as too few file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, router: Router, metrics: Metrics) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves until the task is dropped, at most `connections` at the same time.
+pub async fn serve(listener: TcpListener, router: Router, metrics: Metrics, connections: usize) {
+    let places = Arc::new(Semaphore::new(connections));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

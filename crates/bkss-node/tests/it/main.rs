@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod api;
 mod certificates;
 #[path = "../../../bkss-ledger/tests/it/consortium.rs"]
 #[allow(dead_code, reason = "shared with the ledger's tests")]

@@ -1,18 +1,27 @@
 //! Meters, gateways and four providers in deterministic simulation.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bkss_ledger::{Transaction, Witness, receipts::Issued};
-use bkss_node::{Answer, Event, gateway::NotTaken, node::Node};
+use bkss_ledger::{FinalBlock, Genesis, Transaction, Trust, Witness, receipts::Issued};
+use bkss_node::{
+    Answer, Event,
+    gateway::NotTaken,
+    node::Node,
+    receipts::{NoProof, Prover},
+    records::{Record, Records, first_row},
+};
 use bkss_scheme::{
-    Digest, LedgerTime, codec,
+    Digest, LedgerTime, LinkIndex, MeterId, codec,
     receipt::Receipt,
+    timestamp::TimeProof,
     transaction::{Release, Submit},
 };
 use commonware_runtime::{
-    Clock, Runner,
+    Clock, Runner, Supervisor,
+    buffer::paged::CacheRef,
     deterministic::{self, Context},
 };
+use commonware_utils::{NZU16, NZUsize};
 
 use crate::{
     consortium::{Consortium, Meter, Signed, at},
@@ -27,6 +36,8 @@ struct World<'a> {
     ids: Vec<BTreeMap<u64, Digest>>,
     witness: Witness,
     receipts: Vec<Issued>,
+    /// Blocks of the first provider.
+    blocks: Vec<FinalBlock>,
     readings: usize,
     time: LedgerTime,
 }
@@ -39,6 +50,7 @@ impl<'a> World<'a> {
             nodes,
             witness: Witness::new(consortium.genesis.clone(), None),
             receipts: Vec::new(),
+            blocks: Vec::new(),
             readings: 0,
             time: consortium.genesis.charter().start,
         }
@@ -54,6 +66,7 @@ impl<'a> World<'a> {
                 if provider == 0 {
                     self.time = block.header().time;
                     self.readings += block.verified().openings().len();
+                    self.blocks.push(block.clone());
                     self.receipts.extend(self.witness.follow(block));
                 }
             }
@@ -104,6 +117,55 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What the first provider proves from its store is what a witness of all blocks proves, also
+    /// when its records have been read from the disk.
+    async fn assert_proofs(&self, meters: &[Meter]) {
+        let node = &self.nodes[0];
+        for life in ["the first", "the second"] {
+            let records = self.records(life).await;
+            let prover = Prover::new(node.shared.clone(), node.marshal.clone(), records.clone());
+            for one in &self.receipts {
+                let receipt = prover.receipt(one.meter, one.index).await.unwrap();
+                assert_eq!(receipt, one.receipt, "{life} life, meter {}", one.meter);
+                let slot = prover.slot(one.meter, one.index).await.unwrap();
+                assert!(slot.opened > slot.requested.first().copied(), "{life} life, {slot:?}");
+            }
+            for meter in meters {
+                let id = meter.registration.message.meter;
+                let proof = prover.registration(id).await.unwrap();
+                assert_eq!(Some(proof), self.witness.registration_proof(id), "{life} life");
+                let index = LinkIndex::new(9, 13).unwrap();
+                assert_eq!(prover.receipt(id, index).await, Err(NoProof::NotOpened(index)));
+            }
+            let unknown = MeterId(99);
+            let index = LinkIndex::new(1, 13).unwrap();
+            let refused = prover.receipt(unknown, index).await;
+            assert_eq!(refused, Err(NoProof::UnknownMeter(unknown)));
+            let after = self.blocks[self.blocks.len() / 2].header().time;
+            let proof = prover.time_proof(Some(LedgerTime(after.0 - 1))).await.unwrap();
+            let proof: TimeProof<'_> = codec::decode("time", &proof).unwrap();
+            assert_eq!(proof.header.time, after, "{life} life");
+            let genesis = node.shared.chain().state().genesis().clone();
+            assert_eq!(records.directory().genesis_file(), genesis.encode());
+        }
+    }
+
+    /// The records of the first provider, of all its blocks.
+    async fn records(&self, life: &str) -> Arc<Records<Context>> {
+        let node = &self.nodes[0];
+        let genesis = Genesis::clone(node.shared.chain().state().genesis());
+        let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
+        let ctx = self.ctx.child("records").with_attribute("life", life.len());
+        let records = Records::open(&ctx, "first", cache, Trust::new(genesis)).await.unwrap();
+        for block in &self.blocks {
+            let first = first_row(&node.shared.chain().state().view(), block);
+            let place = |record: &mut Record| record.first_row = first.unwrap_or_default();
+            records.follow(block, place, self.ctx.current()).await.unwrap();
+        }
+        records.sync().await.unwrap();
+        Arc::new(records)
+    }
+
     fn assert_no_fork(&self) {
         for ids in &self.ids {
             for (height, id) in ids {
@@ -131,6 +193,7 @@ fn run(seed: u64) -> (String, Vec<Issued>, Consortium) {
                 world.slot(meters, index, index as usize).await;
             }
             world.assert_no_fork();
+            world.assert_proofs(meters).await;
             (ctx.auditor().state(), world.receipts)
         }
     });

@@ -1,0 +1,309 @@
+//! The HTTP interface over real TCP: what meters and people use, and what enemies try.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bkss_ledger::{Transaction, Trust};
+use bkss_node::{
+    Message, api,
+    process::start_provider,
+    service::{self, Settings},
+};
+use bkss_scheme::{Digest, LinkIndex, MeterId, ProviderId, transaction::Submit};
+use commonware_runtime::{Runner, Supervisor, tokio as runtime};
+use expect_test::expect_file;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_core::Rng;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{consortium::Consortium, network};
+
+/// Runs a test against the interface of one provider of four, the others being away.
+fn with_node<T: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Consortium) -> T) {
+    let mut consortium = Consortium::new(7);
+    consortium.rng = ChaCha8Rng::seed_from_u64(8);
+    let dir = tempfile::tempdir().unwrap();
+    let config = runtime::Config::new().with_storage_directory(dir.path()).with_worker_threads(2);
+    runtime::Runner::new(config).start(|ctx| async move {
+        let config = network::configs(&consortium, std::time::SystemTime::UNIX_EPOCH).remove(0);
+        let settings = Settings {
+            provider: ProviderId(0),
+            http: "127.0.0.1:0".parse().unwrap(),
+            stale_after: Duration::from_secs(3600),
+            storage: dir.path().to_owned(),
+            partition: config.partition.clone(),
+            trust: Trust::new(bkss_ledger::Genesis::clone(&consortium.genesis)),
+            clock: config.clock.clone(),
+            sessions: Box::new(|_| Ok(())),
+        };
+        let p2p = "127.0.0.1:0".parse().unwrap();
+        let node = start_provider(ctx.child("provider"), config, p2p).await.unwrap();
+        let service = service::start(ctx.child("service"), node, settings).await.unwrap();
+        while !call(service.http, "GET /v1/ready", "", &[]).await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        test(service.http, consortium).await;
+    });
+}
+
+/// Sends a request and reads what comes until the end.
+async fn call(http: SocketAddr, line: &str, head: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(http).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         {head}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let _ = stream.write_all(body).await; // it may be refused before its end
+    read(&mut stream).await
+}
+
+async fn read(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "neither an answer nor an end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const CBOR: &str = "Content-Type: application/cbor\r\n";
+const JSON: &str = "Content-Type: application/json\r\n";
+
+fn bytes(message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_document_is_the_one_in_the_repository() {
+    let document = api::openapi();
+    expect_file!["../../../../docs/openapi.json"].assert_eq(&document);
+    let json: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let mut references = 0;
+    for piece in document.split("\"#/components/schemas/").skip(1) {
+        let name = piece.split('"').next().unwrap();
+        assert!(json["components"]["schemas"][name].is_object(), "{name} is not described");
+        references += 1;
+    }
+    assert!(references > 30, "{references} references");
+    assert_eq!(json["paths"].as_object().unwrap().len(), 18);
+}
+
+#[test]
+fn meters_use_cbor_and_people_json() {
+    with_node(async |http, mut consortium| {
+        let meter = consortium.meter(0);
+        let registration: Message = Transaction::Registration(meter.registration.clone()).into();
+        let body = bytes(&registration);
+        let answer = call(http, "POST /v1/registration", CBOR, &body).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("{\"answer\":\"accepted\"}"), "{answer}");
+        let accept = format!("{CBOR}Accept: application/cbor\r\n");
+        let answer = call(http, "POST /v1/registration", &accept, &body).await;
+        assert!(answer.ends_with("\r\n\r\n\u{fffd}\0"), "an array of one 0: {answer:?}");
+        let json = format!("{{\"transaction\":\"{}\"}}", hex(&body));
+        let answer = call(http, "POST /v1/registration", JSON, json.as_bytes()).await;
+        assert!(answer.ends_with("{\"answer\":\"accepted\"}"), "{answer}");
+        let answer = call(http, "POST /v1/change", CBOR, &body).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("\"found\":\"a registration\""), "{answer}");
+
+        // No block is made, since the others are away: the meter is not known yet.
+        let signed = meter.sign(1, 5);
+        let (meter, index, value) = (MeterId(0), signed.index, signed.value);
+        let submit: Message = Submit { meter, index, value, body: &signed.body }.into();
+        let answer = call(http, "POST /v1/submit", CBOR, &bytes(&submit)).await;
+        assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+        assert!(answer.contains("\"reason\":\"unknown_meter\""), "{answer}");
+        let both = [body.clone(), bytes(&submit)].concat();
+        let answer = call(http, "POST /v1/batch", CBOR, &both).await;
+        let order = "[{\"answer\":\"accepted\"},{\"answer\":\"refused\",";
+        assert!(answer.contains(order), "one answer each, in order: {answer}");
+        let json = format!(
+            "[{{\"submit\":{{\"meter\":0,\"index\":1,\"value\":\"{}\",\"body\":\"{}\"}}}}]",
+            hex(&value.0),
+            hex(&signed.body)
+        );
+        let answer = call(http, "POST /v1/batch", JSON, json.as_bytes()).await;
+        assert!(answer.contains("unknown_meter"), "{answer}");
+
+        let answer = call(http, "GET /v1/openapi.json", "", &[]).await;
+        assert!(answer.ends_with(&api::openapi()), "{answer}");
+        let answer = call(http, "GET /metrics", "", &[]).await;
+        assert!(answer.contains("kind=\"submit\",answer=\"unknown_meter\"} 3"), "{answer}");
+    });
+}
+
+#[test]
+fn what_is_malformed_is_named_with_its_place() {
+    with_node(async |http, _| {
+        let index = LinkIndex::new(1, 9).unwrap();
+        let submit: Message =
+            Submit { meter: MeterId(0), index, value: Digest([1; 32]), body: &[0] }.into();
+        let cut = &bytes(&submit)[..20];
+        let longer = [bytes(&submit), vec![0xff]].concat();
+        let meter = "{\"meter\":-1,\"index\":1,\"value\":\"\",\"body\":\"\"}".as_bytes();
+        let link = "{\"meter\":1,\"index\":0,\"value\":\"\",\"body\":\"\"}".as_bytes();
+        let value = "{\"meter\":1,\"index\":1,\"value\":\"12\",\"body\":\"\"}".as_bytes();
+        for (line, head, body, status, part) in [
+            ("POST /v1/submit", CBOR, cut, 400, "submit: ends too early at byte "),
+            ("POST /v1/submit", CBOR, &longer, 400, "not the canonical spelling at byte"),
+            ("POST /v1/batch", CBOR, &longer, 400, "\"at\":\"body, byte "),
+            ("POST /v1/submit", JSON, b"{", 400, "\"at\":\"body, line 1 column 1\""),
+            ("POST /v1/submit", JSON, meter, 400, "invalid value: integer `-1`"),
+            ("POST /v1/submit", JSON, link, 400, "\"expected\":\"a link from 1 to 1048576\""),
+            ("POST /v1/submit", JSON, value, 400, "\"expected\":\"32 bytes as hexadecimal\""),
+            ("POST /v1/submit", "", b"{}", 415, "application/cbor or application/json"),
+            ("GET /v1/submit", "", b"", 405, "unknown method"),
+            ("GET /nowhere", "", b"", 404, "\"found\":\"/nowhere\""),
+            ("GET /v1/slots/x/1", "", b"", 400, "\"at\":\"path\""),
+            ("GET /v1/slots/1/0", "", b"", 400, "a link from 1 to"),
+            ("GET /v1/slots/1/1", "", b"", 404, "meter 1 is not registered"),
+            ("GET /v1/receipts/1/1", "", b"", 404, "meter 1 is not registered"),
+            ("GET /v1/registrations/1", "", b"", 404, "meter 1 is not registered"),
+            ("GET /v1/blocks/1", "", b"", 404, "\"at\":\"height\""),
+            ("GET /v1/time?after=x", "", b"", 400, "\"at\":\"query\""),
+            ("GET /v1/time?after=9999999999999", "", b"", 404, "\"at\":\"after\""),
+        ] {
+            let answer = call(http, line, head, body).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+            assert!(answer.contains(part), "{line}: {answer}");
+            for field in ["\"error\":", "\"expected\":", "\"found\":", "\"at\":"] {
+                assert!(answer.contains(field), "{line}: {answer}");
+            }
+        }
+    });
+}
+
+#[test]
+fn random_bytes_and_huge_lengths_are_answered_or_cut_off() {
+    with_node(async |http, _| {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for round in 0..64 {
+            let mut noise = vec![0; 1 + round * 97];
+            rng.fill_bytes(&mut noise);
+            let mut stream = TcpStream::connect(http).await.unwrap();
+            let _ = stream.write_all(&noise).await; // it may be cut off
+            let _ = stream.shutdown().await;
+            let answer = read(&mut stream).await;
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        }
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        let head = format!(
+            "POST /v1/batch HTTP/1.1\r\nHost: a\r\n{CBOR}Content-Length: 9999999999999\r\n\
+             Connection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.contains("\"found\":\"9999999999999 bytes or more\""), "{answer}");
+
+        // A length that is not announced is counted.
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        let head = format!(
+            "POST /v1/batch HTTP/1.1\r\nHost: a\r\n{CBOR}Transfer-Encoding: chunked\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let chunk = [b"10000\r\n".as_slice(), &[0; 0x10000], b"\r\n"].concat();
+        for _ in 0..=api::MAX_BODY / 0x10000 {
+            if stream.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 413");
+
+        let long = format!("X: {}\r\n", "a".repeat(64 << 10));
+        let answer = call(http, "GET /v1/status", &long, &[]).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let answer = call(http, "GET /v1/status", "", &[]).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "the node goes on: {answer}");
+    });
+}
+
+#[test]
+fn slow_clients_are_cut_off_and_hold_up_nobody() {
+    with_node(async |http, _| {
+        let mut silent = TcpStream::connect(http).await.unwrap();
+        let mut slow = TcpStream::connect(http).await.unwrap();
+        slow.write_all(b"GET /v1/status HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
+        // As many long bodies as are read at the same time, none of them ending.
+        let mut long = Vec::new();
+        for _ in 0..api::MAX_LARGE {
+            let mut stream = TcpStream::connect(http).await.unwrap();
+            let head = format!(
+                "POST /v1/batch HTTP/1.1\r\nHost: a\r\n{CBOR}Content-Length: 1000000\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&[0; 100_000]).await.unwrap();
+            long.push(stream);
+        }
+        let mut answer = String::new();
+        for _ in 0..100 {
+            answer = call(http, "POST /v1/batch", CBOR, &[0; 100_000]).await;
+            if answer.starts_with("HTTP/1.1 503") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(answer.starts_with("HTTP/1.1 503"), "one too many: {answer}");
+        assert!(answer.contains("retry-after: 1"), "{answer}");
+        let answer = call(http, "GET /v1/status", "", &[]).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "short requests go on: {answer}");
+
+        let limit = api::HEADER_TIMEOUT + Duration::from_secs(5);
+        for (what, stream) in [("silent", &mut silent), ("slow", &mut slow)] {
+            let mut rest = Vec::new();
+            let ended = timeout(limit, stream.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok(), "the {what} connection is still open");
+        }
+    });
+}
+
+#[test]
+fn too_many_connections_are_closed_and_the_node_goes_on() {
+    with_node(async |http, _| {
+        let mut open = Vec::new();
+        for _ in 0..api::MAX_CONNECTIONS + 40 {
+            open.push(TcpStream::connect(http).await.unwrap());
+        }
+        // Those beyond the limit are closed, in whatever order they were taken.
+        let mut closed = 0;
+        for stream in &mut open {
+            let mut byte = [0];
+            let read = timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
+            closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+        }
+        assert!(closed >= 39, "{closed} of {} are closed", open.len());
+        drop(open);
+        let mut answer = String::new();
+        for _ in 0..200 {
+            if let Ok(mut stream) = TcpStream::connect(http).await {
+                let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(request).await;
+                answer = read_some(&mut stream).await;
+                if answer.starts_with("HTTP/1.1 200") {
+                    break;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(answer.contains("bkss_api_connections_refused_total"), "{answer}");
+    });
+}
+
+async fn read_some(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
