@@ -5,7 +5,7 @@ use std::{fmt::Display, process::ExitCode};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use zeroize::Zeroizing;
 
-use crate::{files::FileError, output, provider::ProviderError};
+use crate::{client::ClientError, files::FileError, output, provider::ProviderError};
 
 /// Why a command stops.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,8 @@ pub(crate) enum CommandError {
     Entropy(#[from] getrandom::Error),
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    Node(#[from] ClientError),
 }
 
 impl From<ProviderError> for CommandError {
@@ -45,6 +47,7 @@ impl CommandError {
                 | FileError::NoReceipt { .. },
             )
             | Self::Usage(_) => ExitCode::from(2),
+            Self::Node(error) => error.exit_code(),
             Self::File(_) | Self::Refused(_) | Self::Entropy(_) => ExitCode::from(1),
         }
     }

@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod command;
 mod demo;
+mod fetch;
 mod files;
 mod found;
 mod households;
@@ -47,6 +48,8 @@ enum Command {
     Node(node::Args),
     /// How a node stands
     Status(status::Args),
+    /// Fetch the ledger from a node, for auditors
+    Archive(fetch::ArchiveArgs),
     /// Real homes signed, agreed on by four providers, checked offline
     Demo(demo::Args),
     /// Check receipts offline, with nothing but the genesis
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Genesis(command) => found::genesis(&command),
         Command::Node(args) => node::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Archive(args) => fetch::archive(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Open(args) => open::run(&args),

@@ -15,6 +15,7 @@ use bkss_scheme::{ProviderIdentity, Signature, identity::signed_digest};
 
 use crate::{
     command::{self, CommandError},
+    fetch,
     files::{self, Readers},
     found::SdiKeys,
     output,
@@ -35,6 +36,8 @@ pub(crate) enum GenesisCommand {
     Assemble(AssembleArgs),
     /// Check a genesis and take it into a member's directory
     Check(CheckArgs),
+    /// Fetch the genesis with all handovers from a node, and check it
+    Fetch(fetch::GenesisArgs),
 }
 
 /// Options of `bkss genesis draft`.
@@ -103,6 +106,7 @@ pub(crate) fn run(command: &GenesisCommand) -> ExitCode {
         GenesisCommand::Sign(args) => sign(args),
         GenesisCommand::Assemble(args) => assemble(args),
         GenesisCommand::Check(args) => check(args),
+        GenesisCommand::Fetch(args) => fetch::genesis(args),
     })
 }
 
