@@ -4,7 +4,7 @@ mod charter;
 mod directory;
 
 pub(crate) use charter::{GenesisCommand, run as genesis};
-pub(crate) use directory::{ProviderDirectory, SdiKeys, sdi_directory};
+pub(crate) use directory::{ProviderDirectory, SdiKeys, check_address, sdi_directory};
 
 use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod changes;
 mod client;
 mod clock;
 mod command;
@@ -17,6 +18,8 @@ mod output;
 mod papers;
 mod parallel;
 mod provider;
+mod provider_commands;
+mod sdi_commands;
 mod status;
 mod terms;
 mod verify;
@@ -48,6 +51,12 @@ enum Command {
     Node(node::Args),
     /// How a node stands
     Status(status::Args),
+    /// Change who takes part: join, approve, leave, rotate keys, move, expel
+    #[command(subcommand)]
+    Provider(provider_commands::ProviderCommand),
+    /// Change which signing device infrastructures there are
+    #[command(subcommand)]
+    Sdi(sdi_commands::SdiCommand),
     /// Fetch the ledger from a node, for auditors
     Archive(fetch::ArchiveArgs),
     /// Real homes signed, agreed on by four providers, checked offline
@@ -78,6 +87,8 @@ fn main() -> ExitCode {
         Command::Genesis(command) => found::genesis(&command),
         Command::Node(args) => node::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Provider(command) => provider_commands::run(&command),
+        Command::Sdi(command) => sdi_commands::run(&command),
         Command::Archive(args) => fetch::archive(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),

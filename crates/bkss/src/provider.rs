@@ -9,6 +9,7 @@ use std::{
 use bkss_node::config::vote_key;
 use bkss_scheme::{
     LinkIndex, Malformed, MeterId, ProviderId, ProviderIdentity, SecretKey,
+    certificate::VoteKey,
     codec::{self, Encoded},
     seal::{KeyId, OpeningKey},
 };
@@ -113,14 +114,11 @@ impl Keys {
         self.openings.push(OpeningKey::generate(next, rng));
     }
 
-    /// Forgets all vote keys but those that `needed` says yes to; the newest stays.
-    pub(crate) fn retain_votes(&mut self, needed: impl Fn(&[u8; 32]) -> bool) {
-        let newest = self.votes.len() - 1;
-        let mut at = 0;
-        self.votes.retain(|key| {
-            at += 1;
-            at > newest || needed(key)
-        });
+    /// Forgets the vote keys that are older than the one before `registered`. That one may have to
+    /// vote until its round ends; with those before it nobody shall ever sign another past.
+    pub(crate) fn forget_votes_before(&mut self, registered: &VoteKey) {
+        let at = self.votes.iter().position(|key| vote_key(key).1 == *registered);
+        self.votes.drain(..at.unwrap_or(0).saturating_sub(1));
     }
 
     /// Whether these are the keys of a provider as the ledger or a genesis names it.
@@ -391,10 +389,14 @@ mod tests {
         assert_ne!(*keys.vote(), vote);
         assert_eq!(keys.opening().id(), KeyId(2));
         assert_eq!(keys.opening_of(KeyId(1)).map(OpeningKey::public), Some(opening));
-        keys.retain_votes(|key| *key == vote);
+        let newest = vote_key(keys.vote()).1;
+        keys.forget_votes_before(&newest);
+        assert_eq!(keys.votes().count(), 2, "the one before votes until its round ends");
+        keys.add_vote(&mut rng);
+        let newest = vote_key(keys.vote()).1;
+        keys.forget_votes_before(&newest);
         assert_eq!(keys.votes().count(), 2);
-        keys.retain_votes(|_| false);
-        assert_eq!(keys.votes().count(), 1, "the newest stays");
+        assert!(keys.votes().all(|key| *key != vote));
         keys.replace(dir.path()).unwrap();
         assert_eq!(Keys::load(dir.path()).unwrap().vote(), keys.vote());
     }

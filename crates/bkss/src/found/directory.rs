@@ -94,8 +94,12 @@ impl ProviderDirectory {
     }
 }
 
-/// `host:port`, as others dial it.
-fn check_address(address: &str) -> Result<(), CommandError> {
+/// Checks `host:port`, as others dial it.
+///
+/// # Errors
+///
+/// [`CommandError::Usage`].
+pub(crate) fn check_address(address: &str) -> Result<(), CommandError> {
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     let good = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
     if good && (address.parse::<SocketAddr>().is_ok() || is_name(host)) {

@@ -1,0 +1,321 @@
+//! Changes of membership as files that collect signatures, and their way onto the ledger.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use bkss_ledger::{
+    Change, Members, Transaction,
+    change::{Body, ChangeRefusal},
+};
+use bkss_scheme::{
+    Digest, Network, ProviderId,
+    codec::{self, Encoded},
+};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+
+use crate::{
+    client::{Client, ClientError, Reply},
+    clock,
+    command::CommandError,
+    files::{self, Readers, malformed},
+    output,
+    papers::title,
+};
+
+/// Most bytes of a change with all its signatures.
+const MAX_CHANGE: u64 = 1 << 20;
+const TITLE: &str = "bkss change of membership";
+/// Rounds in which a change may enter, if nobody says otherwise: a week at a block a second.
+const OPEN_ROUNDS: u64 = 2016;
+/// How often the ledger is asked whether it has a change.
+const POLL: Duration = Duration::from_millis(250);
+/// How long a change may take onto the ledger.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A change that is under way: `["bkss change of membership", net, change]` and a checksum.
+pub(crate) struct ChangePaper {
+    /// Of which network.
+    pub(crate) network: Network,
+    /// What changes, and who has signed.
+    pub(crate) change: Change,
+}
+
+impl ChangePaper {
+    /// Writes the change to a file that has not been there before.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::File`].
+    pub(crate) fn save(&self, path: &Path) -> Result<(), CommandError> {
+        Ok(files::write_new(path, &self.bytes(), Readers::All)?)
+    }
+
+    /// Replaces the file by this one with more signatures.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::File`].
+    pub(crate) fn replace(&self, path: &Path) -> Result<(), CommandError> {
+        Ok(files::replace(path, &self.bytes(), Readers::All)?)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(self, &mut bytes);
+        files::add_checksum(&mut bytes);
+        bytes
+    }
+
+    /// Reads a change and checks the signature of whoever joins.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`].
+    pub(crate) fn load(path: &Path) -> Result<Self, CommandError> {
+        let bytes = files::read(path, MAX_CHANGE)?;
+        let content = files::check(path, &bytes)?;
+        let paper: Self = codec::decode(TITLE, content).map_err(malformed(path))?;
+        paper.check_own().map_err(CommandError::refused(&path.display().to_string()))?;
+        Ok(paper)
+    }
+
+    /// A key that joins vouches for itself; all other keys are known to the ledger alone.
+    fn check_own(&self) -> Result<(), ChangeRefusal> {
+        let Change { body, own, .. } = &self.change;
+        let key = match body {
+            Body::Join(identity) => identity.key,
+            Body::AddSdi(sdi) => sdi.key,
+            _ => return Ok(()),
+        };
+        let own = own.as_ref().ok_or(ChangeRefusal::OwnSignature)?;
+        key.verify(&self.digest(), own).map_err(ChangeRefusal::Own)
+    }
+
+    /// What is signed.
+    pub(crate) fn digest(&self) -> Digest {
+        self.change.digest(self.network)
+    }
+
+    /// Takes in the signatures of another copy.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Refused`] if it is another change.
+    pub(crate) fn merge(&mut self, other: Self) -> Result<(), CommandError> {
+        let (expected, found) = (self.digest(), other.digest());
+        if expected != found {
+            let reason = format!("change {found} is not the same as {expected}");
+            return Err(CommandError::Refused(reason));
+        }
+        let mut approvals = std::mem::take(&mut self.change.approvals);
+        approvals.extend(other.change.approvals);
+        approvals.sort_by_key(|(provider, _)| *provider);
+        approvals.dedup_by_key(|(provider, _)| *provider);
+        self.change.approvals = approvals;
+        Ok(())
+    }
+
+    /// Says what would change and who has signed it.
+    pub(crate) fn show(&self) {
+        for line in describe(&self.change.body) {
+            output::note(&line);
+        }
+        let Change { until, own, approvals, .. } = &self.change;
+        output::note(&format!("  network        {}", self.network));
+        output::note(&format!("  may enter      until round {until}"));
+        output::note(&format!("  signed         {}", self.digest()));
+        if own.is_some() {
+            output::note("  signed by      the key that it is about");
+        }
+        for (provider, _) in approvals {
+            output::note(&format!("  approved by    provider {provider}"));
+        }
+    }
+}
+
+impl<C> Encode<C> for ChangePaper {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.array(3)?.str(TITLE)?.encode(self.network)?.encode(&self.change)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for ChangePaper {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        codec::array(decoder, 3)?;
+        title(decoder, TITLE)?;
+        Ok(Self { network: decoder.decode()?, change: decoder.decode()? })
+    }
+}
+
+/// A change in words.
+fn describe(body: &Body) -> Vec<String> {
+    match body {
+        Body::Join(provider) => vec![
+            format!("provider {} \"{}\" joins", provider.id, provider.name),
+            format!("  identity key   {:?}", provider.key),
+            format!("  vote key       {}", hex(&provider.vote_key.0)),
+            format!(
+                "  sealing key    {} {}",
+                provider.sealing_key.id,
+                hex(&provider.sealing_key.public)
+            ),
+            format!("  agreement      {}", provider.agreement),
+            format!("  address        {}", provider.address),
+        ],
+        Body::Leave(id) => vec![format!("provider {id} leaves")],
+        Body::Expel(id) => vec![format!("provider {id} is expelled")],
+        Body::VoteKey(id, key) => {
+            vec![format!(
+                "provider {id} votes with another key from the next round on: {}",
+                hex(&key.0)
+            )]
+        }
+        Body::SealingKey(id, key) => {
+            vec![format!("meters of provider {id} seal to key {} {}", key.id, hex(&key.public))]
+        }
+        Body::Address(id, address) => vec![format!("provider {id} is reached at {address}")],
+        Body::AddSdi(sdi) => vec![
+            format!("SDI {} \"{}\" joins, {:?}", sdi.id, sdi.name, sdi.mode),
+            format!("  identity key   {:?}", sdi.key),
+        ],
+        Body::RemoveSdi(id) => vec![format!("SDI {id} is removed")],
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a node says of the consortium, for checks before anything is signed.
+pub(crate) struct Known {
+    client: Client,
+    /// Its members.
+    pub(crate) members: Members,
+    /// The round of the next block.
+    pub(crate) round: u64,
+}
+
+impl Known {
+    /// Asks a node.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Node`].
+    pub(crate) fn ask(url: &str) -> Result<Self, CommandError> {
+        let client = Client::new(url)?;
+        let (members, round) = (client.ledger_members()?, client.status()?.round);
+        Ok(Self { client, members, round })
+    }
+
+    /// Until which round a change may enter, if nobody says otherwise.
+    pub(crate) const fn until(&self) -> u64 {
+        self.round.saturating_add(OPEN_ROUNDS)
+    }
+
+    /// Checks everything but signatures.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Refused`], with the rule.
+    pub(crate) fn check_rules(
+        &self,
+        paper: &ChangePaper,
+        agreement: Digest,
+    ) -> Result<(), CommandError> {
+        let checked = paper.change.check_rules(&self.members, agreement, self.round);
+        checked.map_err(CommandError::refused("by the ledger's rules"))
+    }
+
+    /// Checks everything, brings the change to the ledger and waits until it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`], with the rule that refuses it.
+    pub(crate) fn submit(
+        &self,
+        paper: &ChangePaper,
+        agreement: Digest,
+    ) -> Result<(), CommandError> {
+        self.check_rules(paper, agreement)?;
+        let checked = paper.change.check_signatures(&self.members, paper.network);
+        checked.map_err(CommandError::refused("by the ledger's rules"))?;
+        bring(&self.client, &Transaction::Change(paper.change.clone()))?;
+        let began = clock::now();
+        while !holds(&self.client.ledger_members()?, &paper.change.body) {
+            wait(began, "the change is not on the ledger")?;
+        }
+        output::note("it is on the ledger");
+        Ok(())
+    }
+
+    /// Approvals that are missing, with who may give them.
+    pub(crate) fn missing(&self, paper: &ChangePaper) -> Option<String> {
+        let found = paper.change.approvals.len();
+        let quorum = if paper.change.needs_quorum() { self.members.quorum() } else { 0 };
+        (found < quorum).then(|| format!("{found} of {quorum} approvals"))
+    }
+
+    /// A provider of the consortium.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Refused`].
+    pub(crate) fn provider(
+        &self,
+        id: ProviderId,
+    ) -> Result<&bkss_scheme::ProviderIdentity, CommandError> {
+        let absent = || CommandError::Refused(ChangeRefusal::NotPresent(id).to_string());
+        self.members.provider(id).ok_or_else(absent)
+    }
+}
+
+/// Leaves a transaction at a node; comes again while the node has too much to do.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub(crate) fn bring(client: &Client, transaction: &Transaction) -> Result<(), CommandError> {
+    let began = clock::now();
+    loop {
+        match client.change(transaction.clone()) {
+            Ok(Reply::Accepted) => return Ok(()),
+            Ok(Reply::Refused { message, .. }) => return Err(CommandError::Refused(message)),
+            Ok(Reply::Overloaded { retry_after }) | Err(ClientError::Busy { retry_after, .. }) => {
+                std::thread::sleep(retry_after);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        wait(began, "the node has too much to do")?;
+    }
+}
+
+/// Waits a little, but not for ever.
+///
+/// # Errors
+///
+/// [`CommandError::Refused`].
+pub(crate) fn wait(began: Instant, what: &str) -> Result<(), CommandError> {
+    if began.elapsed() > PATIENCE {
+        let seconds = PATIENCE.as_secs();
+        return Err(CommandError::Refused(format!("{what} after {seconds} s")));
+    }
+    std::thread::sleep(POLL);
+    Ok(())
+}
+
+/// Whether the members are as the change makes them.
+fn holds(members: &Members, body: &Body) -> bool {
+    let provider = |id: &ProviderId| members.provider(*id);
+    match body {
+        Body::Join(identity) => provider(&identity.id) == Some(identity),
+        Body::Leave(id) | Body::Expel(id) => provider(id).is_none(),
+        Body::VoteKey(id, key) => provider(id).is_some_and(|found| found.vote_key == *key),
+        Body::SealingKey(id, key) => provider(id).is_some_and(|found| found.sealing_key == *key),
+        Body::Address(id, address) => provider(id).is_some_and(|found| found.address == *address),
+        Body::AddSdi(sdi) => members.sdi(sdi.id) == Some(sdi),
+        Body::RemoveSdi(id) => members.sdi(*id).is_none(),
+    }
+}

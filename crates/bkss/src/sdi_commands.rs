@@ -1,0 +1,71 @@
+//! `bkss sdi`: signing device infrastructures join and are removed like providers.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use bkss_ledger::change::Body;
+use bkss_scheme::SdiId;
+
+use crate::{
+    changes::Known,
+    command::{self, CommandError},
+    found::SdiKeys,
+    provider_commands::{ApproveArgs, HowArgs, ProposeArgs, approve, keep, network, open, propose},
+};
+
+/// Commands of `bkss sdi`.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum SdiCommand {
+    /// Ask to join: a change that a quorum of the providers has to approve
+    Add(AddArgs),
+    /// Approve a change as a provider, after reading it
+    Approve(ApproveArgs),
+    /// Propose to remove an SDI, and approve it
+    Remove(RemoveArgs),
+}
+
+/// Options of `bkss sdi add`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct AddArgs {
+    /// Directory of the new SDI, with its genesis
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// A node of the consortium
+    #[arg(long, value_name = "URL")]
+    node: String,
+    /// The change; must not exist
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Options of `bkss sdi remove`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RemoveArgs {
+    #[command(flatten)]
+    propose: ProposeArgs,
+    /// Number of the SDI that is to be removed
+    #[arg(long)]
+    sdi: u16,
+}
+
+/// Runs a command of `bkss sdi`.
+pub(crate) fn run(command: &SdiCommand) -> ExitCode {
+    command::exit(match command {
+        SdiCommand::Add(args) => add(args),
+        SdiCommand::Approve(args) => approve(args),
+        SdiCommand::Remove(args) => propose(&args.propose, Body::RemoveSdi(SdiId(args.sdi))),
+    })
+}
+
+fn add(args: &AddArgs) -> Result<(), CommandError> {
+    let sdi = SdiKeys::load(&args.dir)?;
+    let (network, agreement) = network(&args.dir)?;
+    let known = Known::ask(&args.node)?;
+    let mut paper = open(network, &known, &args.how, Body::AddSdi(sdi.identity));
+    known.check_rules(&paper, agreement)?;
+    if !args.how.dry_run {
+        paper.change.sign(network, &sdi.key);
+    }
+    keep(&paper, &known, &args.out, args.how.dry_run)
+}
