@@ -6,5 +6,6 @@ mod bench;
 mod consortium;
 mod demo;
 mod founding;
+mod membership;
 mod offline;
 mod shared;
