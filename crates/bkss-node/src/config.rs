@@ -29,6 +29,9 @@ pub struct Config {
     pub trust: Option<Vec<ProviderId>>,
     /// Addresses (`host:port`) of providers that stand for those of the ledger.
     pub addresses: BTreeMap<ProviderId, String>,
+    /// Votes although the record of earlier votes is lost (see [`crate::memory`]). For operators
+    /// who know that no other node has this key, when too many disks are lost at once.
+    pub vote_without_memory: bool,
     /// Names this node's part of the storage.
     pub partition: String,
 }
@@ -55,7 +58,7 @@ impl Default for Pacing {
             interval: Duration::from_millis(20),
             idle: Duration::from_secs(1),
             resend: Duration::from_secs(1),
-            leader_timeout: Duration::from_secs(3),
+            leader_timeout: Duration::from_millis(1500),
         }
     }
 }

@@ -3,10 +3,7 @@
 //! The engine reports two conflicting votes before it has checked their signatures; the ledger's
 //! rule checks them when they are put together here, so a forged vote accuses nobody.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bkss_ledger::{
     Evidence,
@@ -29,12 +26,15 @@ use commonware_consensus::{
 use commonware_cryptography::{certificate::Attestation, sha256};
 use commonware_utils::channel::mpsc;
 
-use crate::{rounds::Plan, status::Status};
+use crate::{memory::Votes, rounds::Plan, status::Status};
 
 /// Accusations that wait for the node; more of the same moment add nothing.
 const WAITING: usize = 64;
 
 type Vote = (VoteContent, Attestation<Scheme>);
+
+/// What this node has voted in a round.
+pub type OwnVotes = Arc<Mutex<Votes>>;
 
 /// Where accusations go.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ pub struct Watch {
     accusations: Accusations,
     /// This node's seat, if it has one.
     me: Option<Participant>,
-    /// The newest view that this node has voted in.
-    voted: Arc<AtomicU64>,
+    /// What this node has voted.
+    voted: OwnVotes,
 }
 
 impl Watch {
@@ -67,7 +67,7 @@ impl Watch {
         status: Status,
         accusations: Accusations,
         me: Option<Participant>,
-        voted: Arc<AtomicU64>,
+        voted: OwnVotes,
     ) -> Self {
         Self { plan, status, accusations, me, voted }
     }
@@ -77,9 +77,10 @@ impl Watch {
         self.status.decided(self.plan.number(), next.get(), without_block);
     }
 
-    fn own(&self, signer: Participant, view: View) {
+    fn own(&self, signer: Participant, view: View, kind: u64) {
         if Some(signer) == self.me {
-            self.voted.fetch_max(view.get(), Ordering::Relaxed);
+            let mut voted = self.voted.lock().unwrap_or_else(PoisonError::into_inner);
+            voted.add(view.get(), kind);
         }
     }
 
@@ -113,9 +114,9 @@ impl Reporter for Watch {
 
         let (epoch, view) = (activity.epoch().get(), activity.view());
         match &activity {
-            Seen::Notarize(vote) => self.own(vote.signer(), view),
-            Seen::Nullify(vote) => self.own(vote.signer(), view),
-            Seen::Finalize(vote) => self.own(vote.signer(), view),
+            Seen::Notarize(vote) => self.own(vote.signer(), view, Votes::NOTARIZE),
+            Seen::Nullify(vote) => self.own(vote.signer(), view, Votes::NULLIFY),
+            Seen::Finalize(vote) => self.own(vote.signer(), view, Votes::FINALIZE),
             Seen::Certification(_) | Seen::Finalization(_) => self.decided(view.next(), false),
             Seen::Nullification(_) => {
                 let tenure = self.plan.tenure_length();

@@ -15,7 +15,7 @@ use commonware_consensus::{
         standard::{Inline, Standard},
     },
     simplex::{self, scheme::ed25519::Scheme},
-    types::{FixedEpocher, ViewDelta},
+    types::{FixedEpocher, Height, ViewDelta},
 };
 use commonware_cryptography::{Digested, Digestible, Signer, ed25519::PublicKey, sha256::Digest};
 use commonware_p2p::{Receiver, Sender, utils::mux::prefixed};
@@ -36,7 +36,9 @@ use crate::{
     engine_block::{BlockLimits, EngineBlock},
     evidence::Accusations,
     gateway::{self, Gateway, Mailbox},
+    memory::Memory,
     metrics::Metrics as NodeMetrics,
+    repair,
     rounds::{Lanes, MOST_MEMBERS, Network, Rounds, Schemes, Seat, Turns},
     status::Status,
     store::{BlockStore, archive_config},
@@ -90,6 +92,9 @@ pub enum StartError {
     /// The gateway's journal cannot be opened.
     #[error("gateway's journal: {0}")]
     Journal(#[from] commonware_storage::journal::Error),
+    /// The record of votes cannot be opened.
+    #[error("record of votes: {0}")]
+    Memory(#[from] commonware_storage::metadata::Error),
     /// A vote key of the genesis is no key.
     #[error("a vote key of the genesis is no ed25519 key")]
     VoteKey,
@@ -163,12 +168,16 @@ where
         partition: config.partition.clone(),
         pacing: config.pacing,
         cache,
+        vote_without_memory: config.vote_without_memory,
         network,
     };
+    let has_ledger = marshal.get_block(Height::new(1)).await.is_some();
+    let memory = Memory::open(&ctx, &config.partition, has_ledger).await?;
     let lanes = Lanes::split(&ctx, channels.votes, channels.certificates, channels.resolver);
     let rounds = Rounds::new(
         ctx.child("rounds"),
         seat,
+        memory,
         lanes,
         schemes,
         automaton,
@@ -257,6 +266,7 @@ impl Store {
         engine.start(broadcast);
 
         let partition = &config.partition;
+        repair::check(ctx, partition, &cache, limits).await?;
         let finalizations = prunable::Archive::init(
             ctx.child("finalizations"),
             archive_config(partition, "finalizations", cache.clone(), MAX_COMMITTEE),

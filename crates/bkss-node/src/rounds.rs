@@ -8,10 +8,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -56,7 +53,8 @@ use crate::{
     delivery::{Marshal, catch_up},
     elector::Tenures,
     engine_block::{EngineBlock, engine_digest},
-    evidence::{Accusations, Watch},
+    evidence::{Accusations, OwnVotes, Watch},
+    memory::Memory,
     status::{Schedule, Status},
 };
 
@@ -67,6 +65,11 @@ pub const MOST_MEMBERS: u32 = MAX_COMMITTEE as u32;
 const KEPT_SCHEMES: usize = 8;
 /// A peer that is ahead is asked no more often for the end of a round.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How often own votes are recorded apart from the journal.
+const RECORD: Duration = Duration::from_millis(250);
+/// A node without memory that just started counts rounds that peers are in as rounds it may have
+/// voted in: the next one for a moment, since it may begin by itself, later ones for longer.
+const YOUNG: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// Rounds whose journals have gone when a round starts; the newest two are kept.
 const SWEPT: std::ops::RangeInclusive<u64> = 2..=4;
 
@@ -225,6 +228,8 @@ pub struct Seat<N> {
     pub pacing: Pacing,
     /// Cached pages of journals.
     pub cache: CacheRef,
+    /// Votes although earlier votes are forgotten.
+    pub vote_without_memory: bool,
     /// The network.
     pub network: N,
 }
@@ -252,7 +257,9 @@ where
     S: Sender<PublicKey = PublicKey>,
 {
     ctx: E,
+    started: SystemTime,
     seat: Seat<N>,
+    memory: Memory<E>,
     lanes: Lanes<S>,
     schemes: Schemes,
     automaton: Automaton<E>,
@@ -260,7 +267,7 @@ where
     epocher: FixedEpocher,
     status: Status,
     accusations: Accusations,
-    voted: Arc<AtomicU64>,
+    voted: OwnVotes,
     running: Option<(u64, Handle<()>)>,
     /// When a peer was asked last for the end of this round.
     asked: BTreeMap<PublicKey, SystemTime>,
@@ -303,6 +310,7 @@ where
     pub fn new(
         ctx: E,
         seat: Seat<N>,
+        memory: Memory<E>,
         lanes: Lanes<S>,
         schemes: Schemes,
         automaton: Automaton<E>,
@@ -312,9 +320,12 @@ where
         accusations: Accusations,
     ) -> Self {
         let (voted, running) = (Arc::default(), None);
+        let started = ctx.current();
         Self {
             ctx,
+            started,
             seat,
+            memory,
             lanes,
             schemes,
             automaton,
@@ -331,9 +342,18 @@ where
 
     /// Runs rounds as they are asked for, until the node stops.
     pub async fn run(mut self, mut turns: mpsc::Receiver<Turn>) {
+        let mut wake = self.ctx.current() + RECORD;
         loop {
             let [votes, certificates] = &mut self.lanes.strays;
             select! {
+                () = self.ctx.sleep_until(wake) => {
+                    wake = self.ctx.current() + RECORD;
+                    let voted = *self.voted.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Err(error) = self.memory.voted(voted).await {
+                        tracing::error!(%error, "votes cannot be recorded: the node stops");
+                        return;
+                    }
+                },
                 turn = turns.recv() => {
                     let Some(Turn { plan, done }) = turn else { return };
                     if !self.enter(plan).await {
@@ -357,6 +377,11 @@ where
     fn behind(&mut self, round: u64, peer: PublicKey) {
         let Some((own, _)) = &self.running else { return };
         let now = self.ctx.current();
+        let age = now.duration_since(self.started).unwrap_or_default();
+        let young = YOUNG[usize::from(round > own + 1)];
+        if round > *own && age < young {
+            self.memory.saw(round);
+        }
         let asked = self.asked.get(&peer).is_some_and(|asked| now < *asked + ASK_AGAIN);
         if round <= *own || asked {
             return;
@@ -382,8 +407,13 @@ where
             tracing::error!(round = number, "a vote key of the committee is no ed25519 key");
             return false;
         };
-        let scheme = self.scheme(&committee);
-        let votes = scheme.me().is_some_and(|me| me.signer().is_some());
+        let (scheme, votes) = match self.seated(number, &committee).await {
+            Ok(seated) => seated,
+            Err(error) => {
+                tracing::error!(round = number, %error, "votes cannot be recorded");
+                return false;
+            }
+        };
         self.schemes.register(number, scheme.clone());
         self.seat.network.track(number, &committee, plan.peers());
         let lane = async |mux: &MuxHandle<S>| mux.clone().register(number).await;
@@ -395,6 +425,7 @@ where
             tracing::error!(round = number, "the network has no lanes for the round");
             return false;
         };
+        self.voted = Arc::default();
         let engine = self.instance(&plan, scheme).start(vote_lane, certificate_lane, resolver_lane);
         let members = plan.round.nodes.iter().map(|(id, _)| *id);
         let mut members: Vec<_> = members.collect();
@@ -415,16 +446,38 @@ where
         true
     }
 
-    fn scheme(&self, committee: &Set<PublicKey>) -> Scheme {
-        let Seat { vote_key, namespace, .. } = &self.seat;
-        Scheme::signer(namespace, committee.clone(), vote_key.clone())
-            .unwrap_or_else(|| Scheme::verifier(namespace, committee.clone()))
+    /// The scheme of a round, with a key to vote with if this node has a seat and remembers how it
+    /// voted.
+    async fn seated(
+        &mut self,
+        number: u64,
+        committee: &Set<PublicKey>,
+    ) -> Result<(Scheme, bool), commonware_storage::metadata::Error> {
+        let Seat { vote_key, namespace, partition, cache, vote_without_memory, .. } = &self.seat;
+        let follower = Scheme::verifier(namespace, committee.clone());
+        let Some(scheme) = Scheme::signer(namespace, committee.clone(), vote_key.clone()) else {
+            self.memory.enter(number, false).await?;
+            return Ok((follower, false));
+        };
+        let journal = journal(partition, number);
+        let allowed =
+            self.memory.may_vote(&self.ctx, number, &journal, &scheme, cache.clone()).await;
+        if let Err(reason) = &allowed
+            && !vote_without_memory
+        {
+            tracing::error!(round = number, %reason, "follows without voting until the next round");
+            // A torn journal would stop the engine, and it is of no more use.
+            let _ = self.ctx.remove(&journal, None).await;
+            self.memory.enter(number, false).await?;
+            return Ok((follower, false));
+        }
+        self.memory.enter(number, true).await?;
+        Ok((scheme, true))
     }
 
     fn instance(&self, plan: &Plan, scheme: Scheme) -> Instance<E, N> {
         let (ctx, number) = (&self.ctx, plan.number());
         let timeout = self.seat.pacing.leader_timeout;
-        self.voted.store(0, Ordering::Relaxed);
         let watch = Watch::new(
             plan.clone(),
             self.status.clone(),

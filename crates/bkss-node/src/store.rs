@@ -8,7 +8,11 @@ use bkss_ledger::{Block, transaction_batch::Bodies};
 use bkss_scheme::codec;
 use bytes::Bytes;
 use commonware_codec::RangeCfg;
-use commonware_consensus::{marshal::store::Blocks, types::Height};
+use commonware_consensus::{
+    marshal::store::Blocks,
+    simplex::{scheme::ed25519::Scheme, types::Finalization},
+    types::Height,
+};
 use commonware_cryptography::sha256::Digest;
 use commonware_runtime::{Clock, Handle, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
 use commonware_storage::{
@@ -18,9 +22,14 @@ use commonware_storage::{
 use commonware_utils::{NZU64, NZUsize};
 
 use crate::engine_block::{BlockLimits, EngineBlock};
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
-type Archive<E, V> = prunable::Archive<TwoCap, E, Digest, V>;
+/// Records by height and block id.
+pub type Archive<E, V> = prunable::Archive<TwoCap, E, Digest, V>;
+/// A certificate as the engine stores it.
+pub type Certificate = Finalization<Scheme, Digest>;
+/// Records of a section: what is dropped together.
+pub const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(1024);
 
 /// The store of finalized blocks.
 pub struct BlockStore<E: Storage + Metrics + Clock> {
@@ -64,7 +73,7 @@ pub fn archive_config<C>(
         value_partition: format!("{partition}-{name}-values"),
         compression: None,
         codec_config,
-        items_per_section: NZU64!(1024),
+        items_per_section: ITEMS_PER_SECTION,
         key_write_buffer: NZUsize!(64 * 1024),
         value_write_buffer: NZUsize!(1024 * 1024),
         replay_buffer: NZUsize!(1024 * 1024),

@@ -176,6 +176,7 @@ fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config,
             pacing,
             trust: None,
             addresses: BTreeMap::new(),
+            vote_without_memory: false,
             partition: "ledger".into(),
         };
         (config, founding::provider_dir(dir, keys.id).join("store"))

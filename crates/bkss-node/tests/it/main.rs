@@ -12,4 +12,5 @@ mod gateway;
 mod network;
 mod rounds;
 mod simulation;
+mod store;
 mod voting;

@@ -78,6 +78,7 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 pacing: Pacing::default(),
                 trust: None,
                 addresses: BTreeMap::new(),
+                vote_without_memory: false,
                 partition: format!("provider-{i}"),
             }
         })

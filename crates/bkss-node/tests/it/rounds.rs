@@ -64,6 +64,8 @@ impl<'a> World<'a> {
         if let Some(Running { handle, .. }) = self.running[index].take() {
             handle.abort();
             let _ = handle.await;
+            // Its tasks end when they are looked at next.
+            self.ctx.sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -110,6 +112,11 @@ impl<'a> World<'a> {
     pub(crate) fn height(&self) -> u64 {
         let ids = self.running.iter().zip(&self.ids).filter(|(running, _)| running.is_some());
         ids.map(|(_, ids)| ids.len() as u64).min().unwrap_or(0)
+    }
+
+    /// The block that all agreed on.
+    pub(crate) fn known(&self, height: u64) -> Digest {
+        self.known[&height]
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &bkss_node::node::Node> {

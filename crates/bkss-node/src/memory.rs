@@ -1,0 +1,277 @@
+//! What a node remembers of having voted, so that it never votes twice.
+//!
+//! The engine writes every vote to the round's journal before it sends it, and reads the journal
+//! back after a crash: that is enough as long as the journal is there. A journal that is lost, torn
+//! or altered would make an honest node vote again in views it has voted in, and others could
+//! prove it. So a second record, apart from the journal, says which round this node has entered
+//! last and what it has voted in the newest views; it is written before the first vote of a round
+//! and a few times a second after. A node votes in a round
+//!
+//! - that is later than the last it entered, or
+//! - that it entered last, if the journal reads well and has all votes of the record.
+//!
+//! In any other round it follows without voting, until the next begins. A node that begins without
+//! any record votes in round 0, since all nodes begin so, and then in rounds that no peer was in
+//! when the node started. What remains open: a disk that is lost within
+//! the first round of a network, and the votes of the moment before the record is written.
+//! Where more than a third of a committee has lost its disks the round cannot end by this rule;
+//! their operators can let them vote (`Config::vote_without_memory`), knowing what they do.
+
+use std::collections::BTreeMap;
+
+use commonware_codec::varint::UInt;
+use commonware_consensus::{
+    Viewable,
+    simplex::{
+        scheme::ed25519::Scheme,
+        types::{Artifact, Attributable},
+    },
+    types::Participant,
+};
+use commonware_cryptography::{certificate::Scheme as _, certificate::Verifier, sha256};
+use commonware_runtime::{
+    Clock, Metrics, ReadOptions, Storage, Supervisor, buffer::paged::CacheRef,
+};
+use commonware_storage::{
+    journal::segmented::variable::{Config as JournalConfig, Journal},
+    metadata::{self, Metadata},
+};
+use commonware_utils::{NZUsize, sequence::U64};
+
+const ROUND: U64 = U64::new(0);
+const VIEW: U64 = U64::new(1);
+const KINDS: U64 = U64::new(3);
+/// The newest round that may have seen votes which this node does not remember.
+const HORIZON: U64 = U64::new(2);
+/// The view of a round that this node must not vote in (any more).
+const NEVER: u64 = u64::MAX;
+
+/// Views whose votes are recorded.
+const VIEWS: u64 = 16;
+
+/// What was voted in the newest views.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Votes {
+    newest: u64,
+    /// Four bits per view, the newest lowest.
+    kinds: u64,
+}
+
+impl Votes {
+    /// A notarize vote.
+    pub const NOTARIZE: u64 = 1;
+    /// A nullify vote.
+    pub const NULLIFY: u64 = 2;
+    /// A finalize vote.
+    pub const FINALIZE: u64 = 4;
+
+    /// Adds a vote.
+    pub fn add(&mut self, view: u64, kind: u64) {
+        if let Some(ahead) = view.checked_sub(self.newest) {
+            self.kinds = if ahead < VIEWS { self.kinds << (4 * ahead) } else { 0 };
+            self.newest = view;
+        }
+        let back = self.newest - view;
+        if back < VIEWS {
+            self.kinds |= kind << (4 * back);
+        }
+    }
+
+    /// The newest of these views with a vote that `journal` lacks.
+    fn lacks(&self, journal: &BTreeMap<u64, u64>) -> Option<u64> {
+        (0..VIEWS).find_map(|back| {
+            let view = self.newest.checked_sub(back)?;
+            let (voted, found) = (self.kinds >> (4 * back) & 0xF, journal.get(&view));
+            (voted & !found.copied().unwrap_or(0) != 0).then_some(view)
+        })
+    }
+}
+
+/// Why a node follows a round without voting.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum Abstains {
+    #[error("this node has been in round {entered}, votes in earlier ones are lost")]
+    Earlier { entered: u64 },
+    #[error("journal of votes lacks a vote that this node has cast in view {view}")]
+    Lost { view: u64 },
+    #[error("this node must not vote in round {round}")]
+    Never { round: u64 },
+    #[error("journal of votes cannot be read: {0}")]
+    Torn(String),
+    #[error("this node has no record of its votes, and round {seen} was on when it started")]
+    Unknown { seen: u64 },
+}
+
+/// The record of a node's votes.
+pub struct Memory<E: Storage + Clock + Metrics> {
+    record: Option<Metadata<E, U64, UInt<u64>>>,
+    /// Whether the node began without a record, with or without a ledger.
+    blank: bool,
+    has_ledger: bool,
+    written: Votes,
+}
+
+impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
+    /// Opens the record; `has_ledger` if blocks are stored.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn open(ctx: &E, partition: &str, has_ledger: bool) -> Result<Self, metadata::Error> {
+        let config =
+            metadata::Config { partition: format!("{partition}-memory"), codec_config: () };
+        let record = Metadata::init(ctx.child("memory"), config).await?;
+        let blank = record.get(&ROUND).is_none();
+        Ok(Self { record: Some(record), blank, has_ledger, written: Votes::default() })
+    }
+
+    /// Peers were in a round when this node started. Without a record, it may have been there too.
+    pub fn saw(&mut self, round: u64) {
+        if let Some(record) = self.record.as_mut().filter(|_| self.blank)
+            && record.get(&HORIZON).is_none_or(|seen| seen.0 < round)
+        {
+            record.put(HORIZON, UInt(round));
+        }
+    }
+
+    /// Whether the node may vote in a round; `journal` names the round's journal of votes.
+    ///
+    /// # Errors
+    ///
+    /// [`Abstains`] says why not.
+    pub async fn may_vote(
+        &self,
+        ctx: &E,
+        round: u64,
+        journal: &str,
+        scheme: &Scheme,
+        cache: CacheRef,
+    ) -> Result<(), Abstains> {
+        let seen = self.get(&HORIZON).unwrap_or(0);
+        let Some(entered) = self.get(&ROUND) else {
+            let founds = round == 0 && !self.has_ledger;
+            return if founds { Ok(()) } else { Err(Abstains::Unknown { seen: seen.max(round) }) };
+        };
+        if round < entered {
+            return Err(Abstains::Earlier { entered });
+        }
+        if round > entered {
+            let forgotten = round <= seen;
+            return if forgotten { Err(Abstains::Unknown { seen }) } else { Ok(()) };
+        }
+        let newest = self.get(&VIEW).unwrap_or(NEVER);
+        if newest == NEVER {
+            return Err(Abstains::Never { round });
+        }
+        let votes = Votes { newest, kinds: self.get(&KINDS).unwrap_or(0) };
+        let me = scheme.me().map(|me| me.index());
+        let journal = own_votes(ctx, journal, scheme, me, cache).await.map_err(Abstains::Torn)?;
+        votes.lacks(&journal).map_or(Ok(()), |view| Err(Abstains::Lost { view }))
+    }
+
+    /// The node enters a round; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn enter(&mut self, round: u64, votes: bool) -> Result<(), metadata::Error> {
+        let Some(mut record) = self.record.take() else { return Ok(()) };
+        if record.get(&ROUND).is_none_or(|entered| entered.0 < round) {
+            record.put(ROUND, UInt(round));
+            record.put(VIEW, UInt(if votes { 0 } else { NEVER }));
+            record.put(KINDS, UInt(0));
+        } else if !votes && record.get(&ROUND).is_some_and(|entered| entered.0 == round) {
+            record.put(VIEW, UInt(NEVER));
+        }
+        self.written = Votes::default();
+        self.record = Some(record.sync().await?);
+        Ok(())
+    }
+
+    /// Records what the node has voted in the round that it entered.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn voted(&mut self, votes: Votes) -> Result<(), metadata::Error> {
+        if votes == self.written || votes.newest < self.get(&VIEW).unwrap_or(0) {
+            return Ok(());
+        }
+        let Some(mut record) = self.record.take() else { return Ok(()) };
+        record.put(VIEW, UInt(votes.newest));
+        record.put(KINDS, UInt(votes.kinds));
+        self.written = votes;
+        self.record = Some(record.sync().await?);
+        Ok(())
+    }
+
+    fn get(&self, key: &U64) -> Option<u64> {
+        self.record.as_ref().and_then(|record| record.get(key)).map(|value| value.0)
+    }
+}
+
+/// This node's votes in the journal of a round, by view.
+async fn own_votes<E: Storage + Clock + Metrics + Supervisor>(
+    ctx: &E,
+    journal: &str,
+    scheme: &Scheme,
+    me: Option<Participant>,
+    page_cache: CacheRef,
+) -> Result<BTreeMap<u64, u64>, String> {
+    let config = JournalConfig {
+        partition: journal.into(),
+        compression: None,
+        codec_config: scheme.certificate_codec_config(),
+        page_cache,
+        write_buffer: NZUsize!(64 * 1024),
+    };
+    let text = |error: commonware_storage::journal::Error| error.to_string();
+    let journal = Journal::<_, Artifact<Scheme, sha256::Digest>>::init(ctx.child("votes"), config)
+        .await
+        .map_err(text)?;
+    let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut replay =
+        journal.replay(0, 0, NZUsize!(1024 * 1024), ReadOptions::DONT_CACHE).await.map_err(text)?;
+    while let Some(artifact) = replay.next().await {
+        let (_, _, _, artifact) = artifact.map_err(text)?;
+        let (signer, kind) = match &artifact {
+            Artifact::Notarize(vote) => (vote.signer(), Votes::NOTARIZE),
+            Artifact::Nullify(vote) => (vote.signer(), Votes::NULLIFY),
+            Artifact::Finalize(vote) => (vote.signer(), Votes::FINALIZE),
+            _ => continue,
+        };
+        if Some(signer) == me {
+            *votes.entry(artifact.view().get()).or_default() |= kind;
+        }
+    }
+    Ok(votes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_lacks_any_recorded_vote_is_noticed() {
+        let cast = [
+            (3, Votes::NOTARIZE),
+            (3, Votes::FINALIZE),
+            (5, Votes::NULLIFY),
+            (4, Votes::NOTARIZE),
+            (9, Votes::NOTARIZE),
+        ];
+        let mut votes = Votes::default();
+        cast.iter().for_each(|(view, kind)| votes.add(*view, *kind));
+        for missing in 0..=cast.len() {
+            let mut journal: BTreeMap<u64, u64> = BTreeMap::new();
+            let kept = cast.iter().enumerate().filter(|(index, _)| *index != missing);
+            kept.for_each(|(_, (view, kind))| *journal.entry(*view).or_default() |= kind);
+            let expected = cast.get(missing).map(|(view, _)| *view);
+            assert_eq!(votes.lacks(&journal), expected, "without vote {missing}");
+        }
+        votes.add(9 + VIEWS, Votes::NOTARIZE);
+        let newest = BTreeMap::from([(9 + VIEWS, Votes::NOTARIZE)]);
+        assert_eq!(votes.lacks(&newest), None, "what is long past is forgotten");
+    }
+}

@@ -1,0 +1,189 @@
+//! Finds what the disk has lost or altered, before the engine reads it.
+//!
+//! Every record has a checksum. A record that does not read well is named in the log and dropped
+//! together with its section, blocks and certificates alike, and the engine is told to begin
+//! again: it keeps what is there, fetches what is missing from peers, and nothing altered is ever
+//! served. A node that has lost blocks is behind the round it has voted in, so it follows until it
+//! has caught up (see [`crate::memory`]).
+
+use std::collections::BTreeSet;
+
+use bkss_scheme::certificate::MAX_COMMITTEE;
+use bytes::Bytes;
+use commonware_codec::{CodecShared, RangeCfg, varint::UInt};
+use commonware_runtime::{Clock, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
+use commonware_storage::{
+    archive::{Archive as _, Error, Identifier, prunable},
+    metadata::{self, Metadata},
+};
+use commonware_utils::sequence::U64;
+
+use crate::{
+    engine_block::{BlockLimits, EngineBlock},
+    store::{Archive, Certificate, ITEMS_PER_SECTION, archive_config},
+};
+
+/// Where the engine keeps the height it has delivered.
+const PROCESSED: U64 = U64::new(0xFF);
+/// The archives of a node.
+const ARCHIVES: [&str; 3] = ["blocks", "bodies", "finalizations"];
+/// The parts of an archive on disk.
+const PARTS: [&str; 3] = ["metadata", "keys", "values"];
+
+/// What was dropped.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Dropped {
+    /// Archives that could not be opened.
+    pub archives: BTreeSet<String>,
+    /// First heights of sections with records that did not read well.
+    pub sections: BTreeSet<u64>,
+    /// The engine had delivered blocks that are not there.
+    pub rewound: bool,
+}
+
+impl Dropped {
+    /// Whether the store was whole.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Checks a node's archives and drops what does not read well.
+///
+/// # Errors
+///
+/// Those of the storage, other than bad records.
+pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
+    ctx: &E,
+    partition: &str,
+    cache: &CacheRef,
+    limits: BlockLimits,
+) -> Result<Dropped, Error> {
+    let mut dropped = Dropped::default();
+    let bytes = RangeCfg::from(0..=limits.bytes);
+    let found = [
+        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits).await,
+        examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes).await,
+        examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE).await,
+    ];
+    for (name, found) in ARCHIVES.into_iter().zip(&found) {
+        match found {
+            Ok(Examined { bad, .. }) => {
+                dropped.sections.extend(bad.iter().map(|height| section(*height)));
+            }
+            Err(error) => {
+                tracing::error!(partition, archive = name, %error, "stored archive cannot be read");
+                dropped.archives.insert(name.into());
+            }
+        }
+    }
+    if !dropped.archives.is_empty() {
+        // What one archive lacks, the others must not have: the engine fetches all of it again.
+        for name in ARCHIVES {
+            remove_all(ctx, partition, name).await?;
+        }
+    } else {
+        for first in &dropped.sections {
+            tracing::error!(partition, first, blocks = ITEMS_PER_SECTION, "section is dropped");
+            for name in ARCHIVES {
+                remove_section(ctx, partition, name, *first).await?;
+            }
+        }
+    }
+    let kept = match &found[0] {
+        Ok(Examined { contiguous, .. }) if dropped.archives.is_empty() => {
+            let cut = dropped.sections.first().map(|first| first.saturating_sub(1));
+            cut.map_or(*contiguous, |cut| cut.min(*contiguous))
+        }
+        _ => 0,
+    };
+    dropped.rewound = rewind(ctx, partition, kept, !dropped.is_nothing()).await?;
+    Ok(dropped)
+}
+
+/// What an archive holds.
+struct Examined {
+    /// Heights whose records do not read well.
+    bad: Vec<u64>,
+    /// Up to where every height is there.
+    contiguous: u64,
+}
+
+async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
+    ctx: &E,
+    partition: &str,
+    name: &str,
+    cache: &CacheRef,
+    codec_config: V::Cfg,
+) -> Result<Examined, Error> {
+    let config = archive_config(partition, name, cache.clone(), codec_config);
+    let archive: Archive<E, V> = prunable::Archive::init(ctx.child("check"), config).await?;
+    let mut bad = Vec::new();
+    let ranges: Vec<_> = archive.ranges().collect();
+    for (first, last) in &ranges {
+        for height in *first..=*last {
+            if let Err(error) = archive.get(Identifier::Index(height)).await {
+                tracing::error!(partition, archive = name, height, %error, "stored record");
+                bad.push(height);
+            }
+        }
+    }
+    let contiguous = ranges.first().filter(|(first, _)| *first <= 1).map_or(0, |(_, last)| *last);
+    Ok(Examined { bad, contiguous })
+}
+
+/// The first height of a height's section.
+const fn section(height: u64) -> u64 {
+    height / ITEMS_PER_SECTION.get() * ITEMS_PER_SECTION.get()
+}
+
+async fn remove_section<E: Storage>(
+    ctx: &E,
+    partition: &str,
+    name: &str,
+    first: u64,
+) -> Result<(), Error> {
+    for part in &PARTS[1..] {
+        absent_is_fine(
+            ctx.remove(&format!("{partition}-{name}-{part}"), Some(&first.to_be_bytes())).await,
+        )?;
+    }
+    // The archive's own record of its sections no longer holds.
+    absent_is_fine(ctx.remove(&format!("{partition}-{name}-{}", PARTS[0]), None).await)
+}
+
+async fn remove_all<E: Storage>(ctx: &E, partition: &str, name: &str) -> Result<(), Error> {
+    for part in PARTS {
+        absent_is_fine(ctx.remove(&format!("{partition}-{name}-{part}"), None).await)?;
+    }
+    Ok(())
+}
+
+fn absent_is_fine(removed: Result<(), commonware_runtime::Error>) -> Result<(), Error> {
+    use commonware_runtime::Error::{BlobMissing, PartitionMissing};
+    match removed {
+        Ok(()) | Err(BlobMissing(..) | PartitionMissing(_)) => Ok(()),
+        Err(error) => Err(metadata::Error::Runtime(error).into()),
+    }
+}
+
+/// Lets the engine begin again if it has delivered blocks that are not there.
+async fn rewind<E: Storage + Clock + Metrics + Supervisor>(
+    ctx: &E,
+    partition: &str,
+    kept: u64,
+    force: bool,
+) -> Result<bool, Error> {
+    let name = format!("{partition}-marshal-application-metadata");
+    let config = metadata::Config { partition: name.clone(), codec_config: () };
+    let progress: Metadata<E, U64, UInt<u64>> =
+        Metadata::init(ctx.child("progress"), config).await?;
+    let processed = progress.get(&PROCESSED).map_or(0, |height| height.0);
+    drop(progress);
+    if !force && processed <= kept {
+        return Ok(false);
+    }
+    tracing::warn!(partition, processed, kept, "blocks are missing: they are fetched from peers");
+    absent_is_fine(ctx.remove(&name, None).await)?;
+    Ok(true)
+}
