@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// Overrides a setting of node.toml
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Vote although the record of earlier votes is lost, when too many disks are lost at once; no
+    /// other node may have this key
+    #[arg(long)]
+    vote_without_memory: bool,
 }
 
 /// Why a node does not run, and the exit code for it.
@@ -105,7 +109,8 @@ impl Start {
         let lock = lock(dir)?;
         std::fs::create_dir_all(&settings.store)
             .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;
-        let config = config(&settings, &keys, &trust)?;
+        let mut config = config(&settings, &keys, &trust)?;
+        config.vote_without_memory = args.vote_without_memory;
         let sessions = keep_sessions(dir)?;
         Ok(Self { settings, config, trust, sessions, lock })
     }
@@ -207,6 +212,7 @@ fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Fai
         pacing: settings.pacing,
         trust: settings.trust.clone(),
         addresses: settings.peers.clone(),
+        vote_without_memory: false,
         partition: PARTITION.into(),
         genesis: Arc::new(genesis),
     })

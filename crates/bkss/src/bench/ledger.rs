@@ -91,6 +91,7 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             pacing: Pacing::default(),
             trust: None,
             addresses: std::collections::BTreeMap::new(),
+            vote_without_memory: false,
             partition: "ledger".into(),
         };
         (config, store.clone())
