@@ -175,7 +175,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(get::metrics))
 }
 
-/// The OpenAPI document, as it is served at `/v1/openapi.json`.
+/// The `OpenAPI` document, as it is served at `/v1/openapi.json`.
 ///
 /// # Panics
 ///

@@ -1,20 +1,22 @@
 //! Receipts and proofs built on demand from stored blocks and their records.
 
+mod provable;
+mod silence;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
+use bkss_ledger::{Block, Transaction, transaction_batch::Row};
 use bkss_scheme::{
-    Certificate, Digest, Header, LedgerTime, LinkIndex, MeterId, Opening, ProviderId, Slot,
-    Timestamp,
+    Certificate, Digest, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp,
     certificate::{Finality, MAX_DESCENDANTS},
     codec, hash,
     receipt::Receipt,
     request,
     root_message::{Registered, Registration},
-    timestamp::{Inclusion, RegistrationProof, TimeProof, request_leaf},
+    timestamp::{RegistrationProof, TimeProof},
 };
 use commonware_codec::Encode as _;
 use commonware_consensus::types::Height;
@@ -25,6 +27,10 @@ use crate::{
     delivery::Marshal,
     records::{Record, Records},
 };
+
+use provable::Provable;
+
+pub use silence::silent_meters;
 
 /// Blocks whose proof trees are kept.
 const MAX_CACHED: usize = 16;
@@ -66,83 +72,6 @@ pub struct SlotStatus {
     pub requested: Vec<u64>,
     /// Height of the block that accepted the opening.
     pub opened: Option<u64>,
-}
-
-/// A stored block with the trees its proofs are taken from.
-struct Provable {
-    block: Arc<Block>,
-    record: Record,
-    transactions: ProofTree,
-    requests: ProofTree,
-    openings: ProofTree,
-}
-
-impl Provable {
-    fn inclusion(&self, tree: &ProofTree, index: u32) -> Option<Inclusion<'_>> {
-        let finality: Finality<'_> = codec::decode("finality", &self.record.finality).ok()?;
-        let header = self.block.header().clone();
-        Some(Inclusion { index, path: tree.path(index)?, header, finality })
-    }
-
-    /// An item of the block's batches and its position among the accepted of its kind.
-    fn item<'a, T>(
-        &'a self,
-        mut find: impl FnMut(&'a Transaction, u32) -> (u32, Option<(u32, T)>),
-    ) -> Option<(u32, T)> {
-        let mut before = 0;
-        for (position, transaction) in (0..).zip(self.block.transactions()) {
-            let (count, found) = find(transaction, position);
-            if let Some((item, value)) = found {
-                let place = before + item - self.skipped(position, 0..item);
-                return Some((place, value));
-            }
-            before += count - self.skipped(position, 0..count);
-        }
-        None
-    }
-
-    fn skipped(&self, transaction: u32, items: std::ops::Range<u32>) -> u32 {
-        let first =
-            self.record.skipped.partition_point(|place| *place < (transaction, items.start));
-        let last = self.record.skipped.partition_point(|place| *place < (transaction, items.end));
-        u32::try_from(last - first).unwrap_or(u32::MAX)
-    }
-
-    fn is_skipped(&self, transaction: u32, item: u32) -> bool {
-        self.record.skipped.binary_search(&(transaction, item)).is_ok()
-    }
-}
-
-/// Leaves of the accepted items of a block.
-fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest>, Vec<Digest>)> {
-    let skipped: BTreeSet<_> = record.skipped.iter().copied().collect();
-    let (mut requests, mut openings) = (Vec::new(), Vec::new());
-    let place = |row: Row, slot: Slot| {
-        let message = view.registered(row)?.message();
-        Some((message.meter, message.schedule.index(slot)?))
-    };
-    for (position, transaction) in (0..).zip(block.transactions()) {
-        let taken = |item: u32| !skipped.contains(&(position, item));
-        match transaction {
-            Transaction::Requests(batch) => {
-                let items = (0..).zip(batch.rows.iter().zip(&batch.values));
-                for (_, (row, value)) in items.filter(|(item, _)| taken(*item)) {
-                    let (meter, index) = place(*row, batch.slot)?;
-                    requests.push(request_leaf(meter, index, batch.submitter, value));
-                }
-            }
-            Transaction::Openings(batch) => {
-                let columns = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
-                for (_, ((row, link), body_hash)) in (0..).zip(columns).filter(|(i, _)| taken(*i)) {
-                    let (meter, index) = place(*row, batch.slot)?;
-                    let (link, body_hash) = (link.clone(), *body_hash);
-                    openings.push(Opening { meter, index, link, body_hash }.leaf());
-                }
-            }
-            _ => {}
-        }
-    }
-    Some((requests, openings))
 }
 
 /// A chain as a proof needs it.
@@ -419,18 +348,8 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         }
         let block = self.block(height).await.ok_or(NoProof::NotKept(height))?;
         let record = self.record(height).await?;
-        let leaves = leaves(&self.shared.chain().state().view(), &block, &record);
-        let (requests, openings) = leaves.ok_or(NoProof::Broken(height))?;
-        let counts = |header: &Header| {
-            let count = |tree: Option<bkss_scheme::TreeHead>| tree.map_or(0, |tree| tree.count);
-            (count(header.requests) as usize, count(header.openings) as usize)
-        };
-        if counts(block.header()) != (requests.len(), openings.len()) {
-            return Err(NoProof::Broken(height));
-        }
-        let transactions = ProofTree::new(block.leaves());
-        let (requests, openings) = (ProofTree::new(requests), ProofTree::new(openings));
-        let provable = Arc::new(Provable { block, record, transactions, requests, openings });
+        let provable = Provable::new(&self.shared.chain().state().view(), block, record);
+        let provable = Arc::new(provable.ok_or(NoProof::Broken(height))?);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() == MAX_CACHED {
             cache.pop_front();
@@ -447,28 +366,6 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         cache.push_back(known);
         Some(provable)
     }
-}
-
-/// Meters of an owner that have opened none of their last two slots.
-pub fn silent_meters(view: &View<'_>, owner: ProviderId) -> (u32, u32) {
-    let time = view.head().time;
-    let mut newest: BTreeMap<MeterId, (u32, u32)> = BTreeMap::new();
-    for row in 0..view.meters() {
-        let Some(registered) = view.registered(row) else { continue };
-        let message = registered.message();
-        if message.owner != owner {
-            continue;
-        }
-        let schedule = message.schedule;
-        // The newest slot whose window has closed.
-        let now = schedule.slot_at(time).0.saturating_sub(1);
-        let due = now.saturating_sub(schedule.first.0).saturating_add(1);
-        let due = if now < schedule.first.0 { 0 } else { due.min(schedule.slots.into()) };
-        let last = view.live(row).map_or(0, |live| live.last_index);
-        newest.insert(message.meter, (last, u32::try_from(due).unwrap_or(u32::MAX)));
-    }
-    let silent = newest.values().filter(|(last, due)| *due >= 2 && last + 2 <= *due).count();
-    (number(newest.len()), number(silent))
 }
 
 fn number(count: usize) -> u32 {

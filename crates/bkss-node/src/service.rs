@@ -47,6 +47,9 @@ pub struct Introduced {
 /// Keeps sessions, durably once it returns. After a crash the newest may come again.
 pub type KeepSessions = Box<dyn FnMut(&[Introduced]) -> std::io::Result<()> + Send>;
 
+/// Keeps the genesis file, durably once it returns.
+pub type KeepGenesis = Box<dyn FnMut(&[u8]) -> std::io::Result<()> + Send>;
+
 /// What a service is started with.
 pub struct Settings {
     /// Which provider this is.
@@ -65,6 +68,8 @@ pub struct Settings {
     pub clock: LedgerClock,
     /// Keeps the sessions of this provider's meters.
     pub sessions: KeepSessions,
+    /// Keeps the genesis file when a handover is added to it.
+    pub genesis: KeepGenesis,
 }
 
 /// Why a service does not start.
@@ -120,6 +125,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
         metrics: node.metrics,
         records,
         sessions: settings.sessions,
+        genesis: settings.genesis,
         provider: settings.provider,
         clock: settings.clock,
     };
@@ -151,6 +157,7 @@ struct Follower {
     metrics: Metrics,
     records: Arc<Records<Context>>,
     sessions: KeepSessions,
+    genesis: KeepGenesis,
     provider: ProviderId,
     clock: LedgerClock,
 }
@@ -174,7 +181,13 @@ impl Follower {
         let first = first_row(&self.shared.chain().state().view(), block);
         let followed =
             self.records.follow(block, |record| record.first_row = first.unwrap_or_default(), now);
-        followed.await.map_err(|error| format!("records: {error}"))
+        followed.await.map_err(|error| format!("records: {error}"))?;
+        let header = block.header();
+        if header.next_committee.is_some() || header.members.is_some() {
+            let file = self.records.directory().genesis_file();
+            (self.genesis)(&file).map_err(|error| format!("genesis file: {error}"))?;
+        }
+        Ok(())
     }
 
     /// Sessions in accepted bodies of own meters.

@@ -43,11 +43,11 @@ pub(crate) enum ClientError {
     Unreachable { url: String, reason: String },
     /// The node is busy or not ready: to be tried again.
     #[error("{url}: {}: {}", error.error, error.found)]
-    Busy { url: String, error: ErrorBody, retry_after: Duration },
+    Busy { url: String, error: Box<ErrorBody>, retry_after: Duration },
     /// The node says no.
     #[error("{url}: {} {}: expected {}, found {}, at {}", status, error.error, error.expected,
             error.found, error.at)]
-    Refused { url: String, status: u16, error: ErrorBody },
+    Refused { url: String, status: u16, error: Box<ErrorBody> },
     /// The answer is not one of a node.
     #[error("{url}: expected {expected}, found something else")]
     Answer { url: String, expected: &'static str },
@@ -300,7 +300,7 @@ impl Client {
 
     fn refused(&self, path: &str, status: u16, bytes: &[u8], retry: Option<u64>) -> ClientError {
         let url = format!("{}{path}", self.base);
-        let Ok(error) = serde_json::from_slice::<ErrorBody>(bytes) else {
+        let Ok(error) = serde_json::from_slice::<Box<ErrorBody>>(bytes) else {
             return self.not("a node's error");
         };
         match retry {
@@ -312,6 +312,7 @@ impl Client {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
     fn unreachable(&self, path: &str, error: impl ToString) -> ClientError {
         let url = format!("{}{path}", self.base);
         ClientError::Unreachable { url, reason: error.to_string() }

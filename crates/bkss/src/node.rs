@@ -17,12 +17,13 @@ use bkss_node::{
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
-use bkss_scheme::{LinkIndex, MeterId};
+use bkss_scheme::MeterId;
 use commonware_runtime::{Runner, Spawner, Supervisor, tokio};
 use commonware_utils::channel::oneshot;
 
 use crate::{
-    files, log, output,
+    files::{self, Readers},
+    log, output,
     provider::{Keys, Sessions},
     verify,
 };
@@ -62,6 +63,7 @@ pub(crate) struct Args {
 #[derive(Debug)]
 struct Failed(u8, String);
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 impl Failed {
     /// Settings and files that cannot be used.
     fn usage(error: impl ToString) -> Self {
@@ -139,7 +141,11 @@ impl Start {
         let (provider, clock) = (config.provider, config.clock.clone());
         let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
         let node = node.map_err(Failed::later)?;
+        let genesis = settings.genesis.clone();
         let settings = service::Settings {
+            genesis: Box::new(move |bytes| {
+                files::replace(&genesis, bytes, Readers::All).map_err(std::io::Error::other)
+            }),
             provider,
             http: settings.http,
             stale_after: settings.stale_after,
@@ -241,8 +247,7 @@ fn keep_sessions(dir: &Path) -> Result<KeepSessions, Failed> {
         for one in introduced {
             let Introduced { meter, index, key, encapsulated } = one;
             if known.insert(*meter, index.get()) {
-                log.append(*meter, LinkIndex::clone(index), *key, encapsulated)
-                    .map_err(std::io::Error::other)?;
+                log.append(*meter, *index, *key, encapsulated).map_err(std::io::Error::other)?;
             }
         }
         log.sync().map_err(std::io::Error::other)

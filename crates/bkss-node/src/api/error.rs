@@ -35,6 +35,7 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass what they have at hand")]
     pub(super) fn new(
         status: StatusCode,
         error: &str,

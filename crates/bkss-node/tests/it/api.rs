@@ -39,6 +39,7 @@ fn with_node<T: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Consortium) -
             trust: Trust::new(bkss_ledger::Genesis::clone(&consortium.genesis)),
             clock: config.clock.clone(),
             sessions: Box::new(|_| Ok(())),
+            genesis: Box::new(|_| Ok(())),
         };
         let p2p = "127.0.0.1:0".parse().unwrap();
         let node = start_provider(ctx.child("provider"), config, p2p).await.unwrap();

@@ -7,5 +7,6 @@ mod consortium;
 mod demo;
 mod founding;
 mod membership;
+mod node;
 mod offline;
 mod shared;

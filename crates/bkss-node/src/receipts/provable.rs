@@ -1,0 +1,106 @@
+//! A stored block with its proof trees.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
+use bkss_scheme::{
+    Digest, Opening, Slot, TreeHead,
+    certificate::Finality,
+    codec,
+    timestamp::{Inclusion, request_leaf},
+};
+
+use crate::records::Record;
+
+/// A stored block with the trees its proofs are taken from.
+pub(super) struct Provable {
+    pub(super) block: Arc<Block>,
+    record: Record,
+    pub(super) transactions: ProofTree,
+    pub(super) requests: ProofTree,
+    pub(super) openings: ProofTree,
+}
+
+impl Provable {
+    /// With its trees; `None` if block and record do not fit each other.
+    pub(super) fn new(view: &View<'_>, block: Arc<Block>, record: Record) -> Option<Self> {
+        let (requests, openings) = leaves(view, &block, &record)?;
+        let header = block.header();
+        let count = |tree: Option<TreeHead>| tree.map_or(0, |tree| tree.count) as usize;
+        let counts = (count(header.requests), count(header.openings));
+        if counts != (requests.len(), openings.len()) {
+            return None;
+        }
+        let transactions = ProofTree::new(block.leaves());
+        let (requests, openings) = (ProofTree::new(requests), ProofTree::new(openings));
+        Some(Self { block, record, transactions, requests, openings })
+    }
+
+    /// Place of a leaf in a tree of this block.
+    pub(super) fn inclusion(&self, tree: &ProofTree, index: u32) -> Option<Inclusion<'_>> {
+        let finality: Finality<'_> = codec::decode("finality", &self.record.finality).ok()?;
+        let header = self.block.header().clone();
+        Some(Inclusion { index, path: tree.path(index)?, header, finality })
+    }
+
+    /// An item of the block's batches and its position among the accepted of its kind.
+    pub(super) fn item<'a, T>(
+        &'a self,
+        mut find: impl FnMut(&'a Transaction, u32) -> (u32, Option<(u32, T)>),
+    ) -> Option<(u32, T)> {
+        let mut before = 0;
+        for (position, transaction) in (0..).zip(self.block.transactions()) {
+            let (count, found) = find(transaction, position);
+            if let Some((item, value)) = found {
+                let place = before + item - self.skipped(position, 0..item);
+                return Some((place, value));
+            }
+            before += count - self.skipped(position, 0..count);
+        }
+        None
+    }
+
+    fn skipped(&self, transaction: u32, items: std::ops::Range<u32>) -> u32 {
+        let first =
+            self.record.skipped.partition_point(|place| *place < (transaction, items.start));
+        let last = self.record.skipped.partition_point(|place| *place < (transaction, items.end));
+        u32::try_from(last - first).unwrap_or(u32::MAX)
+    }
+
+    /// Whether an item was skipped.
+    pub(super) fn is_skipped(&self, transaction: u32, item: u32) -> bool {
+        self.record.skipped.binary_search(&(transaction, item)).is_ok()
+    }
+}
+
+/// Leaves of the accepted items of a block.
+fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest>, Vec<Digest>)> {
+    let skipped: BTreeSet<_> = record.skipped.iter().copied().collect();
+    let (mut requests, mut openings) = (Vec::new(), Vec::new());
+    let place = |row: Row, slot: Slot| {
+        let message = view.registered(row)?.message();
+        Some((message.meter, message.schedule.index(slot)?))
+    };
+    for (position, transaction) in (0..).zip(block.transactions()) {
+        let taken = |item: u32| !skipped.contains(&(position, item));
+        match transaction {
+            Transaction::Requests(batch) => {
+                let items = (0..).zip(batch.rows.iter().zip(&batch.values));
+                for (_, (row, value)) in items.filter(|(item, _)| taken(*item)) {
+                    let (meter, index) = place(*row, batch.slot)?;
+                    requests.push(request_leaf(meter, index, batch.submitter, value));
+                }
+            }
+            Transaction::Openings(batch) => {
+                let columns = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
+                for (_, ((row, link), body_hash)) in (0..).zip(columns).filter(|(i, _)| taken(*i)) {
+                    let (meter, index) = place(*row, batch.slot)?;
+                    let (link, body_hash) = (link.clone(), *body_hash);
+                    openings.push(Opening { meter, index, link, body_hash }.leaf());
+                }
+            }
+            _ => {}
+        }
+    }
+    Some((requests, openings))
+}

@@ -1,0 +1,152 @@
+//! Providers as processes: they agree, show how they stand, stop when asked and survive a kill.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::shared::{bkss, code, said, text};
+
+/// Four providers of one consortium; their processes end with this.
+struct Providers {
+    dir: tempfile::TempDir,
+    port: u16,
+    running: Vec<Option<Child>>,
+}
+
+impl Providers {
+    fn found() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (port, out) = (free_ports(8), dir.path().join("net"));
+        let number = port.to_string();
+        let init = bkss(&["init", "--providers", "4", "--out", text(&out), "--base-port", &number]);
+        assert_eq!(code(&init), 0, "{}", said(&init));
+        Self { dir, port, running: (0..4).map(|_| None).collect() }
+    }
+
+    fn directory(&self, provider: usize) -> PathBuf {
+        self.dir.path().join("net/providers").join(provider.to_string())
+    }
+
+    fn url(&self, provider: usize) -> String {
+        format!("http://127.0.0.1:{}", usize::from(self.port) + 2 * provider + 1)
+    }
+
+    fn start(&mut self, provider: usize) {
+        let log = std::fs::File::create(self.directory(provider).join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_bkss"))
+            .args(["node", "--dir", text(&self.directory(provider)), "--log", "json"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.running[provider] = Some(child.unwrap());
+    }
+
+    fn status(&self, provider: usize) -> Option<Value> {
+        let output = bkss(&["status", "--node", &self.url(provider), "--json"]);
+        (code(&output) == 0).then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    fn height(&self, provider: usize) -> u64 {
+        self.status(provider).map_or(0, |status| status["height"].as_u64().unwrap())
+    }
+
+    fn wait(&self, provider: usize, height: u64) {
+        for _ in 0..600 {
+            if self.height(provider) >= height {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let log = std::fs::read_to_string(self.directory(provider).join("log"));
+        unreachable!("provider {provider} does not reach block {height}: {log:?}");
+    }
+}
+
+impl Drop for Providers {
+    fn drop(&mut self) {
+        for child in self.running.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The first of so many ports in a row that are free now.
+fn free_ports(count: u16) -> u16 {
+    let first = 33_000 + u16::try_from(std::process::id() % 500).unwrap() * 16;
+    let free = |port: &u16| {
+        (*port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    };
+    (first..60_000).step_by(usize::from(count)).find(free).unwrap()
+}
+
+#[test]
+fn four_processes_agree_and_one_that_is_killed_comes_back() {
+    let mut providers = Providers::found();
+    (0..4).for_each(|provider| providers.start(provider));
+    providers.wait(0, 3);
+    let status = providers.status(0).unwrap();
+    let keys: Vec<_> = status.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = ["height", "head_age_ms", "round", "leader", "committee", "peers", "version"];
+    assert_eq!(keys, expected);
+    assert_eq!(status["committee"], serde_json::json!([0, 1, 2, 3]));
+
+    let second = bkss(&["node", "--dir", text(&providers.directory(0))]);
+    assert_eq!(code(&second), 2, "{}", said(&second));
+    assert!(said(&second).contains("another node runs in this directory"), "{}", said(&second));
+
+    let mut killed = providers.running[3].take().unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(providers.status(3).is_none());
+    let height = providers.height(0);
+    providers.wait(0, height + 3);
+    providers.start(3);
+    providers.wait(3, height + 4);
+
+    for provider in 0..4 {
+        let mut child = providers.running[provider].take().unwrap();
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let log = providers.directory(provider).join("log");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{log}");
+        let first = log.lines().next().unwrap();
+        assert!(serde_json::from_str::<Value>(first).is_ok(), "a log in JSON: {first}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_used_end_with_two_and_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("net");
+    let init = bkss(&["init", "--providers", "4", "--out", text(&out)]);
+    assert_eq!(code(&init), 0, "{}", said(&init));
+    let provider = out.join("providers/0");
+    let node = |options: &[&str]| bkss(&[&["node", "--dir", text(&provider)], options].concat());
+    for (options, reason) in [
+        (["--set", "colour=1"], "--set colour: no such setting"),
+        (["--set", "workers=0"], "workers: expected 1 to 64, found 0"),
+        (["--http", "nowhere"], "--set http: invalid socket address"),
+        (["--log", "xml"], "unknown variant `xml`"),
+        (["--set", "log_level=a=b=c"], "log_level: "),
+        (["--set", "genesis=none.bkss"], "none.bkss: "),
+    ] {
+        let output = node(&options);
+        assert_eq!(code(&output), 2, "{options:?}: {}", said(&output));
+        assert!(said(&output).contains(reason), "{options:?}: {}", said(&output));
+    }
+    let settings = std::fs::read_to_string(provider.join("node.toml")).unwrap();
+    std::fs::write(provider.join("node.toml"), format!("{settings}\ncolour = 3\n")).unwrap();
+    let output = node(&[]);
+    assert_eq!(code(&output), 2);
+    assert!(said(&output).contains("unknown field `colour`"), "{}", said(&output));
+    let output = bkss(&["node", "--dir", text(&dir.path().join("nowhere"))]);
+    assert_eq!(code(&output), 2);
+    assert!(said(&output).contains("node.toml"), "{}", said(&output));
+}
