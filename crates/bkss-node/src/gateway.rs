@@ -263,9 +263,13 @@ impl Desk {
             return Vec::new();
         }
         let Work { held, outgoing, resumed } = &mut self.work;
-        if !std::mem::replace(resumed, true) {
+        {
             let chain = self.shared.chain();
-            held.resume(&chain.state().view(), self.signer.provider, outgoing);
+            let view = chain.state().view();
+            if !std::mem::replace(resumed, true) {
+                held.resume(&view, self.signer.provider, outgoing);
+            }
+            held.advance(&view, self.signer.provider, outgoing);
         }
         let resend = self.pacing.resend;
         let mut bytes = Vec::new();
@@ -293,7 +297,7 @@ impl Desk {
 
     /// Forgets what a final block has settled.
     fn settle(&mut self, block: &FinalBlock) {
-        let Work { held, outgoing, resumed } = &mut self.work;
+        let Work { held, outgoing, .. } = &mut self.work;
         let verified = block.verified();
         let chain = self.shared.chain();
         let view = chain.state().view();
@@ -302,9 +306,6 @@ impl Desk {
         }
         let opened = verified.openings().iter().map(|one| (one.row, one.opening.index));
         held.opened(opened);
-        if *resumed {
-            held.advance(&view, self.signer.provider, outgoing);
-        }
     }
 
     /// Removes from the journal what is settled, and shows how much is held.

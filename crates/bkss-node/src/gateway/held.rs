@@ -26,6 +26,8 @@ pub const MAX_PER_METER: usize = 1024;
 /// Most request values of one link.
 pub const MAX_VALUES: usize = 4;
 
+/// Most links that are looked at together.
+const MAX_LOOKED: usize = 4096;
 /// Blocks after a restart until the ledger is certainly where it was when a message was taken.
 const PATIENCE: u64 = 64;
 
@@ -252,7 +254,8 @@ impl Held {
         }
     }
 
-    /// Looks at what has reached its deadline.
+    /// Looks at what has reached its deadline, some at a time: a window closes for many meters at
+    /// once, and the ledger must not wait for all of them.
     pub(super) fn advance(
         &mut self,
         view: &View<'_>,
@@ -262,9 +265,13 @@ impl Held {
         if !self.restored.is_empty() {
             self.resume(view, gateway, outgoing);
         }
-        let mut due = std::mem::take(&mut self.deadlines);
-        self.deadlines = due.split_off(&(LedgerTime(view.head().time.0 + 1), 0, FIRST));
-        for (_, row, index) in due {
+        let time = view.head().time;
+        for _ in 0..MAX_LOOKED {
+            let Some((deadline, row, index)) = self.deadlines.first().copied() else { return };
+            if deadline > time {
+                return;
+            }
+            self.deadlines.pop_first();
             self.look(view, (row, index), outgoing);
         }
     }
