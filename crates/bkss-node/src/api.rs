@@ -51,6 +51,8 @@ pub use types::{
 pub const MAX_REQUESTS: usize = 256;
 /// How long a request may take, its body included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Proofs that are built at the same time, so that the node's own work comes in between.
+pub const MAX_PROOFS: usize = 8;
 /// Archives that are written out at the same time.
 pub const MAX_ARCHIVES: usize = 2;
 
@@ -70,6 +72,7 @@ pub struct Api {
     requests: Semaphore,
     large_bodies: Semaphore,
     archives: Arc<Semaphore>,
+    proofs: Semaphore,
 }
 
 /// What an [`Api`] is made of.
@@ -106,6 +109,7 @@ impl Api {
             requests: Semaphore::new(MAX_REQUESTS),
             large_bodies: Semaphore::new(MAX_LARGE),
             archives: Arc::new(Semaphore::new(MAX_ARCHIVES)),
+            proofs: Semaphore::new(MAX_PROOFS),
         })
     }
 

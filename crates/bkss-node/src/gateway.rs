@@ -319,15 +319,14 @@ impl Desk {
         self.metrics.sections.set(held.sections.count().try_into().unwrap_or(i64::MAX));
         let oldest = outgoing.oldest().and_then(|made| now.duration_since(made).ok());
         self.metrics.oldest_s.set(oldest.unwrap_or_default().as_secs_f64());
-        if let Some(below) = held.sections.crowded() {
-            let mut group = Vec::new();
-            for message in held.carry(below) {
-                message.encode(&mut group);
-                if group.len() > MAX_GROUP / 2 {
-                    let section = self.work.held.sections.current();
-                    self.writer.append(section, std::mem::take(&mut group), Vec::new()).await?;
-                }
+        let mut group = Vec::new();
+        for message in held.carry() {
+            message.encode(&mut group);
+            if group.len() > MAX_GROUP / 2 {
+                self.write(&mut group, Vec::new()).await?;
             }
+        }
+        if !group.is_empty() {
             self.write(&mut group, Vec::new()).await?;
         }
         match self.work.held.sections.prunable() {

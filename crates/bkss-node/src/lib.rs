@@ -15,6 +15,10 @@ pub mod duties;
 pub mod elector;
 pub mod engine_block;
 pub mod evidence;
+#[cfg(test)]
+#[path = "../../bkss-ledger/tests/it/consortium.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the ledger's tests")]
+mod fixture;
 pub mod gateway;
 pub mod journal;
 pub mod memory;

@@ -17,7 +17,7 @@ use commonware_utils::{NZU16, NZUsize};
 use tokio::net::TcpListener;
 
 use crate::{
-    Event, LedgerClock,
+    Event, LedgerClock, Mailbox,
     api::{self, Api},
     chain::Shared,
     metrics::Metrics,
@@ -105,7 +105,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
     let http = listener.local_addr().map_err(|source| ServiceError::Listen { address, source })?;
     let clock = ctx.child("clock");
     let api = Api::new(api::Parts {
-        mailbox: node.mailbox,
+        mailbox: node.mailbox.clone(),
         shared: node.shared.clone(),
         prover: Prover::new(node.shared.clone(), node.marshal, records.clone()),
         metrics: node.metrics.clone(),
@@ -129,7 +129,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
         provider: settings.provider,
         clock: settings.clock,
     };
-    let (mut events, task) = (node.events, node.task);
+    let (mut events, task, mailbox) = (node.events, node.task, node.mailbox);
     let ended = ctx.child("follow").spawn(move |ctx| async move {
         let mut follower = follower;
         let following = async {
@@ -142,6 +142,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
         };
         tokio::select! {
             reason = following => reason,
+            () = stopped(&ctx, &mailbox) => "the gateway has ended; the log says why".to_owned(),
             ended = task => match ended {
                 Ok(()) => "the ledger's task has ended; the log says why".to_owned(),
                 Err(error) => format!("the ledger's task: {error}"),
@@ -232,6 +233,13 @@ impl Follower {
             let took = seen.duration_since(proposed).unwrap_or_default();
             self.metrics.finality_s.observe(took.as_secs_f64());
         }
+    }
+}
+
+/// Ends when the gateway has.
+async fn stopped(ctx: &Context, mailbox: &Mailbox) {
+    while !mailbox.is_stopped() {
+        ctx.sleep(WATCH).await;
     }
 }
 

@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 const MAX_ANSWER: u64 = 16 << 20;
 /// Most messages of one call.
 pub(crate) const MAX_BATCH: usize = 4096;
+/// Bytes of a call's messages after which the next call begins.
+const LONG_BODY: usize = 1 << 20;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a call may take.
@@ -167,12 +169,17 @@ impl Client {
     /// sent again.
     pub(crate) fn submit_many(&self, messages: &[Message]) -> Result<Vec<Reply>, ClientError> {
         let mut replies = Vec::with_capacity(messages.len());
-        for some in messages.chunks(MAX_BATCH) {
-            let mut body = Vec::new();
-            some.iter().for_each(|message| message.encode(&mut body));
-            let answer = self.post("/v1/batch", &body)?;
-            let given = parse_replies(&answer).filter(|given| given.len() == some.len());
-            replies.extend(given.ok_or_else(|| self.not("one reply per message"))?);
+        let (mut body, mut count) = (Vec::new(), 0);
+        for (sent, message) in (1..).zip(messages) {
+            message.encode(&mut body);
+            count += 1;
+            if count == MAX_BATCH || body.len() >= LONG_BODY || sent == messages.len() {
+                let answer = self.post("/v1/batch", &body)?;
+                let given = parse_replies(&answer).filter(|given| given.len() == count);
+                replies.extend(given.ok_or_else(|| self.not("one reply per message"))?);
+                body.clear();
+                count = 0;
+            }
         }
         Ok(replies)
     }

@@ -55,6 +55,7 @@ fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {
 )]
 pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Response, ApiError> {
     let (meter, index) = path(link)?;
+    let _turn = api.proofs.acquire().await;
     let found = api.prover.slot(MeterId(meter), link_index(index)?).await?;
     let status = match (found.opened, found.requested.is_empty()) {
         (Some(_), _) => "opened",
@@ -90,6 +91,7 @@ pub(super) async fn receipt(
     link: Link,
 ) -> Result<Response, ApiError> {
     let (meter, index) = path(link)?;
+    let _turn = api.proofs.acquire().await;
     let bytes = api.prover.receipt(MeterId(meter), link_index(index)?).await?;
     Ok(proof(&headers, "receipt", bytes))
 }
@@ -113,6 +115,7 @@ pub(super) async fn registration_proof(
     headers: HeaderMap,
     meter: Number<u32>,
 ) -> Result<Response, ApiError> {
+    let _turn = api.proofs.acquire().await;
     let bytes = api.prover.registration(MeterId(path(meter)?)).await?;
     Ok(proof(&headers, "registration", bytes))
 }
@@ -146,6 +149,7 @@ pub(super) async fn time(
 ) -> Result<Response, ApiError> {
     let Query(After { after }) =
         query.map_err(|error| malformed("after=MILLISECONDS", error.body_text(), "query"))?;
+    let _turn = api.proofs.acquire().await;
     let bytes = api.prover.time_proof(after.map(LedgerTime)).await?;
     Ok(proof(&headers, "time", bytes))
 }

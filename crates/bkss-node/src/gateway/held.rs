@@ -75,6 +75,8 @@ pub(super) struct Held {
     transactions: BTreeMap<Digest, (u64, Transaction)>,
     /// What was read from the journal and waits for the ledger to be read in.
     restored: Vec<(u64, Message)>,
+    /// Sections below this are being carried forward, and from where on.
+    carrying: Option<(u64, Key)>,
     /// Height at which what still waits then is given up.
     patience: Option<u64>,
     items: usize,
@@ -284,10 +286,18 @@ impl Held {
         }
     }
 
-    /// Everything in sections below a bound, to be written again in the current one.
-    pub(super) fn carry(&mut self, below: u64) -> Vec<Message> {
+    /// Messages of old sections, some at a time, to be written again in the current one: what is
+    /// left of many sections fits into few.
+    pub(super) fn carry(&mut self) -> Vec<Message> {
         let to = self.sections.current();
         let mut messages = Vec::new();
+        let (below, from) = match self.carrying.take() {
+            Some(carrying) => carrying,
+            None => match self.sections.crowded() {
+                Some(below) => (below, (0, FIRST)),
+                None => return messages,
+            },
+        };
         let moved = |section: &mut u64, sections: &mut Sections| {
             let old = *section < below;
             if old {
@@ -297,13 +307,19 @@ impl Held {
             }
             old
         };
-        for (section, transaction) in self.transactions.values_mut() {
-            if moved(section, &mut self.sections) {
-                messages.push(transaction.clone().into());
+        if from == (0, FIRST) {
+            for (section, transaction) in self.transactions.values_mut() {
+                if moved(section, &mut self.sections) {
+                    messages.push(transaction.clone().into());
+                }
             }
         }
-        for ((_, index), entry) in &mut self.entries {
-            let (meter, index) = (entry.meter, *index);
+        for (looked, (key, entry)) in self.entries.range_mut(from..).enumerate() {
+            if looked == MAX_LOOKED {
+                self.carrying = Some((below, *key));
+                break;
+            }
+            let (meter, index) = (entry.meter, key.1);
             for held in &mut entry.values {
                 if moved(&mut held.section, &mut self.sections) {
                     let (value, body) = (held.value, held.body.clone());
@@ -416,4 +432,62 @@ const FIRST: LinkIndex = LinkIndex::new(1, 1).expect("1 is a link");
 
 fn all_of(row: Row) -> std::ops::Range<Key> {
     (row, FIRST)..(row.saturating_add(1), FIRST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Consortium, at, block};
+
+    /// A release is written before the submit that it opens has been carried behind it.
+    #[test]
+    fn what_is_left_of_many_sections_is_carried_forward_and_found_again() {
+        let mut consortium = Consortium::new(1);
+        let meters: Vec<_> = (0..3).map(|number| consortium.meter(number)).collect();
+        let mut state = consortium.state();
+        let registrations = meters.iter().map(|meter| meter.registration.clone());
+        block(&mut state, at(0, 1), registrations.map(Transaction::Registration));
+        let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 26)).collect();
+        let gateway = ProviderId(0);
+        let (mut held, mut outgoing) = (Held::default(), Outgoing::default());
+        for (meter, signed) in meters.iter().zip(&signed) {
+            let key = (meter.registration.message.meter, signed.index);
+            let reading = (signed.value, &*signed.body);
+            let admitted = held.submit(&state.view(), gateway, key, reading, &mut outgoing);
+            assert_eq!(admitted, Ok(Admitted::New));
+        }
+        assert!(held.carry().is_empty(), "one section is not too many");
+        for _ in 0..=super::super::sections::MAX_SECTIONS {
+            held.sections.wrote(super::super::sections::SECTION_BYTES);
+            let current = held.sections.current();
+            held.sections.add(current); // something else that is not settled
+        }
+        let carried = held.carry();
+        assert_eq!(carried.len(), 3);
+        assert!(held.carry().is_empty(), "and only once");
+        assert_eq!(held.sections.prunable(), Some(1), "nothing is left in the first section");
+
+        let requests = signed.iter().zip(0..).map(|(signed, row)| (row, signed.value));
+        let requests = consortium.requests(0, 1, &requests.collect::<Vec<_>>());
+        block(&mut state, at(1, 1), [requests]);
+        block(&mut state, at(1, 300), []);
+        let release = Release {
+            meter: meters[1].registration.message.meter,
+            index: signed[1].index,
+            link: signed[1].link.clone(),
+        };
+        let (mut held, mut outgoing) = (Held::default(), Outgoing::default());
+        held.restore(40, release.into());
+        carried.into_iter().for_each(|message| held.restore(70, message));
+        held.resume(&state.view(), gateway, &mut outgoing);
+        assert_eq!((held.items(), held.sections.count()), (3, 2));
+        let sent = outgoing.flush(&super::super::outgoing::Signer {
+            provider: gateway,
+            key: consortium.keys[0].clone(),
+            network: consortium.genesis.network(),
+            limit: 16,
+        });
+        let [Transaction::Openings(batch)] = &sent[..] else { unreachable!("{sent:?}") };
+        assert_eq!((&batch.rows[..], &batch.links[..]), (&[1][..], &[signed[1].link.clone()][..]));
+    }
 }

@@ -87,6 +87,11 @@ impl Mailbox {
         self.open.load(Ordering::Acquire) && !self.calls.is_closed()
     }
 
+    /// Whether the gateway has ended: nothing will be taken any more.
+    pub fn is_stopped(&self) -> bool {
+        self.calls.is_closed()
+    }
+
     /// Leaves messages and waits until all that is accepted is on disk: one answer each.
     ///
     /// # Errors
