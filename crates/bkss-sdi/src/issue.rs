@@ -1,7 +1,5 @@
 //! Issuing a chain: order, offer, answer, registration.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bkss_scheme::{
     Digest, Link, MeterId, Network, ProviderId, PublicKey, RootMessage, Salt, SdiIdentity,
     SecretKey, Signature,
@@ -14,6 +12,8 @@ use bkss_scheme::{
 };
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
+
+use crate::fleet::{Device, Fleet, MAX_SERIAL, Open, Record};
 
 /// What an owner SP orders for one of its meters.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ pub struct Offer {
     /// Shape of the chain.
     pub blocks: Blocks,
     order: Order,
+    chain: u32,
     device_nonce: [u8; 16],
     revocation_secret: Option<Zeroizing<[u8; 32]>>,
 }
@@ -62,7 +63,7 @@ impl Offer {
 
     /// The last link (Eq 1), as the meter computes it with its own entropy.
     pub fn last_link(&self, meter_entropy: &[u8; 32]) -> Link {
-        hash_chain::last_link(self.salt, meter_entropy, &self.entropy, self.network, 0)
+        hash_chain::last_link(self.salt, meter_entropy, &self.entropy, self.network, self.chain)
     }
 }
 
@@ -118,6 +119,12 @@ pub enum IssueError {
     SaltIssued,
     #[error("block roots do not lead to r")]
     BlockRoots,
+    #[error("meter {0} has an offer that is neither registered nor withdrawn")]
+    OfferOpen(MeterId),
+    #[error("the chain does not begin behind the last one of meter {0}")]
+    BeforeLast(MeterId),
+    #[error("serial number of more than {MAX_SERIAL} bytes")]
+    Serial,
     #[error("nothing was offered to meter {0}")]
     NotOffered(MeterId),
     #[error("this SDI does not make chains; its mode on the ledger is that meters do")]
@@ -133,29 +140,36 @@ pub struct Sdi {
     identity: SdiIdentity,
     key: SecretKey,
     network: Network,
-    fleet: BTreeMap<MeterId, Issued>,
-    serials: BTreeSet<Vec<u8>>,
-    salts: BTreeSet<Salt>,
-}
-
-/// What was offered to a meter, and whether it is registered.
-struct Issued {
-    salt: Salt,
-    blocks: Blocks,
-    registered: bool,
+    fleet: Fleet,
+    /// What has happened and is not yet written down.
+    records: Vec<Record>,
 }
 
 impl Sdi {
     /// An SDI that has issued nothing.
-    pub const fn new(identity: SdiIdentity, key: SecretKey, network: Network) -> Self {
-        Self {
-            identity,
-            key,
-            network,
-            fleet: BTreeMap::new(),
-            serials: BTreeSet::new(),
-            salts: BTreeSet::new(),
-        }
+    pub fn new(identity: SdiIdentity, key: SecretKey, network: Network) -> Self {
+        Self { identity, key, network, fleet: Fleet::default(), records: Vec::new() }
+    }
+
+    /// Takes in a record that was written down before a restart, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`] if it does not follow from those before it.
+    pub fn restore(&mut self, record: &Record) -> Result<(), IssueError> {
+        self.fleet.apply(record)
+    }
+
+    /// What has happened since the last call. It must be on the disk before an offer or a
+    /// registration leaves the SDI.
+    #[must_use]
+    pub fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// A device by its meter's number.
+    pub fn device(&self, meter: MeterId) -> Option<&Device> {
+        self.fleet.devices.get(&meter)
     }
 
     /// Its entry in the genesis.
@@ -169,34 +183,83 @@ impl Sdi {
     ///
     /// [`IssueError`] if the meter or device has a chain, or no chain has this shape.
     pub fn offer(&mut self, order: Order, rng: &mut impl CryptoRng) -> Result<Offer, IssueError> {
+        if self.fleet.devices.contains_key(&order.meter) {
+            return Err(IssueError::MeterIssued(order.meter));
+        }
+        if self.fleet.serials.contains(&order.serial) {
+            return Err(IssueError::DeviceIssued);
+        }
+        let (mut salt, mut nonce) = ([0; 16], [0; 16]);
+        rng.fill_bytes(&mut salt);
+        rng.fill_bytes(&mut nonce);
+        self.open(order, 0, Salt(salt), nonce, rng)
+    }
+
+    /// Starts the next chain of a device: another registration of the same meter, whose slots begin
+    /// behind the start of the last one. The order names the same owner and device.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError`] if the device is another or unknown, or an offer is under way.
+    pub fn renew(&mut self, order: Order, rng: &mut impl CryptoRng) -> Result<Offer, IssueError> {
+        let device = self.device(order.meter).ok_or(IssueError::NotOffered(order.meter))?;
+        let (chain, nonce) = (device.offered, device.nonce);
+        let mut salt = [0; 16];
+        rng.fill_bytes(&mut salt);
+        self.open(order, chain, Salt(salt), nonce, rng)
+    }
+
+    /// Gives up an offer whose meter did not answer, or whose answer was lost. Its number is spent.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::NotOffered`] if there is none.
+    pub fn withdraw(&mut self, meter: MeterId) -> Result<(), IssueError> {
+        let open = self.device(meter).and_then(|device| device.open);
+        let chain = open.ok_or(IssueError::NotOffered(meter))?.chain;
+        self.note(Record::Withdrawn { meter, chain })
+    }
+
+    fn open(
+        &mut self,
+        order: Order,
+        chain: u32,
+        salt: Salt,
+        device_nonce: [u8; 16],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Offer, IssueError> {
         let Schedule { slot_s, window_s, slots, .. } = order.schedule;
         let blocks = Blocks::new(slots, order.block_log2);
         let blocks = blocks.filter(|_| 0 < window_s && window_s < slot_s);
         let blocks = blocks.ok_or(IssueError::Schedule)?;
-        if self.fleet.contains_key(&order.meter) {
-            return Err(IssueError::MeterIssued(order.meter));
+        if order.serial.len() > MAX_SERIAL {
+            return Err(IssueError::Serial);
         }
-        if self.serials.contains(&order.serial) {
-            return Err(IssueError::DeviceIssued);
-        }
-        let (mut salt, mut device_nonce) = ([0; 16], [0; 16]);
+        self.note(Record::Offered {
+            meter: order.meter,
+            owner: order.owner,
+            chain,
+            salt,
+            blocks: (slots, order.block_log2),
+            begins: order.schedule.begins(),
+            nonce: device_nonce,
+            serial: order.serial.clone(),
+        })?;
         let mut entropy = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut salt);
-        rng.fill_bytes(&mut device_nonce);
         rng.fill_bytes(&mut *entropy);
         let revocation_secret = order.revocable_by_secret.then(|| {
             let mut secret = Zeroizing::new([0; 32]);
             rng.fill_bytes(&mut *secret);
             secret
         });
-        let salt = Salt(salt);
-        if !self.salts.insert(salt) {
-            return Err(IssueError::SaltIssued);
-        }
-        self.serials.insert(order.serial.clone());
-        self.fleet.insert(order.meter, Issued { salt, blocks, registered: false });
         let network = self.network;
-        Ok(Offer { network, salt, entropy, blocks, order, device_nonce, revocation_secret })
+        Ok(Offer { network, salt, entropy, blocks, order, chain, device_nonce, revocation_secret })
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), IssueError> {
+        self.fleet.apply(&record)?;
+        self.records.push(record);
+        Ok(())
     }
 
     /// Makes the chain in place of the meter (sdi-made mode).
@@ -227,18 +290,20 @@ impl Sdi {
         answer: &Answer,
     ) -> Result<(RootMessage, Signature), IssueError> {
         let Order { meter, owner, schedule, .. } = offer.order;
-        let issued = self.fleet.get_mut(&meter);
-        let issued =
-            issued.filter(|issued| (issued.salt, issued.blocks) == (offer.salt, offer.blocks));
-        let issued = issued.ok_or(IssueError::NotOffered(meter))?;
-        if issued.registered {
-            return Err(IssueError::MeterIssued(meter));
+        let device = self.device(meter).ok_or(IssueError::NotOffered(meter))?;
+        let same = |open: &Open| {
+            (open.chain, open.salt, open.blocks) == (offer.chain, offer.salt, offer.blocks)
+        };
+        if !device.open.is_some_and(|open| same(&open)) {
+            let registered = device.open.is_none() && device.registered > 0;
+            let refused = if registered { IssueError::MeterIssued } else { IssueError::NotOffered };
+            return Err(refused(meter));
         }
         let complete = answer.block_roots.len() == offer.blocks.count() as usize;
         if !complete || merkle::root(&answer.block_roots) != Some(answer.ends.root) {
             return Err(IssueError::BlockRoots);
         }
-        issued.registered = true;
+        self.note(Record::Registered { meter, chain: offer.chain })?;
         let secret = offer.revocation_secret.as_deref();
         let message = RootMessage {
             meter,
@@ -429,5 +494,77 @@ mod tests {
         changed.schedule.window_s = 200;
         let refused = countersign(&changed, signature, ProviderId(1));
         assert_eq!(refused, Some(IssueError::Signature(SignatureError::Mismatch)));
+    }
+
+    fn chain(sdi: &mut Sdi, offer: &Offer) -> Result<RootMessage, IssueError> {
+        let answer = Answer::make(offer.salt, offer.blocks, &offer.last_link(&[8; 32]), |_| ());
+        sdi.register(offer, &answer).map(|(message, _)| message)
+    }
+
+    fn later(order: Order, slots: u64) -> Order {
+        let first = Slot(order.schedule.first.0 + slots);
+        Order { schedule: Schedule { first, ..order.schedule }, ..order }
+    }
+
+    #[test]
+    fn the_next_chain_of_a_device_is_of_the_same_device_and_begins_later() {
+        let (mut sdi, _) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let unknown = sdi.renew(order(7), &mut rng).err();
+        assert_eq!(unknown, Some(IssueError::NotOffered(MeterId(7))));
+        let offer = sdi.offer(order(7), &mut rng).unwrap();
+        let open = sdi.renew(later(order(7), 9), &mut rng).err();
+        assert_eq!(open, Some(IssueError::OfferOpen(MeterId(7))));
+        let first = chain(&mut sdi, &offer).unwrap();
+        let early = sdi.renew(order(7), &mut rng).err();
+        assert_eq!(early, Some(IssueError::BeforeLast(MeterId(7))));
+        let other = Order { serial: vec![1], ..later(order(7), 9) };
+        let other = sdi.renew(other, &mut rng).err();
+        assert_eq!(other, Some(IssueError::MeterIssued(MeterId(7))));
+        let offer = sdi.renew(later(order(7), 9), &mut rng).unwrap();
+        let second = chain(&mut sdi, &offer).unwrap();
+        assert_eq!(second.device, first.device);
+        assert_ne!(second.salt, first.salt);
+        assert!(second.anchor != first.anchor);
+    }
+
+    #[test]
+    fn a_fleet_comes_back_from_its_records_and_issues_nothing_twice() {
+        let (mut sdi, _) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let registered = sdi.offer(order(7), &mut rng).unwrap();
+        chain(&mut sdi, &registered).unwrap();
+        let lost = sdi.offer(order(8), &mut rng).unwrap();
+        let records = sdi.take_records();
+        assert_eq!((records.len(), sdi.take_records().len()), (3, 0));
+        for record in &records {
+            let mut bytes = Vec::new();
+            bkss_scheme::codec::encode_infallible(record, &mut bytes);
+            let again = bkss_scheme::codec::decode::<Record>("record", &bytes);
+            assert_eq!(again.as_ref(), Ok(record));
+        }
+
+        let (mut again, _) = self::sdi(SdiMode::Shared);
+        records.iter().for_each(|record| again.restore(record).unwrap());
+        assert_eq!(again.device(MeterId(7)), sdi.device(MeterId(7)));
+        assert!(again.restore(&records[0]).is_err(), "records come once");
+        assert_eq!(
+            again.offer(order(7), &mut rng).err(),
+            Some(IssueError::MeterIssued(MeterId(7)))
+        );
+        let same_device = Order { meter: MeterId(9), ..order(8) };
+        assert_eq!(again.offer(same_device, &mut rng).err(), Some(IssueError::DeviceIssued));
+        // The offer of before the crash is withdrawn; its number is spent, its answer worthless.
+        again.withdraw(MeterId(8)).unwrap();
+        assert_eq!(chain(&mut again, &lost).err(), Some(IssueError::NotOffered(MeterId(8))));
+        let offer = again.renew(order(8), &mut rng).unwrap();
+        assert!(offer.last_link(&[8; 32]) != lost.last_link(&[8; 32]));
+        let numbers = |record: &Record| match record {
+            Record::Offered { meter: MeterId(8), chain, .. } => Some(*chain),
+            _ => None,
+        };
+        let later = again.take_records();
+        let numbers: Vec<_> = records.iter().chain(&later).filter_map(numbers).collect();
+        assert_eq!(numbers, [0, 1]);
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! No clock, disk or randomness of its own.
 
+pub mod fleet;
 pub mod issue;
 pub mod shipment;
 
+pub use fleet::{Device, Record};
 pub use issue::{Answer, IssueError, MadeChain, Offer, Order, Sdi, countersign};
 pub use shipment::{Bundle, Shipment};
