@@ -16,6 +16,8 @@ use crate::{
     scene::{Home, Opened, Scene, Votes, WINDOW_S, at, reading},
 };
 
+/// The slot that is measured.
+const SLOT: u32 = 2;
 /// Most accounting nodes of a round.
 const SEATS: u32 = 21;
 
@@ -62,7 +64,7 @@ pub struct Town {
 }
 
 impl Town {
-    /// Meters of a town, all of which sign in slot 1.
+    /// Meters of a town, all of which sign in slot 2: their sessions are known from slot 1.
     ///
     /// # Errors
     ///
@@ -78,11 +80,13 @@ impl Town {
         }
         let mut signed = Vec::new();
         for home in &mut homes {
-            signed.push(home.meter.sign(at(1, 0), &reading(42), &mut scene.rng)?);
+            let first = home.meter.sign(at(1, 0), &reading(41), &mut scene.rng)?;
+            home.meter.confirmed(first.index());
+            signed.push(home.meter.sign(at(SLOT, 0), &reading(42), &mut scene.rng)?);
         }
         let mut town = Self { requested: scene.state.clone(), scene, homes, signed };
         let everybody = town.requests(meters, providers.into());
-        let block = propose(&town.scene.state.view(), at(1, 1), everybody)?;
+        let block = propose(&town.scene.state.view(), at(SLOT, 1), everybody)?;
         town.requested.apply(&block)?;
         Ok(town)
     }
@@ -90,7 +94,7 @@ impl Town {
     fn requests(&self, meters: u32, gateways: u32) -> Vec<Transaction> {
         let batches = shares(meters, gateways).map(|(gateway, rows)| {
             let values = rows.map(|row| (row, self.signed[row as usize].message().value));
-            self.scene.requests(gateway, 1, values)
+            self.scene.requests(gateway, SLOT, values)
         });
         batches.collect()
     }
@@ -100,10 +104,10 @@ impl Town {
             let items: Vec<Opened> = rows
                 .map(|row| {
                     let (home, signed) = (&self.homes[row as usize], &self.signed[row as usize]);
-                    (row, home.link(1), signed.message().body.to_vec())
+                    (row, home.link(SLOT), signed.message().body.to_vec())
                 })
                 .collect();
-            self.scene.openings(gateway, 1, &items)
+            self.scene.openings(gateway, SLOT, &items)
         });
         batches.collect()
     }
@@ -118,23 +122,27 @@ impl Town {
         timer: Timer<'_>,
         settings: &[(u32, u32)],
     ) -> Result<Vec<LeaderCost>, Broken> {
-        settings
-            .iter()
-            .map(|(meters, providers)| {
-                let committee = Certified::new(*providers)?;
-                let passes = vec![
-                    self.blocks(*meters, *providers)?,
-                    Box::new(|| committee.check()) as Pass<'_>,
-                ];
-                let seconds = timer.seconds_per_item(passes)?;
-                Ok(LeaderCost {
-                    meters: *meters,
-                    providers: *providers,
-                    blocks_ms: seconds[0] * f64::from(*meters) * 1e3,
-                    certificates_ms: seconds[1] * 2.0 * 1e3,
-                })
-            })
-            .collect()
+        let mut committees = Vec::new();
+        for (_, providers) in settings {
+            committees.push(Certified::new(*providers)?);
+        }
+        let mut passes = Vec::new();
+        for ((meters, providers), committee) in settings.iter().zip(&committees) {
+            passes.push(self.blocks(*meters, *providers)?);
+            passes.push(Box::new(|| committee.check()));
+        }
+        let seconds = timer.seconds_per_item(passes)?;
+        let (pairs, _) = seconds.as_chunks::<2>();
+        let costs = settings.iter().zip(pairs).map(|((meters, providers), [blocks, check])| {
+            let (meters, providers) = (*meters, *providers);
+            LeaderCost {
+                meters,
+                providers,
+                blocks_ms: blocks * f64::from(meters) * 1e3,
+                certificates_ms: check * 2.0 * 1e3,
+            }
+        });
+        Ok(costs.collect())
     }
 
     /// Executes both blocks; items are meters.
@@ -143,9 +151,9 @@ impl Town {
         let openings = self.openings(meters, providers)?;
         Ok(Box::new(move || {
             let view = self.scene.state.view();
-            let block = propose(&view, at(1, 1), black_box(requests.clone()))?;
+            let block = propose(&view, at(SLOT, 1), black_box(requests.clone()))?;
             let view = self.requested.view();
-            let later = at(1, WINDOW_S.into());
+            let later = at(SLOT, WINDOW_S.into());
             let opened = propose(&view, later, black_box(openings.clone()))?;
             let done = (block.requests().len(), opened.openings().len());
             if done == (meters as usize, meters as usize) {

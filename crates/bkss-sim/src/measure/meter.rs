@@ -37,43 +37,73 @@ pub struct MeterCost {
 ///
 /// [`Broken`] if a chain cannot be made.
 pub fn measure(timer: Timer<'_>, settings: &[(u32, u32)]) -> Result<Vec<MeterCost>, Broken> {
-    settings.iter().map(|(years, minutes)| one(timer, *years, *minutes)).collect()
+    let mut meters = Vec::new();
+    for (years, minutes) in settings {
+        meters.push(Setting::new(*years, *minutes)?);
+    }
+    let passes = meters.iter().flat_map(|meter| [meter.average(), meter.worst()]).collect();
+    let seconds = timer.seconds_per_item(passes)?;
+    let (pairs, _) = seconds.as_chunks::<2>();
+    Ok(meters.iter().zip(pairs).map(|(meter, pair)| meter.cost(*pair)).collect())
 }
 
-fn one(timer: Timer<'_>, chain_years: u32, interval_min: u32) -> Result<MeterCost, Broken> {
-    let links = formulas::links(chain_years, interval_min);
-    let blocks = Blocks::usual(links).ok_or(Broken::DoesNotHold("chain"))?;
-    let (salt, last) = (Salt([7; 16]), Link::from_bytes([8; 32]));
-    let blank = vec![Link::from_bytes([0; 32]); blocks.count() as usize];
-    let (keys, _) = KeyStore::make(salt, blocks, &last, blank, |_, _| ())?;
-    // A step that is prime to the block length meets every distance to a checkpoint alike.
-    let spread = (0..257_u32).map(|step| 1 + step * 4_099 % links);
-    let spread: Vec<_> = spread.filter_map(|index| LinkIndex::new(index, links)).collect();
-    let first = LinkIndex::new(1, links).ok_or(Broken::DoesNotHold("chain"))?;
-    let reading = |index: LinkIndex| {
-        let link = keys.derive(black_box(index));
+/// A meter with a whole chain.
+struct Setting {
+    chain_years: u32,
+    interval_min: u32,
+    keys: KeyStore<Vec<Link>>,
+    first: LinkIndex,
+    /// Slots in which every distance to a checkpoint is met alike.
+    spread: Vec<LinkIndex>,
+}
+
+impl Setting {
+    fn new(chain_years: u32, interval_min: u32) -> Result<Self, Broken> {
+        let links = formulas::links(chain_years, interval_min);
+        let blocks = Blocks::usual(links).ok_or(Broken::DoesNotHold("chain"))?;
+        let (salt, last) = (Salt([7; 16]), Link::from_bytes([8; 32]));
+        let blank = vec![Link::from_bytes([0; 32]); blocks.count() as usize];
+        let (keys, _) = KeyStore::make(salt, blocks, &last, blank, |_, _| ())?;
+        // The step is prime to the block length.
+        let spread = (0..257_u32).map(|step| 1 + step * 4_099 % links);
+        let spread = spread.filter_map(|index| LinkIndex::new(index, links)).collect();
+        let first = LinkIndex::new(1, links).ok_or(Broken::DoesNotHold("chain"))?;
+        Ok(Self { chain_years, interval_min, keys, first, spread })
+    }
+
+    fn sign(&self, index: LinkIndex) {
+        let link = self.keys.derive(black_box(index));
         let body = black_box([0x5A; BODY]);
         let commitment = request::commitment(&Digest([9; 32]), index, &hash::plain(&body));
         black_box(request::request_value(&commitment, &link));
-    };
-    let average: Pass<'_> = Box::new(|| {
-        spread.iter().copied().for_each(reading);
-        Ok(spread.len())
-    });
-    let worst: Pass<'_> = Box::new(|| {
-        (0..16).for_each(|_| reading(first));
-        Ok(16)
-    });
-    let seconds = timer.seconds_per_item(vec![average, worst])?;
-    Ok(MeterCost {
-        chain_years,
-        interval_min,
-        links,
-        checkpoint_bytes: 32 * u64::from(blocks.count()),
-        record_bytes: RECORD,
-        average_us: seconds[0] * 1e6,
-        worst_us: seconds[1] * 1e6,
-    })
+    }
+
+    fn average(&self) -> Pass<'_> {
+        Box::new(|| {
+            self.spread.iter().for_each(|index| self.sign(*index));
+            Ok(self.spread.len())
+        })
+    }
+
+    fn worst(&self) -> Pass<'_> {
+        Box::new(|| {
+            (0..16).for_each(|_| self.sign(self.first));
+            Ok(16)
+        })
+    }
+
+    fn cost(&self, [average, worst]: [f64; 2]) -> MeterCost {
+        let blocks = self.keys.blocks();
+        MeterCost {
+            chain_years: self.chain_years,
+            interval_min: self.interval_min,
+            links: blocks.slots(),
+            checkpoint_bytes: 32 * u64::from(blocks.count()),
+            record_bytes: RECORD,
+            average_us: average * 1e6,
+            worst_us: worst * 1e6,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ fn ecdsa_p256(
         })
     });
     let seconds = timer.seconds_per_item(vec![sign, check])?;
-    Ok(cost("ECDSA P-256", &seconds, 64.0, STOLEN, "F3 F5 F8 F9"))
+    Ok(cost("ECDSA P-256", &seconds, 64.0, STOLEN, "F3 F4 F5 F7 F8"))
 }
 
 fn ecdsa_secp256k1(
@@ -148,7 +148,7 @@ fn ecdsa_secp256k1(
         })
     });
     let seconds = timer.seconds_per_item(vec![sign, check])?;
-    Ok(cost("ECDSA secp256k1", &seconds, 64.0, STOLEN, "F3 F5 F8 F9"))
+    Ok(cost("ECDSA secp256k1", &seconds, 64.0, STOLEN, "F3 F4 F5 F7 F8"))
 }
 
 fn ed25519(
@@ -185,7 +185,7 @@ fn ed25519(
         if holds { Ok(messages.len()) } else { Err(Broken::DoesNotHold("a batch")) }
     });
     let seconds = timer.seconds_per_item(vec![sign, single, many])?;
-    let lacks = "F3 F5 F8 F9";
+    let lacks = "F3 F4 F5 F7 F8";
     let [sign, single, many] = seconds[..] else {
         return Err(Broken::DoesNotHold("three measurements"));
     };
@@ -222,7 +222,7 @@ fn hmac(timer: Timer<'_>, messages: &Messages, rng: &mut ChaCha8Rng) -> Result<S
     let seconds = timer.seconds_per_item(vec![sign, check])?;
     let cannot = "only who shares the key can check, and who can check can forge: proves nothing \
                   to anybody else";
-    Ok(cost("HMAC-SHA256, shared key", &seconds, 32.0, cannot, "F1 F3 F4 F5 F8 F9"))
+    Ok(cost("HMAC-SHA256, shared key", &seconds, 32.0, cannot, "F1 F3 F4 F5 F7 F8 F9"))
 }
 
 fn cost(

@@ -25,7 +25,7 @@ pub(super) fn sheet() -> Sheet {
     {
         row(
             "Eq 11",
-            &format!("{meters} meters, {years} years, {minutes} min"),
+            &format!("{meters} meters, T_certi {years} y, T_inter {minutes} min"),
             Cell::Number(eq_11_printed(meters, years, minutes), 0),
             Cell::Number(eq_11_transactions(meters, years, minutes), 0),
             "transactions",

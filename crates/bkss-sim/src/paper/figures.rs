@@ -84,9 +84,12 @@ pub(super) fn leader(costs: &[LeaderCost]) -> Result<Part, ChartError> {
         from_zero: true,
     };
     let panels = [
-        lines("the paper, as far as our copy determines it", curves(&table_8::printed_ms)),
         lines(
-            "ours, measured: two blocks and their certificates",
+            "the paper, as far as our copy determines it (own scale)",
+            curves(&table_8::printed_ms),
+        ),
+        lines(
+            "ours: two blocks, their certificates (own scale)",
             curves(&|meters, providers| find(costs, meters, providers).map(LeaderCost::total_ms)),
         ),
     ];
@@ -119,6 +122,9 @@ pub(super) fn schemes(costs: &[SchemeCost]) -> Result<Part, ChartError> {
             cost.cannot.into(),
         ]);
     }
+    sheet.note(
+        "lacks: what of F1 to F9 the signature alone does not give; each can be built around it",
+    );
     sheet.note("totals of the schemes the paper compares with cannot be derived and are not given");
     sheet.note("ours: signing is v_i, p and q; checking is request and opening in a ledger's blocks, batches' signatures included; bytes are those of both on the ledger less the sealed reading");
     sheet.note("LMS: one key of 1024 signatures in a full run; a meter needs a tree of trees, which is longer");

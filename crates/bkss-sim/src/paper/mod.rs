@@ -198,6 +198,19 @@ impl<'a> Press<'a> {
         })
     }
 
+    /// Attacks that did not end as they must: those that break ours, or spare the printed scheme.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::make`].
+    pub fn surprises(&self) -> Result<Vec<&'static str>, PaperError> {
+        let surprising = |attack: &&Attack| {
+            attack.ours.broken() == Some(true) || attack.printed.broken() == Some(false)
+        };
+        let attacks = self.attacks()?.iter().filter(surprising);
+        Ok(attacks.map(|attack| attack.test).collect())
+    }
+
     fn attacks(&self) -> Result<&[Attack], Broken> {
         once(&self.attacks, || attacks::run_all(&self.extent.effort)).map(Vec::as_slice)
     }

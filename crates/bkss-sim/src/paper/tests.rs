@@ -24,6 +24,7 @@ fn with_press<T>(work: impl FnOnce(&Press<'_>) -> T) -> T {
 #[test]
 fn every_item_is_made_with_rows_and_pictures() {
     with_press(|press| {
+        assert_eq!(press.surprises().unwrap(), [""; 0]);
         for item in Item::ALL {
             let part = press.make(item).unwrap();
             assert!(!part.sheets.is_empty() || !part.figures.is_empty(), "{item:?}");

@@ -157,12 +157,18 @@ fn lines<B: DrawingBackend>(
     from_zero: bool,
 ) -> Result<(), ChartError> {
     let points = || series.iter().flat_map(|(_, points)| points);
+    if points().next().is_none() {
+        let text = Text::new("not measured", (24, 90), font(15));
+        return area.draw(&text).map_err(drawing);
+    }
     let ends = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::MAX, f64::MIN), |(least, most), v| (least.min(v), most.max(v)))
     };
     let (first, last) = ends(&mut points().map(|(x, _)| *x));
     let (lowest, highest) = ends(&mut points().map(|(_, y)| *y));
     let room = (highest - lowest).max(highest.abs() * 0.02).max(f64::MIN_POSITIVE) * 0.08;
+    // The library looks for labels in vain where there is nearly no axis.
+    let side = if last - first < 1.0 { 1.0 } else { (last - first) * 0.02 };
     let bottom = if from_zero { 0.0 } else { lowest - room };
     let mut chart = ChartBuilder::on(area)
         .margin_top(HEAD)
@@ -171,7 +177,7 @@ fn lines<B: DrawingBackend>(
         .margin_left(12)
         .x_label_area_size(52)
         .y_label_area_size(74)
-        .build_cartesian_2d(first..last.max(first + 1.0), bottom..highest + room)
+        .build_cartesian_2d(first - side..last + side, bottom..highest + room)
         .map_err(drawing)?;
     chart
         .configure_mesh()
@@ -282,6 +288,18 @@ mod tests {
             pixels[start..start + SIZE.0 as usize * 3].chunks(3).any(|pixel| pixel[0] < 90)
         };
         assert!((16..40).any(dark), "the title is written");
+    }
+
+    #[test]
+    fn a_panel_without_points_says_so() {
+        let panel = Panel::Lines {
+            title: "none".to_owned(),
+            x: "x",
+            y: "y",
+            series: vec![],
+            from_zero: true,
+        };
+        assert!(figure("figure-0", "nothing", &[panel]).unwrap().svg.contains("not measured"));
     }
 
     #[test]

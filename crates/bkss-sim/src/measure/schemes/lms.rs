@@ -58,5 +58,5 @@ where
     let bytes = f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
     let cannot = "a meter whose state is lost or restored signs twice with one key, and is forged; \
                   says nothing of when";
-    Ok(cost("LMS (SHA-256, w = 8)", &seconds, bytes, cannot, "F3 F8 F9"))
+    Ok(cost("LMS (SHA-256, w = 8)", &seconds, bytes, cannot, "F3 F4 F7 F8"))
 }
