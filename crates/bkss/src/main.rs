@@ -15,6 +15,7 @@ mod log;
 mod node;
 mod open;
 mod output;
+mod paper;
 mod papers;
 mod parallel;
 mod provider;
@@ -67,6 +68,8 @@ enum Command {
     Open(open::Args),
     /// Replay an archive from genesis
     Audit(audit::Args),
+    /// The paper's attacks, tables and figures, run and measured
+    Paper(paper::Args),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Paper(args) => paper::run(&args),
         Command::Bench(Bench::Verify(args)) => bench::run(&args),
         Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
     }
