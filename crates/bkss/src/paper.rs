@@ -121,7 +121,7 @@ fn write(args: &Args, parts: &[Part]) -> Result<Vec<PathBuf>, Error> {
     fs::create_dir_all(folder)
         .map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let mut written = Vec::new();
-    let mut put = |name: String, bytes: &[u8]| {
+    let mut put = |name: String, bytes: &[u8]| -> Result<(), Error> {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(|source| Error::Write { path: path.clone(), source })?;
         written.push(path);
