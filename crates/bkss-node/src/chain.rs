@@ -48,7 +48,11 @@ pub enum Standing {
 impl Shared {
     /// A node at genesis.
     pub fn new(genesis: Arc<Genesis>) -> Self {
-        let state = State::new(genesis);
+        Self::at(State::new(genesis))
+    }
+
+    /// A node at a state.
+    pub fn at(state: State) -> Self {
         let chain = Chain {
             recent: VecDeque::from([state.head().id]),
             state,

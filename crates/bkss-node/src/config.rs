@@ -29,6 +29,11 @@ pub struct Config {
     pub trust: Option<Vec<ProviderId>>,
     /// Addresses (`host:port`) of providers that stand for those of the ledger.
     pub addresses: BTreeMap<ProviderId, String>,
+    /// A snapshot is written after every so many rounds; 0 for never.
+    pub snapshot_rounds: u32,
+    /// First height whose block those who listen to events have not on disk yet: a restart begins
+    /// no later. 1 for listeners without a disk.
+    pub events_from: u64,
     /// Votes although the record of earlier votes is lost (see [`crate::memory`]). For operators
     /// who know that no other node has this key, when too many disks are lost at once.
     pub vote_without_memory: bool,

@@ -23,13 +23,14 @@ use commonware_consensus::{
     types::Height,
 };
 use commonware_cryptography::{Digested, ed25519::PublicKey};
-use commonware_runtime::{Clock, Spawner};
+use commonware_runtime::{Clock, Metrics, Spawner, Storage, Supervisor};
 use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc, vec::NonEmptyVec};
 
 use crate::{
     chain::{Broken, Shared},
     engine_block::EngineBlock,
     rounds::{Plan, Turns},
+    snapshots::Snapshots,
     status::Status,
 };
 
@@ -119,6 +120,8 @@ pub struct Delivery {
     listeners: Vec<mpsc::Sender<Event>>,
     applied: mpsc::Sender<()>,
     unproven: VecDeque<Unproven>,
+    /// Where snapshots go, and after how many rounds.
+    snapshots: Option<(Snapshots, u64)>,
 }
 
 impl Delivery {
@@ -134,7 +137,26 @@ impl Delivery {
         let lengths = shared.chain().state().genesis().charter().rounds;
         let unproven = VecDeque::new();
         let (round, asked) = (None, 0);
-        Self { shared, lengths, status, me, turns, round, asked, listeners, applied, unproven }
+        let snapshots = None;
+        Self {
+            shared,
+            lengths,
+            status,
+            me,
+            turns,
+            round,
+            asked,
+            listeners,
+            applied,
+            unproven,
+            snapshots,
+        }
+    }
+
+    /// Writes a snapshot after every so many rounds, unless that is 0.
+    pub fn with_snapshots(mut self, snapshots: Snapshots, rounds: u32) -> Self {
+        self.snapshots = (rounds > 0).then(|| (snapshots, rounds.into()));
+        self
     }
 
     /// Applies again what is stored, up to the first block that is not.
@@ -161,12 +183,15 @@ impl Delivery {
     /// # Errors
     ///
     /// [`Broken`]: the block is not acknowledged, the node must stop.
-    pub async fn run<E: Clock + Spawner>(
+    pub async fn run<E>(
         &mut self,
         ctx: &E,
         marshal: &Marshal,
         mut outbox: Outbox,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Broken>
+    where
+        E: Clock + Spawner + Storage + Metrics + Supervisor,
+    {
         self.turn().await?;
         while let Some(delivered) = outbox.recv().await {
             match delivered {
@@ -183,19 +208,37 @@ impl Delivery {
     }
 
     /// Applies a block and, where it ends a round, starts the next.
-    async fn take<E: Clock + Spawner>(
+    async fn take<E>(
         &mut self,
         ctx: &E,
         marshal: &Marshal,
         block: &EngineBlock,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Broken>
+    where
+        E: Clock + Spawner + Storage + Metrics + Supervisor,
+    {
         self.apply(ctx, block).await?;
         let height = block.block().header().height;
         self.prove(ctx, marshal, height).await;
         if self.lengths.ends(height) {
+            self.snapshot(ctx, height);
             self.turn().await?;
         }
         Ok(())
+    }
+
+    /// Keeps a copy of the state at the end of a round, if it is one of those.
+    fn snapshot<E>(&self, ctx: &E, height: u64)
+    where
+        E: Clock + Spawner + Storage + Metrics + Supervisor,
+    {
+        let Some((snapshots, rounds)) = &self.snapshots else { return };
+        let chain = self.shared.chain();
+        let state = chain.state();
+        // A block that comes again after a restart is behind the state.
+        if state.head().height == height && (self.lengths.of(height) + 1).is_multiple_of(*rounds) {
+            snapshots.write(ctx, state.clone());
+        }
     }
 
     /// Starts the round of the next block unless it runs.

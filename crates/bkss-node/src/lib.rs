@@ -32,6 +32,7 @@ pub mod repair;
 pub mod rounds;
 pub mod service;
 pub mod settings;
+pub mod snapshots;
 pub mod status;
 pub mod store;
 

@@ -5,6 +5,7 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
+use bkss_ledger::State;
 use bkss_scheme::certificate::MAX_COMMITTEE;
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -40,6 +41,7 @@ use crate::{
     metrics::Metrics as NodeMetrics,
     repair,
     rounds::{Lanes, MOST_MEMBERS, Network, Rounds, Schemes, Seat, Turns},
+    snapshots::Snapshots,
     status::Status,
     store::{BlockStore, archive_config},
 };
@@ -137,7 +139,9 @@ where
     let transport = (channels.backfill, channels.broadcast);
     let (marshal, outbox) = store.start(&ctx, &config, network.clone(), transport).await?;
 
-    let shared = Shared::new(config.genesis.clone());
+    let snapshots = Snapshots::new(&config.partition);
+    let state = snapshots.newest(&ctx, &config.genesis, config.events_from).await;
+    let shared = Shared::at(state.unwrap_or_else(|| State::new(config.genesis.clone())));
     let status = Status::new(shared.chain().state());
     let metrics = NodeMetrics::default();
     let owner = gateway::Owner {
@@ -188,7 +192,8 @@ where
     );
     let me = config.vote_key.public_key();
     let listeners = vec![settled, followed];
-    let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied);
+    let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied)
+        .with_snapshots(snapshots, config.snapshot_rounds);
     let duties = Duties::new(config, shared.clone(), status.clone());
     let (blocks, ready) = (marshal.clone(), mailbox.clone());
     let task = ctx.child("node").spawn(move |ctx| async move {

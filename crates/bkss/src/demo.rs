@@ -176,6 +176,8 @@ fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config,
             pacing,
             trust: None,
             addresses: BTreeMap::new(),
+            snapshot_rounds: 0,
+            events_from: 1,
             vote_without_memory: false,
             partition: "ledger".into(),
         };

@@ -14,12 +14,13 @@ use bkss_node::{
     Config, LedgerClock,
     config::vote_key,
     process::start_provider,
+    records::Records,
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
 use bkss_scheme::MeterId;
-use commonware_runtime::{Runner, Spawner, Supervisor, tokio};
-use commonware_utils::channel::oneshot;
+use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, tokio};
+use commonware_utils::{NZU16, NZUsize, channel::oneshot};
 
 use crate::{
     files::{self, Readers},
@@ -137,7 +138,11 @@ impl Start {
         ctx: tokio::Context,
         stopped: oneshot::Receiver<()>,
     ) -> Result<(), Failed> {
-        let Self { settings, config, trust, sessions, lock } = self;
+        let Self { settings, mut config, trust, sessions, lock } = self;
+        // A snapshot is of use only if the records reach up to it.
+        let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
+        let records = Records::open(&ctx.child("look"), PARTITION, cache, trust.clone()).await;
+        config.events_from = records.map_err(Failed::later)?.next_height();
         let (provider, clock) = (config.provider, config.clock.clone());
         let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
         let node = node.map_err(Failed::later)?;
@@ -218,6 +223,8 @@ fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Fai
         pacing: settings.pacing,
         trust: settings.trust.clone(),
         addresses: settings.peers.clone(),
+        snapshot_rounds: 12,
+        events_from: 1,
         vote_without_memory: false,
         partition: PARTITION.into(),
         genesis: Arc::new(genesis),

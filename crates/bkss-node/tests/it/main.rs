@@ -9,6 +9,7 @@ mod certificates;
 mod consortium;
 mod faults;
 mod gateway;
+mod members;
 mod network;
 mod rounds;
 mod simulation;

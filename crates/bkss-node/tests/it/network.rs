@@ -78,6 +78,8 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 pacing: Pacing::default(),
                 trust: None,
                 addresses: BTreeMap::new(),
+                snapshot_rounds: 0,
+                events_from: 1,
                 vote_without_memory: false,
                 partition: format!("provider-{i}"),
             }

@@ -28,6 +28,8 @@ pub(crate) struct World<'a> {
     pub(crate) running: Vec<Option<Running>>,
     /// Block ids by height, of each provider since it started.
     ids: Vec<BTreeMap<u64, Digest>>,
+    /// The first height that each will show.
+    pub(crate) first: Vec<u64>,
     /// What all have agreed on.
     known: BTreeMap<u64, Digest>,
     /// Committees by round.
@@ -37,18 +39,26 @@ pub(crate) struct World<'a> {
 impl<'a> World<'a> {
     /// Starts all of them.
     pub(crate) async fn start(ctx: &'a Context, configs: &[Config]) -> Self {
+        Self::start_first(ctx, configs, configs.len()).await
+    }
+
+    /// Starts the first of them; the others have their places.
+    pub(crate) async fn start_first(ctx: &'a Context, configs: &[Config], first: usize) -> Self {
         let net = Net::new(ctx, configs).await;
         let mut world = Self {
             ctx,
             net,
             running: Vec::new(),
             ids: vec![BTreeMap::new(); configs.len()],
+            first: vec![1; configs.len()],
             known: BTreeMap::new(),
             committees: BTreeMap::new(),
         };
         for (index, config) in configs.iter().enumerate() {
             world.running.push(None);
-            world.begin(index, config.clone()).await;
+            if index < first {
+                world.begin(index, config.clone()).await;
+            }
         }
         world
     }
@@ -75,7 +85,8 @@ impl<'a> World<'a> {
             let Some(Running { node, .. }) = running else { continue };
             while let Ok(Event::Final { block, .. }) = node.events.try_recv() {
                 let (height, id) = (block.header().height, block.header().id());
-                let expected = self.ids[index].len() as u64 + 1;
+                let last = self.ids[index].keys().last();
+                let expected = last.map_or(self.first[index], |last| last + 1);
                 assert_eq!(height, expected, "provider {index} shows blocks in order, each once");
                 self.ids[index].insert(height, id);
                 let known = *self.known.entry(height).or_insert(id);
@@ -95,13 +106,13 @@ impl<'a> World<'a> {
         for _ in 0..seconds * 10 {
             self.read();
             let mut ids = self.running.iter().zip(&self.ids);
-            if ids.all(|(running, ids)| running.is_none() || ids.len() as u64 >= height) {
+            if ids.all(|(running, ids)| running.is_none() || newest(ids) >= height) {
                 return;
             }
             self.ctx.sleep(Duration::from_millis(100)).await;
         }
         let running = self.running.iter().map(|one| one.as_ref().map(|one| one.node.status.read()));
-        let heights: Vec<_> = self.ids.iter().map(BTreeMap::len).collect();
+        let heights: Vec<_> = self.ids.iter().map(newest).collect();
         unreachable!(
             "height {height} is not reached: {heights:?} {:?}",
             running.collect::<Vec<_>>()
@@ -111,7 +122,7 @@ impl<'a> World<'a> {
     /// The height that all running nodes have shown.
     pub(crate) fn height(&self) -> u64 {
         let ids = self.running.iter().zip(&self.ids).filter(|(running, _)| running.is_some());
-        ids.map(|(_, ids)| ids.len() as u64).min().unwrap_or(0)
+        ids.map(|(_, ids)| newest(ids)).min().unwrap_or(0)
     }
 
     /// The block that all agreed on.
@@ -122,6 +133,10 @@ impl<'a> World<'a> {
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &bkss_node::node::Node> {
         self.running.iter().flatten().map(|running| &running.node)
     }
+}
+
+fn newest(ids: &BTreeMap<u64, Digest>) -> u64 {
+    ids.keys().last().copied().unwrap_or(0)
 }
 
 #[test]

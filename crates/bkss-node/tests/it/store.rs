@@ -18,9 +18,13 @@ use crate::{
 /// there were.
 async fn flip(ctx: &Context, partition: &str) -> usize {
     let names = ctx.scan(partition).await.unwrap_or_default();
+    flip_in(ctx, partition, &names).await
+}
+
+async fn flip_in(ctx: &Context, partition: &str, names: &[Vec<u8>]) -> usize {
     let mut flipped = 0;
     for name in names {
-        let (blob, length) = ctx.open(partition, &name).await.unwrap();
+        let (blob, length) = ctx.open(partition, name).await.unwrap();
         if length > 0 {
             for at in [length.min(200) / 2, length / 2] {
                 let byte = blob.read_at(at, 1, ReadOptions::default()).await.unwrap().coalesce();
@@ -132,5 +136,37 @@ fn a_node_whose_journal_of_votes_is_lost_or_torn_follows_until_the_next_round() 
         }
         let node = world.nodes().next().unwrap();
         assert!(node.shared.chain().state().offences().is_empty(), "nobody voted twice");
+    });
+}
+
+#[test]
+fn a_restart_begins_at_the_newest_good_snapshot() {
+    let seed = 24;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        configs.iter_mut().for_each(|config| config.snapshot_rounds = 2);
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(34, 600).await;
+        for (altered, listened) in [(0, u64::MAX), (1, u64::MAX), (2, u64::MAX), (0, 1)] {
+            world.kill(1).await;
+            let partition = "provider-1-snapshots";
+            let mut names = ctx.scan(partition).await.unwrap();
+            names.sort();
+            assert_eq!(names.len(), 2, "two are kept");
+            names.reverse();
+            assert_eq!(flip_in(&ctx, partition, &names[..altered]).await, altered);
+            let good = names.get(altered).filter(|_| listened > 1);
+            let height = |name: &Vec<u8>| u64::from_be_bytes(name[..].try_into().unwrap());
+            world.first[1] = good.map_or(0, height) + 1;
+            println!("{altered} altered: begins behind {}", world.first[1] - 1);
+            let config = bkss_node::Config { events_from: listened, ..configs[1].clone() };
+            let height = world.height();
+            world.begin(1, config).await;
+            // Headers carry the digest of the state at the end of the round before.
+            world.until(height + 34, 600).await;
+            assert!(world.nodes().nth(1).unwrap().status.read().votes);
+        }
     });
 }

@@ -91,6 +91,8 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             pacing: Pacing::default(),
             trust: None,
             addresses: std::collections::BTreeMap::new(),
+            snapshot_rounds: 0,
+            events_from: 1,
             vote_without_memory: false,
             partition: "ledger".into(),
         };

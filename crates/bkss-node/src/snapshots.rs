@@ -1,0 +1,131 @@
+//! Snapshots of the ledger's state on this node's disk, so that a restart need not begin at the
+//! genesis.
+//!
+//! A snapshot is the state at the end of a round. It is written beside the work of the node, from a
+//! copy; the newest two are kept. One that is torn or altered is named in the log and dropped, and
+//! the one before it, or the genesis, is where the node begins.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bkss_ledger::{Genesis, Snapshot, State, snapshot};
+use commonware_runtime::{
+    Blob, Clock, Error, Metrics, ReadOptions, Spawner, Storage, Supervisor, WriteOptions,
+};
+
+/// Snapshots that are kept.
+const KEPT: usize = 2;
+/// Bytes that are read or written at once.
+const PIECE: usize = 1 << 20;
+
+/// The snapshots of one node.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    partition: String,
+    writing: Arc<AtomicBool>,
+}
+
+impl Snapshots {
+    /// Of the node that has this prefix of the storage.
+    pub fn new(partition: &str) -> Self {
+        Self { partition: format!("{partition}-snapshots"), writing: Arc::default() }
+    }
+
+    /// The newest good state whose next block is `before` at the latest; `None` to begin at the
+    /// genesis. Bad ones are dropped.
+    pub async fn newest<E: Storage>(
+        &self,
+        ctx: &E,
+        genesis: &Arc<Genesis>,
+        before: u64,
+    ) -> Option<State> {
+        for height in self.heights(ctx).await.into_iter().rev() {
+            if height >= before {
+                continue;
+            }
+            let read = match self.read(ctx, height).await {
+                Ok(bytes) => Snapshot::read(genesis, &bytes[..]).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(snapshot) if snapshot.head().height == height => {
+                    tracing::info!(height, digest = %snapshot.digest(), "begins at a snapshot");
+                    return Some(snapshot.of_own_disk());
+                }
+                Ok(snapshot) => {
+                    let found = snapshot.head().height;
+                    tracing::error!(self.partition, height, found, "snapshot of another height");
+                }
+                Err(error) => tracing::error!(self.partition, height, error, "bad snapshot"),
+            }
+            // What is not good once will not get better.
+            let _ = ctx.remove(&self.partition, Some(&height.to_be_bytes())).await;
+        }
+        None
+    }
+
+    /// Writes a state beside the work of the node; nothing happens while another is written.
+    pub fn write<E>(&self, ctx: &E, state: State)
+    where
+        E: Spawner + Storage + Clock + Metrics + Supervisor,
+    {
+        if self.writing.swap(true, Ordering::AcqRel) {
+            tracing::warn!("the snapshot before is still being written");
+            return;
+        }
+        let snapshots = self.clone();
+        ctx.child("snapshot").shared(true).spawn(move |ctx| async move {
+            let height = state.head().height;
+            match snapshots.store(&ctx, state).await {
+                Ok(bytes) => tracing::debug!(height, bytes, "snapshot"),
+                Err(error) => tracing::error!(height, %error, "snapshot is not written"),
+            }
+            snapshots.writing.store(false, Ordering::Release);
+        });
+    }
+
+    async fn store<E: Storage>(&self, ctx: &E, mut state: State) -> Result<usize, Error> {
+        let height = state.head().height;
+        let mut bytes = Vec::new();
+        snapshot::write(&mut state, &mut bytes).map_err(|_| Error::WriteFailed)?;
+        drop(state);
+        let (blob, _) = ctx.open(&self.partition, &height.to_be_bytes()).await?;
+        blob.resize(0).await?;
+        let length = bytes.len();
+        for (index, piece) in bytes.chunks(PIECE).enumerate() {
+            let at = (index * PIECE) as u64;
+            blob.write_at(at, piece.to_vec(), WriteOptions::default()).await?;
+        }
+        blob.sync().await?;
+        drop(blob);
+        let heights = self.heights(ctx).await;
+        for old in heights.iter().rev().skip(KEPT) {
+            ctx.remove(&self.partition, Some(&old.to_be_bytes())).await?;
+        }
+        Ok(length)
+    }
+
+    /// The heights of the snapshots, ascending.
+    async fn heights<E: Storage>(&self, ctx: &E) -> Vec<u64> {
+        let names = ctx.scan(&self.partition).await.unwrap_or_default();
+        let height = |name: &Vec<u8>| Some(u64::from_be_bytes(name[..].try_into().ok()?));
+        let mut heights: Vec<_> = names.iter().filter_map(height).collect();
+        heights.sort_unstable();
+        heights
+    }
+
+    async fn read<E: Storage>(&self, ctx: &E, height: u64) -> Result<Vec<u8>, Error> {
+        let (blob, length) = ctx.open(&self.partition, &height.to_be_bytes()).await?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < length {
+            let left = length - bytes.len() as u64;
+            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let at = bytes.len() as u64;
+            let read = blob.read_at(at, piece, ReadOptions::default()).await?;
+            bytes.extend_from_slice(read.coalesce().as_ref());
+        }
+        Ok(bytes)
+    }
+}

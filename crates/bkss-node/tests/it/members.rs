@@ -1,0 +1,99 @@
+//! Providers that join, leave, die and return while committees change.
+
+use std::collections::BTreeSet;
+
+use bkss_ledger::{Change, Transaction, change::Body};
+use bkss_node::{Config, config};
+use bkss_scheme::{
+    ProviderId, SecretKey,
+    identity::Name,
+    seal::{KeyId, OpeningKey},
+};
+use commonware_runtime::{Runner, deterministic};
+
+use crate::{
+    consortium::Consortium,
+    network,
+    rounds::{SHORT, World},
+};
+
+/// Rounds of the whole story.
+const ROUNDS: u64 = 32;
+
+/// The keys of somebody who is not a founder, and its change to join, approved by a quorum.
+fn stranger(consortium: &mut Consortium, model: &Config) -> (Config, Change) {
+    let network = consortium.genesis.network();
+    let id = ProviderId(8);
+    let key = SecretKey::generate(&mut consortium.rng);
+    let (private, vote_key) = config::vote_key(&[0x5E; 32]);
+    let mut identity = consortium.genesis.charter().providers[0].clone();
+    identity.id = id;
+    identity.key = key.public();
+    identity.vote_key = vote_key;
+    identity.sealing_key = OpeningKey::generate(KeyId(1), &mut consortium.rng).public();
+    identity.address = Name::new();
+    let mut change = Change::new(Body::Join(identity), ROUNDS);
+    change.sign(network, &key);
+    for (provider, approving) in (0..6).zip(&consortium.keys) {
+        change.approve(network, ProviderId(provider), approving);
+    }
+    let joins = Config {
+        provider: id,
+        identity: key,
+        vote_key: private,
+        partition: "provider-8".into(),
+        ..model.clone()
+    };
+    (joins, change)
+}
+
+fn submit(world: &World<'_>, change: &Change) {
+    for node in world.nodes() {
+        node.shared.add(Transaction::Change(change.clone())).unwrap();
+    }
+}
+
+#[test]
+fn committees_change_while_members_join_leave_die_and_return() {
+    let seed = 31;
+    println!("seed {seed}");
+    let mut consortium = Consortium::with(seed, 8, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        let (joins, change) = stranger(&mut consortium, &configs[0]);
+        configs.push(joins);
+        let mut world = World::start_first(&ctx, &configs, 8).await;
+        world.until(12, 600).await;
+        submit(&world, &change);
+        world.until(24, 600).await;
+        world.begin(8, configs[8].clone()).await;
+        world.until(80, 600).await;
+        world.kill(2).await;
+        world.until(128, 1200).await;
+        let mut leaves = Change::new(Body::Leave(ProviderId(3)), ROUNDS);
+        leaves.sign(consortium.genesis.network(), &consortium.keys[3]);
+        submit(&world, &leaves);
+        world.until(144, 1200).await;
+        world.kill(3).await;
+        world.begin(2, configs[2].clone()).await;
+        world.until(ROUNDS * 8, 1800).await;
+
+        let committees = &world.committees;
+        let distinct: BTreeSet<_> = committees.values().collect();
+        println!("{} committees in {} rounds", distinct.len(), committees.len());
+        assert!(distinct.len() > 10, "{committees:?}");
+        let sits = |id: u16, rounds: std::ops::Range<u64>| {
+            committees.range(rounds).any(|(_, members)| members.contains(&ProviderId(id)))
+        };
+        assert!(sits(8, 4..ROUNDS), "who joins gets a seat: {committees:?}");
+        assert!(!sits(8, 0..2), "{committees:?}");
+        assert!(sits(3, 0..16), "{committees:?}");
+        assert!(!sits(3, 19..ROUNDS), "who has left has none: {committees:?}");
+        assert!(sits(2, 24..ROUNDS), "who returns gets a seat again: {committees:?}");
+        for node in world.nodes() {
+            let chain = node.shared.chain();
+            assert_eq!(chain.state().members().count(), 8);
+            assert!(chain.state().offences().is_empty(), "nobody voted twice");
+        }
+    });
+}
