@@ -111,7 +111,7 @@ where
 
     async fn propose(
         &mut self,
-        (ctx, _): (E, Self::Context),
+        (ctx, context): (E, Self::Context),
         mut ancestry: impl Ancestry<EngineBlock>,
         (): (),
     ) -> Option<Digested<EngineBlock>> {
@@ -121,7 +121,10 @@ where
             return None;
         }
         let asked = ctx.current();
-        let (earliest, latest) = (asked + self.pacing.interval, asked + self.pacing.idle);
+        let earliest = asked + self.pacing.interval;
+        // After views without a block, everybody has waited long enough for the next one.
+        let held_up = context.round.view() > context.parent.0.next();
+        let latest = if held_up { earliest } else { asked + self.pacing.idle };
         // A tick makes meters and gateways act: what they send fits into the block that follows it.
         let tick = self.clock.when(self.next_tick(before));
         let latest = tick.map_or(latest, |tick| latest.min(tick + 2 * self.pacing.gather));

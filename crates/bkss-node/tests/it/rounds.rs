@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bkss_ledger::Rounds;
@@ -32,6 +32,8 @@ pub(crate) struct World<'a> {
     pub(crate) first: Vec<u64>,
     /// What all have agreed on.
     known: BTreeMap<u64, Digest>,
+    /// When the first provider had its blocks.
+    pub(crate) seen: Vec<SystemTime>,
     /// Committees by round.
     pub(crate) committees: BTreeMap<u64, Vec<ProviderId>>,
 }
@@ -52,6 +54,7 @@ impl<'a> World<'a> {
             ids: vec![BTreeMap::new(); configs.len()],
             first: vec![1; configs.len()],
             known: BTreeMap::new(),
+            seen: Vec::new(),
             committees: BTreeMap::new(),
         };
         for (index, config) in configs.iter().enumerate() {
@@ -83,7 +86,10 @@ impl<'a> World<'a> {
     pub(crate) fn read(&mut self) {
         for (index, running) in self.running.iter_mut().enumerate() {
             let Some(Running { node, .. }) = running else { continue };
-            while let Ok(Event::Final { block, .. }) = node.events.try_recv() {
+            while let Ok(Event::Final { block, seen }) = node.events.try_recv() {
+                if index == 0 {
+                    self.seen.push(seen);
+                }
                 let (height, id) = (block.header().height, block.header().id());
                 let last = self.ids[index].keys().last();
                 let expected = last.map_or(self.first[index], |last| last + 1);
@@ -199,7 +205,7 @@ fn every_block_is_proven_after_power_cuts_in_any_round() {
     let seed = 7;
     println!("seed {seed}");
     let consortium = Consortium::with(seed, 5, SHORT);
-    let configs = network::configs(&consortium, std::time::SystemTime::UNIX_EPOCH);
+    let configs = network::configs(&consortium, SystemTime::UNIX_EPOCH);
     let mut checkpoint = None;
     let mut known: BTreeMap<u64, Digest> = BTreeMap::new();
     for life in 1..=6_u64 {
@@ -221,4 +227,28 @@ fn every_block_is_proven_after_power_cuts_in_any_round() {
         }
     }
     assert!(known.len() >= 66, "{} blocks", known.len());
+}
+
+#[test]
+fn a_provider_that_dies_and_returns_holds_nobody_up_for_two_seconds() {
+    let seed = 8;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, Rounds { blocks: 50, ..SHORT });
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(6, 300).await;
+        for _ in 0..2 {
+            world.kill(1).await;
+            let height = world.height();
+            world.until(height + 20, 300).await;
+            world.begin(1, configs[1].clone()).await;
+            let height = world.height();
+            world.until(height.max(20) + 20, 300).await;
+        }
+        let seen = world.seen.windows(2);
+        let longest = seen.map(|pair| pair[1].duration_since(pair[0]).unwrap()).max().unwrap();
+        println!("longest pause {longest:?}");
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
+    });
 }
