@@ -38,7 +38,7 @@ impl CommandError {
     }
 
     /// Usage and files that the disk does not give are 2, what is wrong with them 1.
-    fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::File(
                 FileError::Unreadable { .. }

@@ -3,11 +3,8 @@
 //! Everything is the production code: meters, gateways, providers on authenticated TCP, verifier.
 //! Only time runs faster, by a factor that the genesis states.
 
-mod drive;
 mod founding;
-mod records;
-mod software_meter;
-mod summary;
+mod in_process;
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +13,19 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use bkss_ledger::{Genesis, Trust};
 use bkss_node::{Config, Consortium, LedgerClock, Pacing, config::vote_key};
 
-use crate::{clock, households, output};
-use drive::Drive;
+use crate::{
+    clock,
+    command::CommandError,
+    files::{self, Readers},
+    households,
+    meters::{Drive, RunError, Shape, Summary},
+    output,
+};
 use founding::Founding;
-use summary::Summary;
+use in_process::InProcess;
 
 /// Slot length, seconds: quarter hours.
 const SLOT_S: u32 = 900;
@@ -68,41 +72,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Why a demonstration does not end well.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DemoError {
-    #[error(transparent)]
-    Data(#[from] households::DataError),
-    #[error("--start {0}: not on a quarter hour after 1970")]
-    Start(jiff::Timestamp),
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{0}: directory is not empty")]
-    NotEmpty(PathBuf),
-    #[error("no randomness from the operating system: {0}")]
-    Entropy(getrandom::Error),
-    #[error("{0}: {1}")]
-    Step(&'static str, String),
-    #[error("stopped; {0} holds what was final until then, without an archive")]
-    Stopped(PathBuf),
-}
-
-impl DemoError {
-    /// Names the step that failed.
-    fn step<E: std::fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Step(step, error.to_string())
-    }
-
-    /// Usage and unreadable files are 2, what goes wrong later 1, Ctrl-C as shells expect.
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Data(_) | Self::Start(_) | Self::File { .. } | Self::NotEmpty(_) => 2.into(),
-            Self::Entropy(_) | Self::Step(..) => 1.into(),
-            Self::Stopped(_) => 130.into(),
-        }
-    }
-}
-
 /// Set by Ctrl-C.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -122,11 +91,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn demonstrate(args: &Args) -> Result<Summary, DemoError> {
+fn demonstrate(args: &Args) -> Result<Summary, RunError> {
     let start_s = start_seconds(args.start)?;
     let seed = match args.seed {
         Some(seed) => seed,
-        None => getrandom::u64().map_err(DemoError::Entropy)?,
+        None => getrandom::u64().map_err(CommandError::from)?,
     };
     let slots = args.slots as usize;
     let households = match &args.data {
@@ -149,13 +118,25 @@ fn demonstrate(args: &Args) -> Result<Summary, DemoError> {
     let began = clock::now();
     let ledger_clock = LedgerClock::stopped(founding.genesis_time(), TIME_SCALE);
     let consortium = Consortium::start(configs(&founding, &dir, &ledger_clock))
-        .map_err(DemoError::step("providers"))?;
-    let mut drive = Drive::new(&founding, consortium, ledger_clock, &dir, slots)?;
-    let outcome = drive.run(&STOP);
-    let run = drive.finish(outcome)?;
-    let mut summary = Summary::new(&founding, run, &dir, args.slots);
+        .map_err(RunError::step("providers"))?;
+    let gateways = InProcess::new(&founding, consortium, ledger_clock, &dir)?;
+    let meters = founding.software_meters(start_s)?;
+    let mut drive = Drive::new(&founding.meters, meters, gateways, &dir);
+    if let Err(error) = drive.run(&STOP) {
+        drive.into_gateways().stop();
+        return Err(error);
+    }
+    let (mut run, gateways) = drive.finish()?;
+    run.archive_bytes = gateways.finish()?;
+    let shape = Shape {
+        providers: founding.keys.len(),
+        meters: founding.meters.len(),
+        slots: args.slots,
+        time_scale: TIME_SCALE,
+    };
+    let mut summary = Summary::new(shape, run, &dir);
     summary.wall_s = began.elapsed().as_secs_f64();
-    summary.check_receipts(&founding)?;
+    summary.check_receipts(&Trust::new(Genesis::clone(&founding.genesis)))?;
     summary.write()?;
     Ok(summary)
 }
@@ -187,37 +168,26 @@ fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config,
 }
 
 /// Seconds since 1970 of a time on a quarter hour.
-fn start_seconds(start: jiff::Timestamp) -> Result<u64, DemoError> {
+fn start_seconds(start: jiff::Timestamp) -> Result<u64, RunError> {
     let lead = i64::try_from(LEAD_S).unwrap_or(i64::MAX);
     let seconds = start.as_second();
     let aligned = seconds % i64::from(SLOT_S) == 0 && start.subsec_nanosecond() == 0;
     match u64::try_from(seconds) {
         Ok(seconds_u) if aligned && seconds > lead => Ok(seconds_u),
-        _ => Err(DemoError::Start(start)),
+        _ => {
+            let reason = format!("--start {start}: not on a quarter hour after 1970");
+            Err(CommandError::Usage(reason).into())
+        }
     }
 }
 
 /// The directory to write to: a fresh one, or the one that was asked for if it is empty.
-fn directory(out: Option<&Path>) -> Result<PathBuf, DemoError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| DemoError::File { path, source }
-    };
-    let Some(out) = out else {
-        let parent = std::env::temp_dir();
-        let dir = tempfile::Builder::new().prefix("bkss-demo-").tempdir_in(&parent);
-        return dir.map(tempfile::TempDir::keep).map_err(failed(&parent));
-    };
-    match std::fs::read_dir(out) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(DemoError::NotEmpty(out.to_owned()));
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(out).map_err(failed(out))?;
-        }
-        Err(source) => return Err(failed(out)(source)),
+fn directory(out: Option<&Path>) -> Result<PathBuf, RunError> {
+    if let Some(out) = out {
+        files::empty_directory(out, Readers::All)?;
+        return Ok(out.to_owned());
     }
-    Ok(out.to_owned())
+    let parent = std::env::temp_dir();
+    let dir = tempfile::Builder::new().prefix("bkss-demo-").tempdir_in(&parent);
+    dir.map(tempfile::TempDir::keep).map_err(|source| RunError::File { path: parent, source })
 }

@@ -9,9 +9,11 @@ mod command;
 mod demo;
 mod fetch;
 mod files;
+mod fleet;
 mod found;
 mod households;
 mod log;
+mod meters;
 mod node;
 mod open;
 mod output;
@@ -20,6 +22,7 @@ mod papers;
 mod parallel;
 mod provider;
 mod provider_commands;
+mod replay;
 mod sdi_commands;
 mod status;
 mod terms;
@@ -58,6 +61,8 @@ enum Command {
     /// Change which signing device infrastructures there are
     #[command(subcommand)]
     Sdi(sdi_commands::SdiCommand),
+    /// Software meters against running nodes, from provisioning to receipts
+    Replay(replay::Args),
     /// Fetch the ledger from a node, for auditors
     Archive(fetch::ArchiveArgs),
     /// Real homes signed, agreed on by four providers, checked offline
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Provider(command) => provider_commands::run(&command),
         Command::Sdi(command) => sdi_commands::run(&command),
+        Command::Replay(args) => replay::run(&args),
         Command::Archive(args) => fetch::archive(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),

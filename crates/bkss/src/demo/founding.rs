@@ -5,36 +5,26 @@ use std::{
     sync::Arc,
 };
 
-use bkss_ledger::{Genesis, Limits, Rounds, Terms, genesis::Charter, receipts::LinkPaths};
-use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
+use bkss_ledger::{Genesis, Limits, Rounds, Terms, genesis::Charter};
 use bkss_node::config::vote_key;
 use bkss_scheme::{
-    Digest, LedgerTime, Link, MeterId, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey,
-    Slot,
+    Era, LedgerTime, MeterId, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Slot,
     hash::{Tag, hash},
-    hash_chain::Blocks,
     identity::SdiMode,
-    root_message::Registration,
+    reading::Decimal,
     slot::Schedule,
 };
-use bkss_sdi::{Answer, Order, Sdi, countersign};
+use bkss_sdi::{Order, Sdi};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
-use super::{
-    CHAIN_BLOCK_LOG2, CHAIN_SLOTS, DemoError, GRID_S, LEAD_S, SLOT_S, TIME_SCALE, WINDOW_S,
-    records::{failed, write_whole},
-    software_meter::SoftwareMeter,
-};
+use super::{CHAIN_BLOCK_LOG2, CHAIN_SLOTS, GRID_S, LEAD_S, SLOT_S, TIME_SCALE, WINDOW_S};
 use crate::{
+    files,
     households::Household,
+    meters::{Plan, Provisioned, RunError, SoftwareFlash, SoftwareMeter, provision, write_whole},
     provider::{Keys, Sessions},
 };
-
-/// Bytes of a sector of a software meter's flash.
-pub(super) const SECTOR: usize = 4096;
-/// A meter as it runs here.
-pub(super) type DemoMeter = Meter<MemoryFlash<SECTOR>, Box<[Link]>>;
 
 /// A network before its first block.
 pub(super) struct Founding {
@@ -44,20 +34,8 @@ pub(super) struct Founding {
     pub(super) keys: Vec<Keys>,
     /// The meters, in the order of the households.
     pub(super) meters: Vec<Provisioned>,
-}
-
-/// A meter with its registration and the public roots of its chain.
-pub(super) struct Provisioned {
-    /// What is to be registered.
-    pub(super) registration: Registration,
-    /// With these `C_i` can be built.
-    pub(super) paths: LinkPaths,
-    parameters: Parameters,
-    checkpoints: Box<[Link]>,
-    checksum: u32,
-    blocks: Blocks,
-    readings: Vec<bkss_scheme::reading::Decimal>,
-    seed: [u8; 32],
+    /// What each measured, and a seed of its randomness.
+    readings: Vec<(Vec<Decimal>, [u8; 32])>,
 }
 
 impl Founding {
@@ -67,7 +45,7 @@ impl Founding {
         providers: u16,
         start_s: u64,
         households: &[Household],
-    ) -> Result<Self, DemoError> {
+    ) -> Result<Self, RunError> {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let keys: Vec<_> =
             (0..providers).map(|id| Keys::generate(ProviderId(id), &mut rng)).collect();
@@ -81,18 +59,26 @@ impl Founding {
         let charter = charter(&keys, sdi.clone(), first_slot(start_s))?;
         let signing: Vec<_> = keys.iter().map(|keys| keys.identity.clone()).collect();
         let genesis = Genesis::found(charter, &signing, std::slice::from_ref(&sdi_key))
-            .map_err(DemoError::step("genesis"))?;
+            .map_err(RunError::step("genesis"))?;
         let genesis = Arc::new(genesis);
         let mut sdi = Sdi::new(sdi, sdi_key, genesis.network());
-        let meters = households
-            .iter()
-            .enumerate()
-            .map(|(number, household)| {
-                let owner = &keys[number % keys.len()];
-                provision(&mut sdi, &genesis, owner, household, start_s, &mut rng)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { genesis, keys, meters })
+        let era = Era { from_epoch: 0, committee: genesis.committee().clone() };
+        let (mut meters, mut readings) = (Vec::new(), Vec::new());
+        for (number, household) in households.iter().enumerate() {
+            let owner = &keys[number % keys.len()];
+            let order = order(household.meter, owner.id, start_s);
+            let plan = Plan { network: genesis.network(), era: &era, owner, order };
+            // Nothing of a demonstration outlives it.
+            let mut commit = |sdi: &mut Sdi| {
+                drop(sdi.take_records());
+                Ok(())
+            };
+            meters.push(provision(&mut sdi, &mut commit, plan, &mut rng)?);
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            readings.push((household.readings.clone(), seed));
+        }
+        Ok(Self { genesis, keys, meters, readings })
     }
 
     /// Ledger time of the genesis block.
@@ -101,44 +87,25 @@ impl Founding {
     }
 
     /// Writes the genesis and one directory per provider.
-    pub(super) fn write(&self, dir: &Path) -> Result<(), DemoError> {
+    pub(super) fn write(&self, dir: &Path) -> Result<(), RunError> {
         let genesis = self.genesis.encode();
         write_whole(&dir.join("genesis.bkss"), &genesis)?;
         for keys in &self.keys {
             let dir = provider_dir(dir, keys.id);
-            std::fs::create_dir_all(&dir).map_err(failed(&dir))?;
-            keys.save(&dir).map_err(DemoError::step("keys of a provider"))?;
+            std::fs::create_dir_all(&dir).map_err(files::unwritable(&dir))?;
+            keys.save(&dir).map_err(RunError::step("keys of a provider"))?;
             write_whole(&dir.join("genesis.bkss"), &genesis)?;
-            Sessions::open(&dir).map_err(DemoError::step("sessions of a provider"))?;
+            Sessions::open(&dir).map_err(RunError::step("sessions of a provider"))?;
         }
         Ok(())
     }
 
     /// The meters with their readings, switched on.
-    pub(super) fn software_meters(&self, start_s: u64) -> Result<Vec<SoftwareMeter>, DemoError> {
-        self.meters.iter().map(|provisioned| provisioned.switch_on(start_s)).collect()
-    }
-}
-
-impl Provisioned {
-    fn switch_on(&self, start_s: u64) -> Result<SoftwareMeter, DemoError> {
-        let message = &self.parameters.root_message;
-        let keys = KeyStore::load(
-            message.salt,
-            self.blocks,
-            &message.anchor,
-            self.checkpoints.clone(),
-            self.checksum,
-        );
-        let keys = keys.map_err(DemoError::step("checkpoints of a meter"))?;
-        let journal = Journal::open(MemoryFlash::default()).unwrap_or_else(|never| match never {});
-        Ok(SoftwareMeter::new(
-            Meter::new(self.parameters.clone(), journal, keys),
-            message.clone(),
-            self.readings.clone(),
-            start_s,
-            ChaCha20Rng::from_seed(self.seed),
-        ))
+    pub(super) fn software_meters(&self, start_s: u64) -> Result<Vec<SoftwareMeter>, RunError> {
+        let switch_on = |(meter, (readings, seed)): (&Provisioned, &(Vec<Decimal>, _))| {
+            meter.switch_on(SoftwareFlash::memory(), readings.clone(), start_s, *seed, 0)
+        };
+        self.meters.iter().zip(&self.readings).map(switch_on).collect()
     }
 }
 
@@ -152,7 +119,7 @@ const fn first_slot(start_s: u64) -> Slot {
     Slot(start_s / SLOT_S as u64 + 1)
 }
 
-fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, DemoError> {
+fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, RunError> {
     let agreement = hash(Tag::Agreement, &[b"Agreement of the demonstration's providers."]);
     let provider = |keys: &Keys| {
         Ok(ProviderIdentity {
@@ -174,82 +141,30 @@ fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, Demo
         terms,
         rounds: Rounds::default(),
         limits: Limits::default(),
-        providers: keys.iter().map(provider).collect::<Result<_, DemoError>>()?,
+        providers: keys.iter().map(provider).collect::<Result<_, RunError>>()?,
         sdis: vec![sdi],
     })
 }
 
-fn name(text: &str) -> Result<bkss_scheme::identity::Name, DemoError> {
-    text.try_into().map_err(|_| DemoError::Step("name", format!("{text} is too long")))
+fn name(text: &str) -> Result<bkss_scheme::identity::Name, RunError> {
+    text.try_into().map_err(|_| RunError::Step("name", format!("{text} is too long")))
 }
 
-/// Order, offer, the meter's answer, registration by SDI and owner.
-fn provision(
-    sdi: &mut Sdi,
-    genesis: &Genesis,
-    owner: &Keys,
-    household: &Household,
-    start_s: u64,
-    rng: &mut ChaCha20Rng,
-) -> Result<Provisioned, DemoError> {
-    let failed = |what| move |error: bkss_sdi::IssueError| DemoError::Step(what, error.to_string());
-    let MeterId(number) = household.meter;
-    let order = Order {
-        meter: household.meter,
-        owner: owner.id,
+/// What an owner orders for a household.
+fn order(meter: MeterId, owner: ProviderId, start_s: u64) -> Order {
+    Order {
+        meter,
+        owner,
         schedule: Schedule {
             first: first_slot(start_s),
             slot_s: SLOT_S,
             window_s: WINDOW_S,
             slots: CHAIN_SLOTS,
         },
-        serial: number.to_string().into_bytes(),
+        serial: meter.to_string().into_bytes(),
         block_log2: CHAIN_BLOCK_LOG2,
         revocable_by_secret: false,
-    };
-    let offer = sdi.offer(order, rng).map_err(failed("offer of the SDI"))?;
-    // From here to the answer the meter is at work.
-    let (mut entropy, mut seed) = ([0; 32], [0; 32]);
-    rng.fill_bytes(&mut entropy);
-    rng.fill_bytes(&mut seed);
-    let blank = vec![Link::from_bytes([0; 32]); offer.blocks.count() as usize];
-    let mut block_roots = vec![Digest::ZERO; offer.blocks.count() as usize];
-    let last = offer.last_link(&entropy);
-    let (store, ends) =
-        KeyStore::make(offer.salt, offer.blocks, &last, blank.into_boxed_slice(), |block, root| {
-            block_roots[block as usize] = root;
-        })
-        .map_err(DemoError::step("chain of a meter"))?;
-    let answer = Answer { ends, block_roots };
-    let (message, signature) = sdi.register(&offer, &answer).map_err(failed("registration"))?;
-    let parameters = Parameters {
-        network: genesis.network(),
-        committee: genesis.committee().clone(),
-        from_epoch: 0,
-        owner: owner.opening().public(),
-        root_message: message.clone(),
-    };
-    let registration = countersign(
-        genesis.network(),
-        message,
-        signature,
-        &sdi.identity().key,
-        (owner.id, &owner.identity),
-    )
-    .map_err(failed("registration"))?;
-    let paths = LinkPaths::new(offer.blocks, answer.block_roots)
-        .map_err(DemoError::step("block roots of a meter"))?;
-    let checksum = store.checksum();
-    Ok(Provisioned {
-        registration,
-        paths,
-        parameters,
-        checkpoints: store.into_checkpoints(),
-        checksum,
-        blocks: offer.blocks,
-        readings: household.readings.clone(),
-        seed,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -263,7 +178,7 @@ mod tests {
             let homes = households::model(seed, 2, 3);
             let founding = Founding::new(seed, 4, 1_800_000_000, &homes).unwrap();
             let registrations: Vec<_> =
-                founding.meters.iter().map(|meter| meter.registration.clone()).collect();
+                founding.meters.iter().map(|meter| meter.registration().clone()).collect();
             (founding.genesis.encode(), registrations)
         };
         let first = found(1);

@@ -1,4 +1,4 @@
-//! What the demonstration leaves on disk: receipts, sessions, the archive.
+//! What a run leaves on disk: receipts, the archive.
 //!
 //! A file has its final name only when it is complete.
 
@@ -11,16 +11,16 @@ use std::{
 use bkss_ledger::{FinalBlock, Genesis, archive::Writer, receipts::Issued};
 use bkss_scheme::{LinkIndex, MeterId};
 
-use super::DemoError;
+use super::RunError;
 
 /// Names the file that failed.
-pub(super) fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> DemoError + use<> {
+pub(crate) fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunError + use<> {
     let path = path.to_owned();
-    move |source| DemoError::File { path, source }
+    move |source| RunError::File { path, source }
 }
 
 /// Writes a file under a temporary name, then renames it.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let partial = path.with_extension("partial");
     let written = File::create(&partial)
         .and_then(|mut file| file.write_all(bytes))
@@ -30,26 +30,35 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
 
 /// The directory of receipts: one directory per meter, one file per slot.
 #[derive(Clone, Debug)]
-pub(super) struct Receipts(PathBuf);
+pub(crate) struct Receipts(PathBuf);
 
 impl Receipts {
-    /// Below the demonstration's directory.
-    pub(super) fn new(dir: &Path) -> Self {
+    /// Below a run's directory.
+    pub(crate) fn new(dir: &Path) -> Self {
         Self(dir.join("receipts"))
     }
 
     /// The directory.
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.0
     }
 
     /// File of a receipt.
-    pub(super) fn path(&self, meter: MeterId, index: LinkIndex) -> PathBuf {
+    pub(crate) fn path(&self, meter: MeterId, index: LinkIndex) -> PathBuf {
         self.0.join(meter.to_string()).join(format!("{:06}.receipt", index.get()))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        if !self.0.is_dir() {
+            return 0;
+        }
+        let found = crate::verify::expand(std::slice::from_ref(&self.0));
+        found.map_or(0, |receipts| receipts.len() as u64)
+    }
+
     /// Writes a receipt.
-    pub(super) fn write(&self, issued: &Issued) -> Result<(), DemoError> {
+    pub(crate) fn write(&self, issued: &Issued) -> Result<(), RunError> {
         let path = self.path(issued.meter, issued.index);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed(parent))?;
@@ -59,7 +68,7 @@ impl Receipts {
 }
 
 /// The archive while it grows, under a temporary name.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     path: PathBuf,
     partial: PathBuf,
     writer: Writer<BufWriter<File>>,
@@ -67,7 +76,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// Starts an archive.
-    pub(super) fn create(dir: &Path, genesis: &Genesis) -> Result<Self, DemoError> {
+    pub(crate) fn create(dir: &Path, genesis: &Genesis) -> Result<Self, RunError> {
         let path = dir.join("archive.bkss");
         let partial = path.with_extension("partial");
         let file = File::create(&partial).map_err(failed(&partial))?;
@@ -77,7 +86,7 @@ impl Archive {
     }
 
     /// Appends a final block.
-    pub(super) fn append(&mut self, block: &FinalBlock) -> Result<(), DemoError> {
+    pub(crate) fn append(&mut self, block: &FinalBlock) -> Result<(), RunError> {
         let finality = block.finality();
         // A block with descendants in its proof has no certificate of its own.
         let own = finality.descendants.is_empty().then_some(finality.certificate);
@@ -86,7 +95,7 @@ impl Archive {
     }
 
     /// Ends the archive, gives it its name and returns its length in bytes.
-    pub(super) fn finish(self) -> Result<u64, DemoError> {
+    pub(crate) fn finish(self) -> Result<u64, RunError> {
         let finished = self
             .writer
             .finish()

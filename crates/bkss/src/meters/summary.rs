@@ -1,40 +1,48 @@
-//! What the demonstration came to: checked from disk, for people, for programs, in a file.
+//! What a run came to: checked from disk, for people, for programs, in a file.
 
 use std::path::{Path, PathBuf};
 
-use bkss_ledger::{Genesis, Trust};
+use bkss_ledger::Trust;
 use serde_json::{Value, json};
 
 use super::{
-    DemoError, TIME_SCALE,
+    RunError,
     drive::Run,
-    founding::Founding,
     records::{Receipts, write_whole},
 };
 use crate::{output, parallel, verify};
 
-/// The outcome of a demonstration.
-pub(super) struct Summary {
+/// How large a run is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Providers of the network.
+    pub(crate) providers: usize,
+    /// Meters.
+    pub(crate) meters: usize,
+    /// Slots, and readings of each meter.
+    pub(crate) slots: u32,
+    /// Ledger seconds per second.
+    pub(crate) time_scale: u32,
+}
+
+/// The outcome of a run.
+pub(crate) struct Summary {
     run: Run,
     dir: PathBuf,
-    providers: usize,
-    meters: usize,
-    slots: u32,
+    shape: Shape,
     first_receipt: Option<PathBuf>,
     valid_receipts: u64,
     /// Seconds it took, set by the caller.
-    pub(super) wall_s: f64,
+    pub(crate) wall_s: f64,
 }
 
 impl Summary {
     /// Of a run that has ended.
-    pub(super) fn new(founding: &Founding, run: Run, dir: &Path, slots: u32) -> Self {
+    pub(crate) fn new(shape: Shape, run: Run, dir: &Path) -> Self {
         Self {
             run,
             dir: dir.to_owned(),
-            providers: founding.keys.len(),
-            meters: founding.meters.len(),
-            slots,
+            shape,
             first_receipt: None,
             valid_receipts: 0,
             wall_s: 0.0,
@@ -42,12 +50,11 @@ impl Summary {
     }
 
     /// Reads every receipt back from disk and checks it.
-    pub(super) fn check_receipts(&mut self, founding: &Founding) -> Result<(), DemoError> {
+    pub(crate) fn check_receipts(&mut self, trust: &Trust) -> Result<(), RunError> {
         let dir = Receipts::new(&self.dir);
         let receipts = verify::expand(&[dir.root().to_owned()]);
-        let receipts = receipts.map_err(DemoError::step("receipts"))?;
-        let trust = Trust::new(Genesis::clone(&founding.genesis));
-        let valid = parallel::map(&receipts, |path| verify::holds(&trust, path));
+        let receipts = receipts.map_err(RunError::step("receipts"))?;
+        let valid = parallel::map(&receipts, |path| verify::holds(trust, path));
         for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {
             output::note(&format!("{}: does not verify", path.display()));
         }
@@ -57,17 +64,17 @@ impl Summary {
     }
 
     /// Whether every reading is final and every receipt verifies.
-    pub(super) fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         self.run.readings_final == self.readings() && self.valid_receipts == self.run.openings_final
     }
 
     /// Writes `summary.json`.
-    pub(super) fn write(&self) -> Result<(), DemoError> {
+    pub(crate) fn write(&self) -> Result<(), RunError> {
         write_whole(&self.dir.join("summary.json"), format!("{:#}\n", self.json()).as_bytes())
     }
 
     /// Tells people, and with `json` programs.
-    pub(super) fn report(&self, json: bool) {
+    pub(crate) fn report(&self, json: bool) {
         let run = &self.run;
         let (p50, p99) = self.finality();
         let verdict = if self.complete() { "complete" } else { "NOT complete" };
@@ -77,8 +84,8 @@ impl Summary {
                 "{verdict}: {} of {} readings of {} meters final on {} providers in {:.1} s",
                 run.readings_final,
                 self.readings(),
-                self.meters,
-                self.providers,
+                self.shape.meters,
+                self.shape.providers,
                 self.wall_s
             ),
             format!(
@@ -116,9 +123,9 @@ impl Summary {
         let run = &self.run;
         let (p50, p99) = self.finality();
         json!({
-            "providers": self.providers,
-            "meters": self.meters,
-            "slots": self.slots,
+            "providers": self.shape.providers,
+            "meters": self.shape.meters,
+            "slots": self.shape.slots,
             "readings": self.readings(),
             "requests_final": run.requests_final,
             "openings_final": run.openings_final,
@@ -129,12 +136,12 @@ impl Summary {
             "finality_ms": { "p50": round(p50), "p99": round(p99) },
             "ledger_bytes_per_reading": round(self.per_reading(run.archive_bytes)),
             "uplink_bytes_per_reading": round(self.per_reading(run.uplink_bytes)),
-            "time_scale": TIME_SCALE,
+            "time_scale": self.shape.time_scale,
         })
     }
 
     const fn readings(&self) -> u64 {
-        self.meters as u64 * self.slots as u64
+        self.shape.meters as u64 * self.shape.slots as u64
     }
 
     fn per_reading(&self, bytes: u64) -> f64 {

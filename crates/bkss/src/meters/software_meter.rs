@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bkss_meter::signer::{RegistrationMismatch, SignError, Signed};
+use bkss_meter::{
+    Meter,
+    signer::{RegistrationMismatch, SignError, Signed},
+};
 use bkss_scheme::{
-    LedgerTime, LinkIndex, MeterId, ProviderId, Reading, RootMessage,
+    Handover, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Reading, RootMessage,
     certificate::NotFinal,
+    handover::HandoverError,
     reading::{Channel, Decimal, Interval, MAX_INTERVALS},
     slot::Schedule,
     timestamp::{RegistrationProof, TimeProof},
@@ -13,7 +17,7 @@ use bkss_scheme::{
 };
 use rand_chacha::ChaCha20Rng;
 
-use super::{SLOT_S, founding::DemoMeter};
+use super::flash::SoftwareFlash;
 
 /// Watt-hours have a decimal exponent three above that of kilowatt-hours.
 const KWH_TO_WH: i8 = 3;
@@ -21,9 +25,12 @@ const KWH_TO_WH: i8 = 3;
 /// A release that is not acknowledged after this is sent again.
 const RELEASE_AGAIN: Duration = Duration::from_secs(1);
 
+/// The firmware as it runs here.
+pub(crate) type Firmware = Meter<SoftwareFlash, Box<[Link]>>;
+
 /// A meter and what it measured.
-pub(super) struct SoftwareMeter {
-    meter: DemoMeter,
+pub(crate) struct SoftwareMeter {
+    meter: Firmware,
     message: RootMessage,
     readings: Vec<Decimal>,
     start_s: u64,
@@ -48,13 +55,15 @@ struct Outstanding {
 }
 
 impl SoftwareMeter {
-    /// A meter that has measured `readings` one after the other from `start_s` on.
-    pub(super) const fn new(
-        meter: DemoMeter,
+    /// A meter that has measured `readings` one after the other from `start_s` on, and has had the
+    /// first `opened` of them opened before it was switched on.
+    pub(crate) const fn new(
+        meter: Firmware,
         message: RootMessage,
         readings: Vec<Decimal>,
         start_s: u64,
         rng: ChaCha20Rng,
+        opened: usize,
     ) -> Self {
         Self {
             meter,
@@ -62,40 +71,45 @@ impl SoftwareMeter {
             readings,
             start_s,
             rng,
-            stamped: 0,
-            opened: 0,
+            stamped: opened,
+            opened,
             outstanding: Vec::new(),
             released: None,
         }
     }
 
     /// Its number.
-    pub(super) const fn id(&self) -> MeterId {
+    pub(crate) const fn id(&self) -> MeterId {
         self.message.meter
     }
 
     /// Its owner.
-    pub(super) const fn owner(&self) -> ProviderId {
+    pub(crate) const fn owner(&self) -> ProviderId {
         self.message.owner
     }
 
+    /// Its root message.
+    pub(crate) const fn message(&self) -> &RootMessage {
+        &self.message
+    }
+
     /// Its slots.
-    pub(super) const fn schedule(&self) -> &Schedule {
+    pub(crate) const fn schedule(&self) -> &Schedule {
         &self.message.schedule
     }
 
     /// Readings that are final.
-    pub(super) const fn opened(&self) -> usize {
+    pub(crate) const fn opened(&self) -> usize {
         self.opened
     }
 
     /// Whether all its readings are final.
-    pub(super) const fn done(&self) -> bool {
+    pub(crate) const fn done(&self) -> bool {
         self.opened == self.readings.len()
     }
 
     /// Checks its registration (A29).
-    pub(super) fn confirm_registration(
+    pub(crate) fn confirm_registration(
         &mut self,
         proof: &RegistrationProof<'_>,
     ) -> Result<(), RegistrationMismatch> {
@@ -104,7 +118,7 @@ impl SoftwareMeter {
 
     /// Signs what has been measured and is not on the ledger yet: usually one interval, more after
     /// a window that was missed. `None` if there is nothing, or it is signed already.
-    pub(super) fn sign(&mut self, now: LedgerTime) -> Result<Option<&Signed>, String> {
+    pub(crate) fn sign(&mut self, now: LedgerTime) -> Result<Option<&Signed>, String> {
         let schedule = self.message.schedule;
         let Some(index) = schedule.index(schedule.slot_at(now)) else { return Ok(None) };
         self.miss(now);
@@ -125,12 +139,12 @@ impl SoftwareMeter {
     }
 
     /// What waits for its time-stamp.
-    pub(super) fn unstamped(&self) -> impl Iterator<Item = &Signed> {
+    pub(crate) fn unstamped(&self) -> impl Iterator<Item = &Signed> {
         self.outstanding.iter().filter(|sent| !sent.stamped).map(|sent| &sent.signed)
     }
 
     /// The request of a link is final.
-    pub(super) fn stamped(&mut self, index: LinkIndex) {
+    pub(crate) fn stamped(&mut self, index: LinkIndex) {
         for sent in &mut self.outstanding {
             if sent.signed.index() == index {
                 sent.stamped = true;
@@ -140,7 +154,7 @@ impl SoftwareMeter {
     }
 
     /// The opening of a link is final; returns how many readings that completes.
-    pub(super) fn acknowledged(&mut self, index: LinkIndex) -> usize {
+    pub(crate) fn acknowledged(&mut self, index: LinkIndex) -> usize {
         self.meter.acknowledged(index);
         let before = self.opened;
         if let Some(at) = self.outstanding.iter().position(|sent| sent.signed.index() == index) {
@@ -150,13 +164,36 @@ impl SoftwareMeter {
         self.opened - before
     }
 
+    /// What waits for its opening.
+    pub(crate) fn unopened(&self) -> impl Iterator<Item = LinkIndex> {
+        self.outstanding.iter().filter(|sent| sent.stamped).map(|sent| sent.signed.index())
+    }
+
+    /// Its readings, final or not.
+    pub(crate) fn readings(&self) -> usize {
+        self.readings.len()
+    }
+
+    /// The newest ledger time that it has proof of.
+    pub(crate) const fn certified_time(&self) -> Option<LedgerTime> {
+        self.meter.certified_time()
+    }
+
+    /// Follows the ledger to the next committee; one that it has followed changes nothing.
+    pub(crate) fn on_handover(&mut self, handover: &Handover<'_>) -> Result<(), HandoverError> {
+        match self.meter.on_handover(handover) {
+            Ok(()) | Err(HandoverError::Past { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes in a proof of ledger time.
-    pub(super) fn on_time(&mut self, proof: &TimeProof<'_>) -> Result<LedgerTime, NotFinal> {
+    pub(crate) fn on_time(&mut self, proof: &TimeProof<'_>) -> Result<LedgerTime, NotFinal> {
         self.meter.on_time(proof)
     }
 
     /// What is to be released now: something new, or the same again after a while.
-    pub(super) fn release(&mut self, now: Instant) -> Option<Release> {
+    pub(crate) fn release(&mut self, now: Instant) -> Option<Release> {
         let release = self.meter.release()?;
         let again = |(index, sent): &(LinkIndex, Instant)| {
             *index != release.index || now.duration_since(*sent) >= RELEASE_AGAIN
@@ -192,8 +229,8 @@ impl SoftwareMeter {
             scaled.map_or_else(Interval::missing, Interval::measured)
         };
         Reading {
-            channel: Channel::net_energy(SLOT_S),
-            start_s: self.start_s + first as u64 * u64::from(SLOT_S),
+            channel: Channel::net_energy(self.message.schedule.slot_s),
+            start_s: self.start_s + first as u64 * u64::from(self.message.schedule.slot_s),
             scaler: finest + KWH_TO_WH,
             intervals: values.iter().map(scaled).collect(),
         }

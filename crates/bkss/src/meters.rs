@@ -1,0 +1,66 @@
+//! Meters in software: the firmware's code with households behind it, against any gateways.
+//!
+//! The demonstration and `bkss replay` run the same meters by the same driver. They differ in the
+//! gateways alone: providers in this process, or nodes that are called over HTTP.
+
+mod drive;
+mod flash;
+mod provision;
+mod records;
+mod software_meter;
+mod summary;
+
+pub(crate) use drive::{Drive, Gateways, News};
+pub(crate) use flash::SoftwareFlash;
+pub(crate) use provision::{Plan, Provisioned, provision};
+pub(crate) use records::{Archive, write_whole};
+pub(crate) use software_meter::SoftwareMeter;
+pub(crate) use summary::{Shape, Summary};
+
+use std::{path::PathBuf, process::ExitCode};
+
+use crate::{client::ClientError, command::CommandError, files::FileError, households};
+
+/// Why a run does not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error(transparent)]
+    Data(#[from] households::DataError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}: {1}")]
+    Step(&'static str, String),
+    #[error("stopped; {0} holds what was final until then")]
+    Stopped(PathBuf),
+}
+
+impl From<FileError> for RunError {
+    fn from(error: FileError) -> Self {
+        Self::Command(error.into())
+    }
+}
+
+impl From<ClientError> for RunError {
+    fn from(error: ClientError) -> Self {
+        Self::Command(error.into())
+    }
+}
+
+impl RunError {
+    /// Names the step that failed.
+    pub(crate) fn step<E: std::fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Step(step, error.to_string())
+    }
+
+    /// Usage and unreadable files are 2, what goes wrong later 1, Ctrl-C as shells expect.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Data(_) | Self::File { .. } => 2.into(),
+            Self::Command(error) => error.exit_code(),
+            Self::Step(..) => 1.into(),
+            Self::Stopped(_) => 130.into(),
+        }
+    }
+}

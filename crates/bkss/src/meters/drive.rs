@@ -1,0 +1,380 @@
+//! Drives meters: they sign as ledger time passes, gateways do the rest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use bkss_ledger::{
+    Transaction,
+    receipts::{Issued, PathError},
+};
+use bkss_node::Message;
+use bkss_scheme::{
+    LedgerTime, Link, LinkIndex, MeterId, ProviderId, codec,
+    receipt::Receipt,
+    timestamp::{RegistrationProof, TimeProof},
+};
+
+use super::{
+    Provisioned, RunError, SoftwareMeter,
+    records::{Receipts, write_whole},
+};
+use crate::{clock, output, parallel};
+
+/// How often the driver looks at the clock and at the gateways.
+const TICK: Duration = Duration::from_millis(2);
+/// A registration that is not final after this is sent again.
+const REGISTER_AGAIN: Duration = Duration::from_secs(10);
+
+/// The way of meters to the ledger and back.
+pub(crate) trait Gateways {
+    /// Ledger time, as the meters' clocks show it.
+    fn now(&self) -> LedgerTime;
+
+    /// Number of gateways.
+    fn count(&self) -> usize;
+
+    /// The gateway of a meter's owner.
+    fn home(&self, owner: ProviderId) -> usize;
+
+    /// Leaves a message at a gateway. Whether it was taken is seen when it is final, or not.
+    fn send(&mut self, gateway: usize, message: Message);
+
+    /// A request that is not final after this goes to another gateway as well.
+    fn retry(&self) -> Duration;
+
+    /// What has happened since the last call.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if nothing can happen any more.
+    fn news(
+        &mut self,
+        meters: &[SoftwareMeter],
+        registered: &BTreeSet<MeterId>,
+    ) -> Result<Vec<News>, RunError>;
+
+    /// Whether requests are not final although the end of their window is near, of a run that has
+    /// begun; who can, holds time.
+    fn keep_time(&mut self, meters: &[SoftwareMeter], begun: bool);
+}
+
+/// What meters and their owners learn from gateways.
+pub(crate) enum News {
+    /// Proof of a meter's registration, encoded.
+    Registered(MeterId, Vec<u8>),
+    /// A change of the committee, encoded.
+    Handover(Vec<u8>),
+    /// Proof of ledger time, encoded.
+    Time(Vec<u8>),
+    /// A request is final.
+    Stamped(MeterId, LinkIndex),
+    /// An opening is final.
+    Opened(MeterId, LinkIndex),
+    /// The receipt of an opening.
+    Receipt(Issued),
+    /// A gateway did not take what was left for this meter.
+    NotTaken(MeterId),
+    /// How long it took until an opening was seen as final, milliseconds.
+    Final(f64),
+    /// A block is final, with how long that took if it had transactions.
+    Block(Option<f64>),
+}
+
+/// Meters under way.
+pub(crate) struct Drive<'a, G> {
+    provisioned: &'a [Provisioned],
+    gateways: G,
+    dir: PathBuf,
+    meters: Vec<SoftwareMeter>,
+    numbers: BTreeMap<MeterId, usize>,
+    receipts: Receipts,
+    progress: output::Progress,
+    run: Run,
+    registered: BTreeSet<MeterId>,
+    asked: Option<Instant>,
+    submitted: BTreeMap<MeterId, (Instant, usize)>,
+}
+
+/// What has happened so far.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    /// Accepted requests.
+    pub(crate) requests_final: u64,
+    /// Accepted openings.
+    pub(crate) openings_final: u64,
+    /// Readings in them.
+    pub(crate) readings_final: u64,
+    /// Final blocks.
+    pub(crate) blocks: u64,
+    /// Time from a block's time stamp to its finality, milliseconds.
+    pub(crate) finality_ms: Vec<f64>,
+    /// Bytes that meters sent.
+    pub(crate) uplink_bytes: u64,
+    /// Receipts on disk.
+    pub(crate) receipts: u64,
+    /// Those among them that carry `C_i`.
+    pub(crate) with_path: u64,
+    /// Length of the archive.
+    pub(crate) archive_bytes: u64,
+    /// Newest public link of each meter.
+    public: BTreeMap<MeterId, (u32, Link)>,
+}
+
+impl<'a, G: Gateways> Drive<'a, G> {
+    /// Meters that are switched on, in the order of their provisioning.
+    pub(crate) fn new(
+        provisioned: &'a [Provisioned],
+        meters: Vec<SoftwareMeter>,
+        gateways: G,
+        dir: &Path,
+    ) -> Self {
+        let readings: usize = meters.iter().map(SoftwareMeter::readings).sum();
+        let opened: usize = meters.iter().map(SoftwareMeter::opened).sum();
+        // What a run before this one has left counts.
+        let receipts = Receipts::new(dir);
+        let issued = receipts.count();
+        Self {
+            numbers: meters.iter().enumerate().map(|(at, meter)| (meter.id(), at)).collect(),
+            receipts,
+            progress: output::Progress::new(readings as u64),
+            run: Run {
+                requests_final: issued,
+                openings_final: issued,
+                receipts: issued,
+                readings_final: opened as u64,
+                ..Run::default()
+            },
+            registered: BTreeSet::new(),
+            asked: None,
+            submitted: BTreeMap::new(),
+            dir: dir.to_owned(),
+            provisioned,
+            gateways,
+            meters,
+        }
+    }
+
+    /// Runs until every reading is final.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub(crate) fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        while !self.done() {
+            if stop.load(Ordering::SeqCst) {
+                return Err(RunError::Stopped(self.dir.clone()));
+            }
+            for news in self.gateways.news(&self.meters, &self.registered)? {
+                self.learn(news)?;
+            }
+            self.register();
+            let begun = self.registered.len() == self.meters.len();
+            if begun {
+                self.sign()?;
+            }
+            self.gateways.keep_time(&self.meters, begun);
+            self.release();
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Whether all readings are final and every owner has issued its receipts.
+    fn done(&self) -> bool {
+        self.run.receipts == self.run.openings_final && self.meters.iter().all(SoftwareMeter::done)
+    }
+
+    /// Adds `C_i` to receipts where it has become possible, and gives the gateways back.
+    pub(crate) fn finish(mut self) -> Result<(Run, G), RunError> {
+        self.progress.finish();
+        let counts = parallel::map(self.provisioned, |meter| {
+            complete_receipts(&self.receipts, meter, &self.run.public)
+        });
+        for count in counts {
+            self.run.with_path += count?;
+        }
+        Ok((self.run, self.gateways))
+    }
+
+    /// The gateways, of a run that has failed.
+    pub(crate) fn into_gateways(self) -> G {
+        self.progress.finish();
+        self.gateways
+    }
+
+    fn learn(&mut self, news: News) -> Result<(), RunError> {
+        match news {
+            News::Registered(meter, proof) => self.confirm(meter, &proof)?,
+            News::Handover(bytes) => {
+                let handover = codec::decode("handover", &bytes);
+                let handover = handover.map_err(RunError::step("handover"))?;
+                for meter in &mut self.meters {
+                    meter.on_handover(&handover).map_err(RunError::step("handover"))?;
+                }
+            }
+            News::Time(bytes) => {
+                let proof: TimeProof<'_> =
+                    codec::decode("time", &bytes).map_err(RunError::step("proof of time"))?;
+                for meter in &mut self.meters {
+                    meter.on_time(&proof).map_err(RunError::step("proof of time"))?;
+                }
+            }
+            News::Stamped(meter, index) => {
+                self.run.requests_final += 1;
+                if let Some(at) = self.numbers.get(&meter) {
+                    self.meters[*at].stamped(index);
+                }
+            }
+            News::Opened(meter, index) => {
+                self.run.openings_final += 1;
+                if let Some(at) = self.numbers.get(&meter) {
+                    let opened = self.meters[*at].acknowledged(index) as u64;
+                    self.run.readings_final += opened;
+                }
+            }
+            News::Receipt(issued) => self.keep(&issued)?,
+            News::NotTaken(meter) => {
+                // Another gateway at once.
+                if let Some((sent, _)) = self.submitted.get_mut(&meter) {
+                    *sent = sent.checked_sub(self.gateways.retry()).unwrap_or(*sent);
+                }
+            }
+            News::Final(took) => self.run.finality_ms.push(took),
+            News::Block(finality) => {
+                self.run.blocks += 1;
+                self.run.finality_ms.extend(finality);
+            }
+        }
+        let line = self.line();
+        self.progress.update(self.run.readings_final, &line);
+        Ok(())
+    }
+
+    fn confirm(&mut self, id: MeterId, bytes: &[u8]) -> Result<(), RunError> {
+        let proof: RegistrationProof<'_> = codec::decode("registration", bytes)
+            .map_err(RunError::step("proof of registration"))?;
+        let Some(at) = self.numbers.get(&id) else { return Ok(()) };
+        // The newest on the ledger may still be the meter's chain before.
+        let message = &proof.registration.message;
+        if message.salt != self.provisioned[*at].message().salt {
+            return Ok(());
+        }
+        self.meters[*at].confirm_registration(&proof).map_err(RunError::step("registration"))?;
+        self.registered.insert(id);
+        Ok(())
+    }
+
+    fn keep(&mut self, issued: &Issued) -> Result<(), RunError> {
+        let receipt: Receipt<'_> =
+            codec::decode("receipt", &issued.receipt).map_err(RunError::step("receipt"))?;
+        let public = (issued.index.get(), receipt.link);
+        let newest = self.run.public.entry(issued.meter).or_insert_with(|| public.clone());
+        if newest.0 < public.0 {
+            *newest = public;
+        }
+        self.receipts.write(issued)?;
+        self.run.receipts += 1;
+        Ok(())
+    }
+
+    /// Brings what is not registered to its owner's gateway, at first and again after a while.
+    fn register(&mut self) {
+        let waits = self.registered.len() < self.meters.len();
+        if !waits || self.asked.is_some_and(|asked| asked.elapsed() < REGISTER_AGAIN) {
+            return;
+        }
+        for meter in self.provisioned {
+            let message = meter.message();
+            if !self.registered.contains(&message.meter) {
+                let gateway = self.gateways.home(message.owner);
+                let transaction = Transaction::Registration(meter.registration().clone());
+                self.gateways.send(gateway, transaction.into());
+            }
+        }
+        self.asked = Some(clock::now());
+    }
+
+    /// Lets each meter sign in its slot, and tries another gateway where that takes long.
+    fn sign(&mut self) -> Result<(), RunError> {
+        let now = self.gateways.now();
+        let (count, retry) = (self.gateways.count(), self.gateways.retry());
+        for meter in &mut self.meters {
+            let (id, home) = (meter.id(), self.gateways.home(meter.owner()));
+            let signed = meter.sign(now).map_err(RunError::step("meter"))?;
+            if let Some(signed) = signed {
+                let message = signed.message();
+                self.run.uplink_bytes += codec::length(&message) as u64;
+                self.gateways.send(home, message.into());
+                self.submitted.insert(id, (clock::now(), 0));
+                continue;
+            }
+            let Some((sent, tries)) = self.submitted.get_mut(&id) else { continue };
+            if sent.elapsed() < retry {
+                continue;
+            }
+            for signed in meter.unstamped() {
+                if meter.schedule().accepts_request(signed.index(), now) {
+                    *tries += 1;
+                    let message = signed.message();
+                    self.run.uplink_bytes += codec::length(&message) as u64;
+                    self.gateways.send((home + *tries) % count, message.into());
+                }
+            }
+            *sent = clock::now();
+        }
+        Ok(())
+    }
+
+    /// Lets each meter release what certified time allows, to every gateway that has its body.
+    fn release(&mut self) {
+        let count = self.gateways.count();
+        for meter in &mut self.meters {
+            let Some(release) = meter.release(clock::now()) else { continue };
+            let home = self.gateways.home(meter.owner());
+            let tries = self.submitted.get(&meter.id()).map_or(0, |(_, tries)| *tries);
+            for offset in 0..=tries.min(count - 1) {
+                self.run.uplink_bytes += codec::length(&release) as u64;
+                self.gateways.send((home + offset) % count, release.clone().into());
+            }
+        }
+    }
+
+    fn line(&self) -> String {
+        let finality = self.run.finality_ms.last().copied().unwrap_or_default();
+        let slot = self.meters.first().map_or(0, SoftwareMeter::opened);
+        format!(
+            "slot {slot}, {} requests final, {} openings final, {} blocks, finality {finality:.0} ms",
+            self.run.requests_final, self.run.openings_final, self.run.blocks,
+        )
+    }
+}
+
+/// Adds `C_i` to the receipts of a meter whose blocks of links are public; returns how many.
+fn complete_receipts(
+    receipts: &Receipts,
+    meter: &Provisioned,
+    public: &BTreeMap<MeterId, (u32, Link)>,
+) -> Result<u64, RunError> {
+    let message = meter.message();
+    let Some((newest, link)) = public.get(&message.meter) else { return Ok(0) };
+    let paths = meter.paths()?;
+    let mut completed = 0;
+    for index in 1..=*newest {
+        let slots = message.schedule.slots;
+        let Some(index) = LinkIndex::new(index, slots) else { break };
+        let path = receipts.path(message.meter, index);
+        let Ok(receipt) = std::fs::read(&path) else { continue }; // a slot without a message
+        match paths.complete(&receipt, (*newest, link)) {
+            Ok(receipt) => write_whole(&path, &receipt)?,
+            // Its block has links that are still secret; so have all that follow.
+            Err(PathError::NotPublic { .. }) => break,
+            Err(error) => return Err(RunError::Step("tree path of a link", error.to_string())),
+        }
+        completed += 1;
+    }
+    Ok(completed)
+}

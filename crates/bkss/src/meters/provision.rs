@@ -1,0 +1,229 @@
+//! How a software meter gets its chain: order, offer, the meter's answer, both signatures.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bkss_ledger::receipts::LinkPaths;
+use bkss_meter::{Journal, KeyStore, Meter, Parameters};
+use bkss_scheme::{
+    Digest, Era, Link, Network, RootMessage, hash_chain::Blocks, reading::Decimal,
+    root_message::Registration,
+};
+use bkss_sdi::{Answer, Bundle, IssueError, Order, Sdi, Shipment, countersign};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+use zeroize::Zeroizing;
+
+use super::{RunError, flash::SoftwareFlash, software_meter::SoftwareMeter};
+use crate::{
+    files::{self, Readers, malformed},
+    provider::Keys,
+};
+
+/// Most bytes of a file of a meter.
+const MAX_FILE: u64 = 64 << 20;
+
+/// What a meter is provisioned for.
+pub(crate) struct Plan<'a> {
+    /// The network.
+    pub(crate) network: Network,
+    /// The committee in office.
+    pub(crate) era: &'a Era,
+    /// The owner's keys.
+    pub(crate) owner: &'a Keys,
+    /// What the owner orders.
+    pub(crate) order: Order,
+}
+
+/// A meter with its chain, switched off.
+pub(crate) struct Provisioned {
+    /// What the owner has.
+    shipment: Shipment,
+    /// What the meter has, and its secret.
+    bundle: Bundle,
+    checkpoints: Box<[Link]>,
+    checksum: u32,
+}
+
+/// Provisions a meter; of a device that had a chain before, the next one. `commit` writes down what
+/// the SDI has done, before anything leaves it.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub(crate) fn provision(
+    sdi: &mut Sdi,
+    commit: &mut impl FnMut(&mut Sdi) -> Result<(), RunError>,
+    plan: Plan<'_>,
+    rng: &mut ChaCha20Rng,
+) -> Result<Provisioned, RunError> {
+    let failed = |what| move |error: IssueError| RunError::Step(what, error.to_string());
+    let Plan { network, era, owner, order } = plan;
+    let meter = order.meter;
+    let block_log2 = order.block_log2;
+    let offer = if sdi.device(meter).is_none() {
+        sdi.offer(order, rng)
+    } else {
+        // An offer of a run that was stopped: nobody has its secrets any more.
+        match sdi.withdraw(meter) {
+            Ok(()) | Err(IssueError::NotOffered(_)) => sdi.renew(order, rng),
+            Err(error) => Err(error),
+        }
+    };
+    let offer = offer.map_err(failed("offer of the SDI"))?;
+    commit(sdi)?;
+    // From here to the answer the meter is at work.
+    let mut entropy = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *entropy);
+    let blank = vec![Link::from_bytes([0; 32]); offer.blocks.count() as usize];
+    let mut block_roots = vec![Digest::ZERO; offer.blocks.count() as usize];
+    let last = offer.last_link(&entropy);
+    let (store, ends) =
+        KeyStore::make(offer.salt, offer.blocks, &last, blank.into_boxed_slice(), |block, root| {
+            block_roots[block as usize] = root;
+        })
+        .map_err(RunError::step("chain of a meter"))?;
+    let answer = Answer { ends, block_roots };
+    let (message, signature) = sdi.register(&offer, &answer).map_err(failed("registration"))?;
+    commit(sdi)?;
+    let bundle = Bundle {
+        network,
+        committee: era.committee.clone(),
+        from_epoch: era.from_epoch,
+        owner: owner.opening().public(),
+        root_message: message.clone(),
+        block_log2,
+        last_link: None,
+    };
+    let public = sdi.identity().key;
+    let owner = (owner.id, &owner.identity);
+    let registration =
+        countersign(network, message, signature, &public, owner).map_err(failed("registration"))?;
+    let checksum = store.checksum();
+    let shipment = Shipment { registration, block_log2, block_roots: answer.block_roots };
+    Ok(Provisioned { shipment, bundle, checkpoints: store.into_checkpoints(), checksum })
+}
+
+impl Provisioned {
+    /// What is to be registered.
+    pub(crate) const fn registration(&self) -> &Registration {
+        &self.shipment.registration
+    }
+
+    /// Its root message.
+    pub(crate) const fn message(&self) -> &RootMessage {
+        &self.shipment.registration.message
+    }
+
+    /// With these `C_i` can be built.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the block roots are not those of the chain.
+    pub(crate) fn paths(&self) -> Result<LinkPaths, RunError> {
+        LinkPaths::new(self.blocks()?, self.shipment.block_roots.clone())
+            .map_err(RunError::step("block roots of a meter"))
+    }
+
+    fn blocks(&self) -> Result<Blocks, RunError> {
+        let blocks = Blocks::new(self.message().schedule.slots, self.shipment.block_log2);
+        blocks.ok_or_else(|| RunError::Step("meter", "no chain has this shape".into()))
+    }
+
+    /// The meter with what it measured from `start_s` on, switched on.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if flash or checkpoints cannot be used.
+    pub(crate) fn switch_on(
+        &self,
+        flash: SoftwareFlash,
+        readings: Vec<Decimal>,
+        start_s: u64,
+        seed: [u8; 32],
+        opened: usize,
+    ) -> Result<SoftwareMeter, RunError> {
+        let message = &self.bundle.root_message;
+        let keys = KeyStore::load(
+            message.salt,
+            self.blocks()?,
+            &message.anchor,
+            self.checkpoints.clone(),
+            self.checksum,
+        );
+        let keys = keys.map_err(RunError::step("checkpoints of a meter"))?;
+        let journal = Journal::open(flash).map_err(RunError::step("flash of a meter"))?;
+        let parameters = Parameters {
+            network: self.bundle.network,
+            committee: self.bundle.committee.clone(),
+            from_epoch: self.bundle.from_epoch,
+            owner: self.bundle.owner,
+            root_message: message.clone(),
+        };
+        Ok(SoftwareMeter::new(
+            Meter::new(parameters, journal, keys),
+            message.clone(),
+            readings,
+            start_s,
+            ChaCha20Rng::from_seed(seed),
+            opened,
+        ))
+    }
+
+    /// Writes the meter into a directory: what it has, readable by its owner only.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`].
+    pub(crate) fn save(&self, dir: &Path) -> Result<(), RunError> {
+        fs::create_dir_all(dir).map_err(files::unwritable(dir))?;
+        files::replace(&shipment(dir), &self.shipment.encode(), Readers::All)?;
+        files::replace(&bundle(dir), &self.bundle.encode(), Readers::Owner)?;
+        let mut links = Zeroizing::new(Vec::with_capacity(32 * self.checkpoints.len() + 36));
+        links.extend(self.checksum.to_be_bytes());
+        self.checkpoints.iter().for_each(|link| links.extend(link.as_bytes()));
+        files::add_checksum(&mut links);
+        // The last one: a meter is there when its secret is.
+        Ok(files::replace(&checkpoints(dir), &links, Readers::Owner)?)
+    }
+
+    /// Reads a meter from its directory; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if a file of it was altered.
+    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, RunError> {
+        let path = checkpoints(dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = Zeroizing::new(files::read(&path, MAX_FILE)?);
+        let links = files::check(&path, &bytes)?;
+        let (checksum, links) = links.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let links = links.as_chunks::<32>().0.iter().map(|link| Link::from_bytes(*link));
+        let (path, bytes) = (shipment(dir), files::read(&shipment(dir), MAX_FILE)?);
+        let shipment = Shipment::decode(&bytes).map_err(malformed(&path))?;
+        let (path, bytes) = (bundle(dir), Zeroizing::new(files::read(&bundle(dir), MAX_FILE)?));
+        let bundle = Bundle::decode(&bytes).map_err(malformed(&path))?;
+        Ok(Some(Self {
+            shipment,
+            bundle,
+            checkpoints: links.collect(),
+            checksum: u32::from_be_bytes(*checksum),
+        }))
+    }
+}
+
+fn shipment(dir: &Path) -> PathBuf {
+    dir.join("shipment.bkss")
+}
+
+fn bundle(dir: &Path) -> PathBuf {
+    dir.join("bundle.bkss")
+}
+
+fn checkpoints(dir: &Path) -> PathBuf {
+    dir.join("checkpoints.bkss")
+}
