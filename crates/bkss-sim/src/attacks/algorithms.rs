@@ -1,10 +1,13 @@
 //! Algorithms 1, 2 and 3 as printed: what one liar does with them.
 
+use std::collections::BTreeMap;
+
 use bkss_ledger::{
-    Rounds, State, Transaction, Vote,
+    Round, Rounds, State, Transaction, Vote,
     leader::{leader_of, tenure_of},
 };
 use bkss_scheme::{Committee, ProviderId, certificate::VoteKey};
+use rand_core::Rng;
 
 use super::{
     Attack, Effort, Feature, Side, Story, Tried,
@@ -20,8 +23,8 @@ use crate::{
     scene::{Home, Scene, at, reading},
 };
 
-pub(super) const STORIES: [Story; 7] =
-    [never, thirteen, one_liar, timer, always_leader, ghosts, shuffles];
+pub(super) const STORIES: [Story; 8] =
+    [never, thirteen, one_liar, timer, always_leader, ghosts, shuffles, concentrated];
 
 /// A2.1. Nobody lies, nobody is off, and still no block of four nodes is committed.
 fn never(_: &Effort) -> Result<Attack, Broken> {
@@ -255,6 +258,46 @@ fn shuffles(_: &Effort) -> Result<Attack, Broken> {
         ours.attempt_if(other.round().nodes != one.state.round().nodes, "the same order");
     }
     Ok(attack("A3.2", "find honest nodes that disagree on the order", "B9", printed, ours.into()))
+}
+
+/// A3.3. Fewer than a third of fifty providers vote for each other and nobody else, while the honest
+/// ones, who trust everybody, spread their votes.
+fn concentrated(_: &Effort) -> Result<Attack, Broken> {
+    let liars = 34..50_u16;
+    let bought = |seats: usize| seats > faults(SEATS);
+    let mut printed = Tried::new("votes that are spread lose to votes that are not");
+    let mut scene = Scene::new(33, 50)?;
+    let mut ours = Tried::new("OPEN: 16 of 50 providers can take more than 6 of 21 seats");
+    for _ in 0..4 {
+        let picks: BTreeMap<_, Vec<_>> = (0..50)
+            .map(|voter| {
+                let trusted = if liars.contains(&voter) { liars.clone() } else { 0..50 };
+                let mut others: Vec<_> = trusted.filter(|other| *other != voter).collect();
+                // Which of all it trusts an honest provider names is drawn, as its node does.
+                others.sort_by_cached_key(|_| scene.rng.next_u32());
+                others.truncate(SEATS);
+                (voter, others)
+            })
+            .collect();
+        let ballots: Vec<_> = picks
+            .values()
+            .map(|picks| Ballot { meters: 100, votes: picks.iter().map(|p| (*p).into()).collect() })
+            .collect();
+        let seats = elected(&ballots).into_iter().filter(|seat| *seat >= 34).count();
+        printed.attempt_if(bought(seats), "a minority of the seats");
+
+        let mut round = Round::clone(scene.state.round());
+        round.weights = (0..50).map(|voter| (ProviderId(voter), 100)).collect();
+        let vote = |picks: &Vec<u16>| picks.iter().copied().map(ProviderId).collect();
+        round.votes =
+            picks.iter().map(|(voter, picks)| (ProviderId(*voter), vote(picks))).collect();
+        let rounds = scene.genesis.charter().rounds;
+        let nodes = round.elect(scene.state.members(), &rounds).nodes;
+        let seats = nodes.iter().filter(|node| liars.contains(&node.0)).count();
+        ours.attempt_if(bought(seats), "a minority of the seats");
+    }
+    let what = "take the seats with a third of the providers that vote as one";
+    Ok(attack("A3.3", what, "B9", printed, ours.into()))
 }
 
 fn attack(

@@ -32,6 +32,9 @@ fn table(attacks: &[Attack]) -> Sheet {
             Cell::Number(exact((all - ours.run) as u64), 0),
         ]);
     }
+    for attack in attacks.iter().filter(|attack| attack.ours.broken() == Some(true)) {
+        sheet.note(format!("open: {} breaks ours: {}", attack.test, attack.what));
+    }
     sheet.note("an attack on ours counts only beside one that succeeds where the hole is open");
     sheet
 }
