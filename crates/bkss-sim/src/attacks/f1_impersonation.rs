@@ -208,7 +208,7 @@ fn random_reveals(effort: &Effort) -> Result<Attack, Broken> {
     }
 
     let mut ours = Tried::new("random links, and links and bodies with one bit flipped");
-    let meters = 1024;
+    let meters = (effort.reveals / 16).clamp(16, 1024);
     let (mut scene, mut homes) = Scene::with_meters(15, meters)?;
     let mut signed = Vec::new();
     for home in &mut homes {

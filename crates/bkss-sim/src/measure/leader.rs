@@ -16,6 +16,8 @@ use crate::{
     scene::{Home, Opened, Scene, Votes, WINDOW_S, at, reading},
 };
 
+/// Gateways that share the readings where their number is not what is measured.
+const GATEWAYS: u32 = 4;
 /// The slot that is measured.
 const SLOT: u32 = 2;
 /// Most accounting nodes of a round.
@@ -164,6 +166,12 @@ impl Town {
         }))
     }
 
+    /// Checking readings, request and opening, as a validator does.
+    pub(crate) fn validator(&self) -> Result<Pass<'_>, Broken> {
+        let meters = u32::try_from(self.homes.len()).unwrap_or(u32::MAX);
+        self.blocks(meters, GATEWAYS)
+    }
+
     /// What one reading costs a validator and the ledger.
     ///
     /// # Errors
@@ -171,7 +179,7 @@ impl Town {
     /// As [`Self::leader`].
     pub fn reading(&self, timer: Timer<'_>) -> Result<ReadingCost, Broken> {
         let meters = u32::try_from(self.homes.len()).unwrap_or(u32::MAX);
-        let gateways = 4;
+        let gateways = GATEWAYS;
         let committee = Certified::new(SEATS)?;
         let passes =
             vec![self.blocks(meters, gateways)?, Box::new(|| committee.check()) as Pass<'_>];

@@ -48,7 +48,7 @@ pub fn measure(timer: Timer<'_>, settings: &[(u32, u32)]) -> Result<Vec<MeterCos
 }
 
 /// A meter with a whole chain.
-struct Setting {
+pub(crate) struct Setting {
     chain_years: u32,
     interval_min: u32,
     keys: KeyStore<Vec<Link>>,
@@ -58,7 +58,8 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(chain_years: u32, interval_min: u32) -> Result<Self, Broken> {
+    /// Makes the chain.
+    pub(crate) fn new(chain_years: u32, interval_min: u32) -> Result<Self, Broken> {
         let links = formulas::links(chain_years, interval_min);
         let blocks = Blocks::usual(links).ok_or(Broken::DoesNotHold("chain"))?;
         let (salt, last) = (Salt([7; 16]), Link::from_bytes([8; 32]));
@@ -78,7 +79,8 @@ impl Setting {
         black_box(request::request_value(&commitment, &link));
     }
 
-    fn average(&self) -> Pass<'_> {
+    /// Signing, over all distances to a checkpoint alike.
+    pub(crate) fn average(&self) -> Pass<'_> {
         Box::new(|| {
             self.spread.iter().for_each(|index| self.sign(*index));
             Ok(self.spread.len())

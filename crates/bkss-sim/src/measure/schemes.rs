@@ -17,7 +17,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use sha2::Sha256;
 
-use super::{Pass, Timer, leader::ReadingCost, meter::MeterCost};
+use super::{Pass, Timer};
 use crate::Broken;
 
 mod lms;
@@ -46,14 +46,25 @@ pub struct SchemeCost {
     pub lacks: &'static str,
 }
 
-/// Measures all of them.
+/// A scheme about to be measured.
+pub(crate) struct Scheme<'a> {
+    pub(crate) name: &'static str,
+    /// Signing, and checking.
+    pub(crate) passes: [Pass<'a>; 2],
+    pub(crate) bytes: f64,
+    pub(crate) cannot: &'static str,
+    pub(crate) lacks: &'static str,
+}
+
+/// Measures ours, given its passes and bytes, and all others, in turns.
 ///
 /// # Errors
 ///
 /// [`Broken`] if a signature does not hold.
-pub fn measure(
+pub(crate) fn measure<'a>(
     timer: Timer<'_>,
-    ours: (&MeterCost, &ReadingCost),
+    passes: [Pass<'a>; 2],
+    bytes: f64,
     lms: LmsSize,
 ) -> Result<Vec<SchemeCost>, Broken> {
     let mut rng = ChaCha8Rng::seed_from_u64(12);
@@ -64,15 +75,27 @@ pub fn measure(
             message
         })
         .collect();
-    let mut costs = vec![own(ours)];
-    costs.push(ecdsa_p256(timer, &messages, &mut rng)?);
-    costs.push(ecdsa_secp256k1(timer, &messages, &mut rng)?);
-    costs.extend(ed25519(timer, &messages, &mut rng)?);
-    costs.push(hmac(timer, &messages, &mut rng)?);
-    costs.push(match lms {
-        LmsSize::H5 => lms::measure::<LmsSha256M32H5<LmsOtsSha256N32W8>>(timer, &messages)?,
-        LmsSize::H10 => lms::measure::<LmsSha256M32H10<LmsOtsSha256N32W8>>(timer, &messages)?,
+    let cannot = "needs the ledger within each window; counts only after it";
+    let mut schemes = vec![Scheme { name: "BKSS (ours)", passes, bytes, cannot, lacks: "" }];
+    schemes.push(ecdsa_p256(&messages, &mut rng)?);
+    schemes.push(ecdsa_secp256k1(&messages, &mut rng)?);
+    schemes.extend(ed25519(&messages, &mut rng));
+    schemes.push(hmac(&messages, &mut rng)?);
+    schemes.push(match lms {
+        LmsSize::H5 => lms::scheme::<LmsSha256M32H5<LmsOtsSha256N32W8>>(&messages)?,
+        LmsSize::H10 => lms::scheme::<LmsSha256M32H10<LmsOtsSha256N32W8>>(&messages)?,
     });
+    let mut costs = Vec::new();
+    let mut passes = Vec::new();
+    for Scheme { name, passes: both, bytes, cannot, lacks } in schemes {
+        passes.extend(both);
+        costs.push(SchemeCost { name, sign_us: 0.0, verify_us: 0.0, bytes, cannot, lacks });
+    }
+    let seconds = timer.seconds_per_item(passes)?;
+    let (pairs, _) = seconds.as_chunks::<2>();
+    for (cost, [sign, check]) in costs.iter_mut().zip(pairs) {
+        (cost.sign_us, cost.verify_us) = (sign * 1e6, check * 1e6);
+    }
     Ok(costs)
 }
 
@@ -81,22 +104,7 @@ type Messages = [[u8; MESSAGE]];
 const STOLEN: &str = "who has the key signs the past anew; says nothing of when; falls to a quantum \
                       computer";
 
-fn own((meter, reading): (&MeterCost, &ReadingCost)) -> SchemeCost {
-    SchemeCost {
-        name: "BKSS (ours)",
-        sign_us: meter.average_us,
-        verify_us: reading.verify_us,
-        bytes: reading.ledger_bytes - reading.body_bytes,
-        cannot: "needs the ledger within each window; counts only after it",
-        lacks: "",
-    }
-}
-
-fn ecdsa_p256(
-    timer: Timer<'_>,
-    messages: &Messages,
-    rng: &mut ChaCha8Rng,
-) -> Result<SchemeCost, Broken> {
+fn ecdsa_p256<'a>(messages: &'a Messages, rng: &mut ChaCha8Rng) -> Result<Scheme<'a>, Broken> {
     use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 
     let mut secret = [0; 32];
@@ -104,26 +112,21 @@ fn ecdsa_p256(
     let key = SigningKey::from_slice(&secret).map_err(|_| Broken::DoesNotHold("P-256 key"))?;
     let public = VerifyingKey::from(&key);
     let signed: Vec<Signature> = messages.iter().map(|message| key.sign(message)).collect();
-    let sign: Pass<'_> = Box::new(|| {
+    let sign: Pass<'_> = Box::new(move || {
         for message in messages {
             black_box::<Signature>(key.sign(black_box(message)));
         }
         Ok(messages.len())
     });
-    let check: Pass<'_> = Box::new(|| {
+    let check: Pass<'_> = Box::new(move || {
         all(messages.iter().zip(&signed), |(message, signature)| {
             public.verify(message, signature).is_ok()
         })
     });
-    let seconds = timer.seconds_per_item(vec![sign, check])?;
-    Ok(cost("ECDSA P-256", &seconds, 64.0, STOLEN, "F3 F4 F5 F7 F8"))
+    Ok(scheme("ECDSA P-256", [sign, check], 64.0, STOLEN, "F3 F4 F5 F7 F8"))
 }
 
-fn ecdsa_secp256k1(
-    timer: Timer<'_>,
-    messages: &Messages,
-    rng: &mut ChaCha8Rng,
-) -> Result<SchemeCost, Broken> {
+fn ecdsa_secp256k1<'a>(messages: &'a Messages, rng: &mut ChaCha8Rng) -> Result<Scheme<'a>, Broken> {
     use secp256k1::{Message, PublicKey, SecretKey, ecdsa::Signature};
 
     let mut secret = [0; 32];
@@ -136,26 +139,21 @@ fn ecdsa_secp256k1(
     };
     let signed: Vec<Signature> =
         messages.iter().map(|message| secp256k1::ecdsa::sign(digest(message), &key)).collect();
-    let sign: Pass<'_> = Box::new(|| {
+    let sign: Pass<'_> = Box::new(move || {
         for message in messages {
             black_box(secp256k1::ecdsa::sign(digest(black_box(message)), &key));
         }
         Ok(messages.len())
     });
-    let check: Pass<'_> = Box::new(|| {
+    let check: Pass<'_> = Box::new(move || {
         all(messages.iter().zip(&signed), |(message, signature)| {
             secp256k1::ecdsa::verify(signature, digest(message), &public).is_ok()
         })
     });
-    let seconds = timer.seconds_per_item(vec![sign, check])?;
-    Ok(cost("ECDSA secp256k1", &seconds, 64.0, STOLEN, "F3 F4 F5 F7 F8"))
+    Ok(scheme("ECDSA secp256k1", [sign, check], 64.0, STOLEN, "F3 F4 F5 F7 F8"))
 }
 
-fn ed25519(
-    timer: Timer<'_>,
-    messages: &Messages,
-    rng: &mut ChaCha8Rng,
-) -> Result<[SchemeCost; 2], Broken> {
+fn ed25519<'a>(messages: &'a Messages, rng: &mut ChaCha8Rng) -> [Scheme<'a>; 2] {
     use ed25519_zebra::{SigningKey, VerificationKey, VerificationKeyBytes};
 
     // A key per meter: a batch checks the readings of many.
@@ -164,19 +162,20 @@ fn ed25519(
         keys.iter().zip(messages).map(|(key, message)| key.sign(message)).collect();
     let public: Vec<VerificationKeyBytes> = keys.iter().map(VerificationKeyBytes::from).collect();
     let parsed: Vec<VerificationKey> = keys.iter().map(VerificationKey::from).collect();
-    let sign: Pass<'_> = Box::new(|| {
+    let sign = move || {
         for (key, message) in keys.iter().zip(messages) {
             black_box(key.sign(black_box(message)));
         }
         Ok(messages.len())
-    });
-    let single: Pass<'_> = Box::new(|| {
-        all(parsed.iter().zip(messages).zip(&signed), |((key, message), signature)| {
+    };
+    let known = signed.clone();
+    let single: Pass<'_> = Box::new(move || {
+        all(parsed.iter().zip(messages).zip(&known), |((key, message), signature)| {
             key.verify(signature, message).is_ok()
         })
     });
     let mut coins = ChaCha8Rng::seed_from_u64(13);
-    let many: Pass<'_> = Box::new(|| {
+    let many: Pass<'_> = Box::new(move || {
         let mut verifier = batch::Verifier::new();
         for ((key, message), signature) in public.iter().zip(messages).zip(&signed) {
             verifier.queue((*key, *signature, message));
@@ -184,56 +183,47 @@ fn ed25519(
         let holds = verifier.verify(&mut coins).is_ok();
         if holds { Ok(messages.len()) } else { Err(Broken::DoesNotHold("a batch")) }
     });
-    let seconds = timer.seconds_per_item(vec![sign, single, many])?;
     let lacks = "F3 F4 F5 F7 F8";
-    let [sign, single, many] = seconds[..] else {
-        return Err(Broken::DoesNotHold("three measurements"));
-    };
-    Ok([
-        cost("Ed25519", &[sign, single], 64.0, STOLEN, lacks),
-        cost(
-            "Ed25519, batch of 64",
-            &[sign, many],
-            64.0,
-            "as Ed25519; and one wrong signature leaves 64 to be checked one by one",
-            lacks,
-        ),
-    ])
+    let (alone, again) = (sign.clone(), sign);
+    let cannot = "as Ed25519; and one wrong signature leaves 64 to be checked one by one";
+    [
+        scheme("Ed25519", [Box::new(alone), single], 64.0, STOLEN, lacks),
+        scheme("Ed25519, batch of 64", [Box::new(again), many], 64.0, cannot, lacks),
+    ]
 }
 
-fn hmac(timer: Timer<'_>, messages: &Messages, rng: &mut ChaCha8Rng) -> Result<SchemeCost, Broken> {
+fn hmac<'a>(messages: &'a Messages, rng: &mut ChaCha8Rng) -> Result<Scheme<'a>, Broken> {
     let mut secret = [0; 32];
     rng.fill_bytes(&mut secret);
     let keyed = Hmac::<Sha256>::new_from_slice(&secret);
     let keyed = keyed.map_err(|_| Broken::DoesNotHold("an HMAC key"))?;
-    let tag = |message: &[u8; MESSAGE]| keyed.clone().chain_update(message);
+    let tag = move |message: &[u8; MESSAGE]| keyed.clone().chain_update(message);
     let tags: Vec<_> = messages.iter().map(|message| tag(message).finalize()).collect();
-    let sign: Pass<'_> = Box::new(|| {
+    let again = tag.clone();
+    let sign: Pass<'_> = Box::new(move || {
         for message in messages {
-            black_box(tag(black_box(message)).finalize());
+            black_box(again(black_box(message)).finalize());
         }
         Ok(messages.len())
     });
-    let check: Pass<'_> = Box::new(|| {
+    let check: Pass<'_> = Box::new(move || {
         all(messages.iter().zip(&tags), |(message, known)| {
             tag(message).verify(known.as_bytes()).is_ok()
         })
     });
-    let seconds = timer.seconds_per_item(vec![sign, check])?;
     let cannot = "only who shares the key can check, and who can check can forge: proves nothing \
                   to anybody else";
-    Ok(cost("HMAC-SHA256, shared key", &seconds, 32.0, cannot, "F1 F3 F4 F5 F7 F8 F9"))
+    Ok(scheme("HMAC-SHA256, shared key", [sign, check], 32.0, cannot, "F1 F3 F4 F5 F7 F8 F9"))
 }
 
-fn cost(
+fn scheme<'a>(
     name: &'static str,
-    seconds: &[f64],
+    passes: [Pass<'a>; 2],
     bytes: f64,
     cannot: &'static str,
     lacks: &'static str,
-) -> SchemeCost {
-    let [sign_us, verify_us] = [0, 1].map(|at| seconds.get(at).copied().unwrap_or(f64::NAN) * 1e6);
-    SchemeCost { name, sign_us, verify_us, bytes, cannot, lacks }
+) -> Scheme<'a> {
+    Scheme { name, passes, bytes, cannot, lacks }
 }
 
 /// Checks all items and counts them.
@@ -258,22 +248,11 @@ mod tests {
 
     #[test]
     fn all_schemes_sign_and_check_the_same_readings() {
-        let meter = MeterCost {
-            chain_years: 1,
-            interval_min: 50,
-            links: 10_512,
-            checkpoint_bytes: 2_656,
-            record_bytes: 16,
-            average_us: 5.0,
-            worst_us: 9.0,
-        };
-        let reading = ReadingCost {
-            verify_us: 1.5,
-            ledger_bytes: 120.0,
-            body_bytes: 53.0,
-            certificate_us: 900.0,
-        };
-        let costs = with_timer(|timer| measure(timer, (&meter, &reading), LmsSize::H5)).unwrap();
+        let costs = with_timer(|timer| {
+            let passes: [Pass<'_>; 2] = [Box::new(|| Ok(1)), Box::new(|| Ok(1))];
+            measure(timer, passes, 67.0, LmsSize::H5)
+        });
+        let costs = costs.unwrap();
         let bytes: Vec<_> = costs.iter().map(|cost| (cost.name, cost.bytes)).collect();
         assert_eq!(
             bytes,

@@ -239,13 +239,18 @@ impl<'a> Press<'a> {
     }
 
     fn schemes(&self) -> Result<&[SchemeCost], Broken> {
-        let meters = self.meters()?;
-        // Five years of half hours if measured, as in the middle of the paper's tables.
-        let meter = meters.iter().find(|cost| (cost.chain_years, cost.interval_min) == (5, 30));
-        let meter = meter.or(meters.first()).ok_or(Broken::DoesNotHold("a measured meter"))?;
-        let ours = (meter, self.reading()?);
-        once(&self.schemes, || schemes::measure(self.timer, ours, self.extent.lms))
-            .map(Vec::as_slice)
+        let (town, reading) = (self.town()?, self.reading()?);
+        let bytes = reading.ledger_bytes - reading.body_bytes;
+        // Five years of half hours, the middle of the paper's tables, unless less is looked at.
+        let middle = (5, 30);
+        let first = self.extent.meter.first().copied().unwrap_or(middle);
+        let (years, minutes) = if self.extent.meter.contains(&middle) { middle } else { first };
+        once(&self.schemes, || {
+            let meter = meter::Setting::new(years, minutes)?;
+            let passes = [meter.average(), town.validator()?];
+            schemes::measure(self.timer, passes, bytes, self.extent.lms)
+        })
+        .map(Vec::as_slice)
     }
 }
 
