@@ -4,9 +4,12 @@
 
 mod bench;
 mod consortium;
+mod crashes;
 mod demo;
 mod founding;
 mod membership;
+mod networks;
 mod node;
 mod offline;
+mod providers;
 mod shared;

@@ -1,94 +1,18 @@
 //! Providers as processes: they agree, show how they stand, stop when asked and survive a kill.
 
-use std::{
-    net::TcpListener,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::shared::{bkss, code, said, text};
-
-/// Four providers of one consortium; their processes end with this.
-struct Providers {
-    dir: tempfile::TempDir,
-    port: u16,
-    running: Vec<Option<Child>>,
-}
-
-impl Providers {
-    fn found() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (port, out) = (free_ports(8), dir.path().join("net"));
-        let number = port.to_string();
-        let init = bkss(&["init", "--providers", "4", "--out", text(&out), "--base-port", &number]);
-        assert_eq!(code(&init), 0, "{}", said(&init));
-        Self { dir, port, running: (0..4).map(|_| None).collect() }
-    }
-
-    fn directory(&self, provider: usize) -> PathBuf {
-        self.dir.path().join("net/providers").join(provider.to_string())
-    }
-
-    fn url(&self, provider: usize) -> String {
-        format!("http://127.0.0.1:{}", usize::from(self.port) + 2 * provider + 1)
-    }
-
-    fn start(&mut self, provider: usize) {
-        let log = std::fs::File::create(self.directory(provider).join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_bkss"))
-            .args(["node", "--dir", text(&self.directory(provider)), "--log", "json"])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.running[provider] = Some(child.unwrap());
-    }
-
-    fn status(&self, provider: usize) -> Option<Value> {
-        let output = bkss(&["status", "--node", &self.url(provider), "--json"]);
-        (code(&output) == 0).then(|| serde_json::from_slice(&output.stdout).unwrap())
-    }
-
-    fn height(&self, provider: usize) -> u64 {
-        self.status(provider).map_or(0, |status| status["height"].as_u64().unwrap())
-    }
-
-    fn wait(&self, provider: usize, height: u64) {
-        for _ in 0..600 {
-            if self.height(provider) >= height {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let log = std::fs::read_to_string(self.directory(provider).join("log"));
-        unreachable!("provider {provider} does not reach block {height}: {log:?}");
-    }
-}
-
-impl Drop for Providers {
-    fn drop(&mut self) {
-        for child in self.running.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The first of so many ports in a row that are free now.
-fn free_ports(count: u16) -> u16 {
-    let first = 33_000 + u16::try_from(std::process::id() % 500).unwrap() * 16;
-    let free = |port: &u16| {
-        (*port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-    };
-    (first..60_000).step_by(usize::from(count)).find(free).unwrap()
-}
+use crate::{
+    providers::Providers,
+    shared::{bkss, code, said, text},
+};
 
 #[test]
 fn four_processes_agree_and_one_that_is_killed_comes_back() {
-    let mut providers = Providers::found();
-    (0..4).for_each(|provider| providers.start(provider));
+    let mut providers = Providers::found(4, &[]);
+    providers.start_all();
     providers.wait(0, 3);
     let status = providers.status(0).unwrap();
     let keys: Vec<_> = status.as_object().unwrap().keys().map(String::as_str).collect();
@@ -100,9 +24,7 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     assert_eq!(code(&second), 2, "{}", said(&second));
     assert!(said(&second).contains("another node runs in this directory"), "{}", said(&second));
 
-    let mut killed = providers.running[3].take().unwrap();
-    killed.kill().unwrap();
-    killed.wait().unwrap();
+    providers.kill(3);
     assert!(providers.status(3).is_none());
     let height = providers.height(0);
     providers.wait(0, height + 3);
