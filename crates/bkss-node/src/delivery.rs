@@ -29,7 +29,8 @@ use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc, v
 use crate::{
     chain::{Broken, Shared},
     engine_block::EngineBlock,
-    rounds::{Plan, Turns},
+    plan::Plan,
+    rounds::Turns,
     snapshots::Snapshots,
     status::Status,
 };

@@ -14,7 +14,7 @@ use commonware_consensus::{
 use commonware_cryptography::{certificate::Scheme, ed25519::PublicKey};
 use commonware_utils::ordered::Set;
 
-use crate::rounds::Plan;
+use crate::plan::Plan;
 
 /// Builds the elector of a round.
 #[derive(Clone)]

@@ -26,7 +26,7 @@ use commonware_consensus::{
 use commonware_cryptography::{certificate::Attestation, sha256};
 use commonware_utils::channel::mpsc;
 
-use crate::{memory::Votes, rounds::Plan, status::Status};
+use crate::{memory::Votes, plan::Plan, status::Status};
 
 /// Accusations that wait for the node; more of the same moment add nothing.
 const WAITING: usize = 64;

@@ -22,7 +22,7 @@ use commonware_utils::{
 use crate::{
     Config,
     node::{self, Channels, Node, StartError, max_message_size},
-    rounds::{Network, Peer},
+    plan::{Network, Peer},
 };
 
 /// Most peers of a node, itself included.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bkss_node::{LedgerClock, rounds::participants};
+use bkss_node::{LedgerClock, plan::participants};
 use bkss_scheme::{LedgerTime, ProviderId, certificate::vote_namespace};
 use commonware_consensus::simplex::{mocks::conflicter, scheme::ed25519::Scheme};
 use commonware_cryptography::Sha256;

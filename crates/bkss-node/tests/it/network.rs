@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_node::{
     Config, LedgerClock, Pacing, config, node,
-    rounds::{self, Peer},
+    plan::{self, Peer},
 };
 use bkss_scheme::ProviderId;
 use commonware_actor::Feedback;
@@ -43,7 +43,7 @@ impl Blocker for Peers {
     }
 }
 
-impl rounds::Network for Peers {
+impl plan::Network for Peers {
     fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
         let others = peers.iter().map(|peer| peer.key.clone());
         let others = others.filter(|key| committee.position(key).is_none());

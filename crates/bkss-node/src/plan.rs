@@ -1,0 +1,155 @@
+//! Who keeps a round, and whom a node talks to in it: from the ledger's state to the engine's terms.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bkss_ledger::{Round, State, leader::leader_of};
+use bkss_scheme::{
+    Committee, Digest, ProviderId,
+    certificate::{MAX_COMMITTEE, VoteKey},
+};
+use bytes::Bytes;
+use commonware_codec::DecodeExt;
+use commonware_consensus::{
+    simplex::scheme::ed25519::Scheme,
+    types::{Epoch, TermLength},
+};
+use commonware_cryptography::{
+    certificate::{Provider as SchemeProvider, Scoped},
+    ed25519::PublicKey,
+};
+use commonware_p2p::{Blocker, Provider};
+use commonware_utils::ordered::Set;
+
+use crate::status::Schedule;
+
+/// Most members of a committee, for the limits of messages.
+#[expect(clippy::cast_possible_truncation, reason = "32")]
+pub const MOST_MEMBERS: u32 = MAX_COMMITTEE as u32;
+/// Rounds whose certificates can still be checked: blocks that are fetched late belong to them.
+const KEPT_SCHEMES: usize = 8;
+/// A provider as a peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// The provider.
+    pub provider: ProviderId,
+    /// It authenticates with its vote key.
+    pub key: PublicKey,
+    /// Where it listens, `host:port`; from the ledger.
+    pub address: String,
+}
+
+/// Who keeps a round, and whom a node talks to in it.
+#[derive(Clone)]
+pub struct Plan {
+    round: Arc<Round>,
+    peers: Arc<Vec<Peer>>,
+    tenure_views: u32,
+}
+
+impl Plan {
+    /// The round of the next block on a state. A vote key that is no ed25519 key has no peer.
+    pub fn of(state: &State) -> Self {
+        let peer = |identity: &bkss_scheme::ProviderIdentity| {
+            let key = public_key(&identity.vote_key)?;
+            Some(Peer { provider: identity.id, key, address: identity.address.to_string() })
+        };
+        let peers = state.members().present().filter_map(peer).collect();
+        let tenure_views = state.genesis().charter().rounds.tenure_views;
+        Self { round: state.round().clone(), peers: Arc::new(peers), tenure_views }
+    }
+
+    /// Number of the round.
+    pub fn number(&self) -> u64 {
+        self.round.number
+    }
+
+    /// The vote keys that decide.
+    pub fn committee(&self) -> &Committee {
+        &self.round.committee
+    }
+
+    /// The providers that keep the round, ascending.
+    pub fn members(&self) -> Vec<ProviderId> {
+        let mut members: Vec<_> = self.round.nodes.iter().map(|(id, _)| *id).collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// The block that the round builds on: the last of the round before.
+    pub fn floor(&self) -> Digest {
+        self.round.seed
+    }
+
+    /// The present providers.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// Views of a tenure.
+    pub fn tenure_length(&self) -> TermLength {
+        NonZeroU32::new(self.tenure_views).map_or(TermLength::ONE, TermLength::new)
+    }
+
+    /// The key of a view's leader.
+    pub fn leader(&self, view: u64) -> Option<VoteKey> {
+        leader_of(&self.round, view, self.tenure_views).map(|(_, key)| key)
+    }
+
+    /// Whose seat in the committee a vote key has.
+    pub fn provider(&self, key: &VoteKey) -> Option<ProviderId> {
+        self.round.nodes.iter().find(|(_, seat)| seat == key).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn schedule(&self) -> Schedule {
+        let (round, tenure_views) = (self.round.clone(), self.tenure_views);
+        Schedule::new(move |view| leader_of(&round, view, tenure_views).map(|(id, _)| id))
+    }
+}
+
+/// The engine's form of a vote key; `None` if it is no ed25519 key.
+pub fn public_key(key: &VoteKey) -> Option<PublicKey> {
+    PublicKey::decode(Bytes::copy_from_slice(&key.0)).ok()
+}
+
+/// A committee as the engine knows it; `None` if a key is no ed25519 key.
+pub fn participants(committee: &Committee) -> Option<Set<PublicKey>> {
+    let keys: Option<Vec<_>> = committee.keys().iter().map(public_key).collect();
+    Some(Set::from_iter_dedup(keys?))
+}
+
+/// The network as a node needs it: who may talk to it, in which round.
+pub trait Network:
+    Blocker<PublicKey = PublicKey> + Provider<PublicKey = PublicKey> + Clone + Sync
+{
+    /// Connects to the peers of a round; those of the committee come first.
+    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]);
+}
+
+/// The certificate schemes of the newest rounds.
+#[derive(Clone, Default)]
+pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
+
+impl Schemes {
+    /// Knows the scheme of a round from now on.
+    pub fn register(&self, round: u64, scheme: Scheme) {
+        let mut schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        schemes.insert(Epoch::new(round), Arc::new(scheme));
+        while schemes.len() > KEPT_SCHEMES {
+            schemes.pop_first();
+        }
+    }
+}
+
+impl SchemeProvider for Schemes {
+    type Scope = Epoch;
+    type Scheme = Scheme;
+
+    fn scoped(&self, epoch: Epoch) -> Option<Scoped<Scheme>> {
+        let schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        schemes.get(&epoch).cloned().map(Scoped::scheme)
+    }
+}
