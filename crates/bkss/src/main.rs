@@ -23,6 +23,7 @@ mod parallel;
 mod provider;
 mod provider_commands;
 mod replay;
+mod revoke;
 mod sdi_commands;
 mod status;
 mod terms;
@@ -61,6 +62,9 @@ enum Command {
     /// Change which signing device infrastructures there are
     #[command(subcommand)]
     Sdi(sdi_commands::SdiCommand),
+    /// End a meter's chain
+    #[command(subcommand)]
+    Meter(revoke::MeterCommand),
     /// Software meters against running nodes, from provisioning to receipts
     Replay(replay::Args),
     /// Fetch the ledger from a node, for auditors
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Provider(command) => provider_commands::run(&command),
         Command::Sdi(command) => sdi_commands::run(&command),
+        Command::Meter(command) => revoke::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Archive(args) => fetch::archive(&args),
         Command::Demo(args) => demo::run(&args),

@@ -248,12 +248,12 @@ fn keep_sessions(dir: &Path) -> Result<KeepSessions, Failed> {
     let mut log = Sessions::open(dir).map_err(Failed::usage)?;
     let mut known = Remembered::default();
     for session in Sessions::load(dir).map_err(Failed::usage)? {
-        known.insert(session.meter, session.index);
+        known.insert(session.encapsulated);
     }
     Ok(Box::new(move |introduced: &[Introduced]| {
         for one in introduced {
             let Introduced { meter, index, key, encapsulated } = one;
-            if known.insert(*meter, index.get()) {
+            if known.insert(*encapsulated) {
                 log.append(*meter, *index, *key, encapsulated).map_err(std::io::Error::other)?;
             }
         }
@@ -261,20 +261,20 @@ fn keep_sessions(dir: &Path) -> Result<KeepSessions, Failed> {
     }))
 }
 
-/// The newest sessions.
+/// The newest sessions, by their encapsulated keys: a meter's next chain has the same links again.
 #[derive(Default)]
 struct Remembered {
-    known: BTreeSet<(MeterId, u32)>,
-    order: VecDeque<(MeterId, u32)>,
+    known: BTreeSet<[u8; 32]>,
+    order: VecDeque<[u8; 32]>,
 }
 
 impl Remembered {
     /// False if it is known.
-    fn insert(&mut self, meter: MeterId, index: u32) -> bool {
-        if !self.known.insert((meter, index)) {
+    fn insert(&mut self, session: [u8; 32]) -> bool {
+        if !self.known.insert(session) {
             return false;
         }
-        self.order.push_back((meter, index));
+        self.order.push_back(session);
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {

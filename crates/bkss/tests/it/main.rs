@@ -12,4 +12,5 @@ mod networks;
 mod node;
 mod offline;
 mod providers;
+mod replay;
 mod shared;

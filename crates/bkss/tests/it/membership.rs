@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::shared::{bkss, code, said, text};
 
 /// Providers as processes; stopped when dropped.
-struct Network {
+pub(crate) struct Network {
     dir: tempfile::TempDir,
     base_port: u16,
     nodes: Vec<Child>,
@@ -28,10 +28,15 @@ impl Drop for Network {
 
 impl Network {
     fn found(base_port: u16) -> Self {
+        Self::found_with(base_port, &[])
+    }
+
+    /// Founds with more options and starts all providers.
+    pub(crate) fn found_with(base_port: u16, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("net");
         let port = base_port.to_string();
-        let founded = bkss(&[
+        let init = [
             "init",
             "--providers",
             "4",
@@ -43,7 +48,8 @@ impl Network {
             "10",
             "--grid",
             "1",
-        ]);
+        ];
+        let founded = bkss(&[&init[..], more].concat());
         assert_eq!(code(&founded), 0, "{}", said(&founded));
         let mut network = Self { dir, base_port, nodes: Vec::new() };
         for number in 0..4 {
@@ -53,7 +59,7 @@ impl Network {
         network
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -67,8 +73,14 @@ impl Network {
         self.nodes.push(node.unwrap());
     }
 
-    fn url(&self, offset: u16) -> String {
+    pub(crate) fn url(&self, offset: u16) -> String {
         format!("http://127.0.0.1:{}", self.base_port + offset)
+    }
+
+    /// Kills a provider, as a loss of power does.
+    pub(crate) fn kill(&mut self, number: usize) {
+        self.nodes[number].kill().unwrap();
+        self.nodes[number].wait().unwrap();
     }
 
     fn status(&self, url: &str) -> Option<Value> {

@@ -1,0 +1,86 @@
+//! Software meters against running providers, one of which is killed; stopped and gone on with.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{
+    membership::Network,
+    shared::{bkss, code, said, text},
+};
+
+const CSV: &str = "VID,V001,V002,V003\n\
+    5,0.01,0,-0.003\n\
+    6,12.5,0.0,115.232\n\
+    7,0.1,0.22,0.333\n\
+    8,1,2,3\n";
+
+/// Arguments of a replay of this network.
+fn arguments(network: &Network, out: &str) -> Vec<String> {
+    let data = network.path("homes.csv");
+    std::fs::write(&data, CSV).unwrap();
+    let mut args = vec!["replay".to_owned()];
+    for number in 0..4 {
+        args.extend(["--node".to_owned(), network.url(2 * number + 1)]);
+    }
+    let sdi = network.path("net/sdi");
+    let out = network.path(out);
+    for (name, value) in [
+        ("--data", text(&data)),
+        ("--sdi", text(&sdi)),
+        ("--out", text(&out)),
+        ("--meters", "4"),
+        ("--slots", "3"),
+        ("--slot", "300"),
+        ("--window", "150"),
+    ] {
+        args.extend([name.to_owned(), value.to_owned()]);
+    }
+    args.push("--json".to_owned());
+    args
+}
+
+fn complete(network: &Network, out: &str) -> Value {
+    let args = arguments(network, out);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let output = bkss(&args);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(lines.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn meters_replay_through_a_kill_and_a_stop() {
+    let mut network = Network::found_with(21_600, &["--time-scale", "60"]);
+    // Stopped in the middle of its registrations or slots, then gone on with.
+    let args = arguments(&network, "first");
+    let mut first = Command::new(env!("CARGO_BIN_EXE_bkss"))
+        .args(&args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    network.kill(3);
+    let summary = complete(&network, "first");
+    for (key, expected) in
+        [("providers", 4), ("meters", 4), ("slots", 3), ("readings", 12), ("time_scale", 60)]
+    {
+        assert_eq!(summary[key], expected, "{key}: {summary}");
+    }
+    let out = network.path("first");
+    let (genesis, archive) = (out.join("genesis.bkss"), out.join("archive.bkss"));
+    let audit = bkss(&["audit", "--genesis", text(&genesis), text(&archive)]);
+    assert_eq!(code(&audit), 0, "{}", said(&audit));
+
+    // The same devices again: each gets its next chain, whose receipts open as well.
+    let summary = complete(&network, "second");
+    assert_eq!(summary["readings"], 12, "{summary}");
+    let receipts = network.path("second/receipts/5");
+    let owner = network.path("net/providers/0");
+    let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
+    assert_eq!(code(&opened), 0, "{}", said(&opened));
+    assert!(!String::from_utf8(opened.stdout).unwrap().is_empty());
+}
