@@ -104,11 +104,11 @@ pub(super) fn schemes(costs: &[SchemeCost]) -> Result<Part, ChartError> {
         names,
     };
     let panels = [
-        bars("signing, us", true, |cost| cost.sign_us),
-        bars("checking, us", false, |cost| cost.verify_us),
-        bars("bytes per reading", false, |cost| cost.bytes),
+        bars("signing, us (logarithmic)", true, |cost| cost.sign_us),
+        bars("checking, us (logarithmic)", false, |cost| cost.verify_us),
+        bars("bytes per reading (log.)", false, |cost| cost.bytes),
     ];
-    let title = "ours beside other signatures, per reading (logarithmic)";
+    let title = "ours beside other signatures, per reading";
     let mut part = picture("figure-12", title, &panels)?;
     let columns = ["scheme", "sign, us", "check, us", "bytes", "lacks of Table 4", "cannot"];
     let mut sheet = Sheet::new("schemes", "ours beside what a user would pick instead", &columns);
