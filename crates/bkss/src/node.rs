@@ -18,7 +18,6 @@ use bkss_node::{
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
-use bkss_scheme::MeterId;
 use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, tokio};
 use commonware_utils::{NZU16, NZUsize, channel::oneshot};
 
