@@ -6,6 +6,7 @@
 
 mod broken;
 mod founding;
+mod votes;
 mod walk;
 
 use std::sync::Arc;
@@ -19,16 +20,15 @@ use bkss_ledger::{
 };
 use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
-    ProviderId, Reading, SecretKey, Slot,
-    certificate::{Finality, VoteContent, VoteKey},
+    Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId, Reading,
+    SecretKey, Slot,
+    certificate::VoteKey,
     codec,
     hash_chain::Blocks,
     reading::{Channel, Interval},
     root_message::Registration,
     seal::{Body, KeyId, OpeningKey},
     slot::Schedule,
-    timestamp::TimeProof,
 };
 use bkss_sdi::issue::{Answer, Offer, Order, Sdi, countersign};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
@@ -36,6 +36,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
 pub use broken::Broken;
+pub(crate) use votes::Votes;
 
 /// Slot length `L`, seconds.
 pub(crate) const SLOT_S: u32 = 900;
@@ -51,8 +52,6 @@ const BLOCK_LOG2: u8 = 3;
 /// Rounds so long that a scene stays in its first one.
 pub(crate) const LONG_ROUND: Rounds =
     Rounds { blocks: 1 << 20, committee: 21, alternates: 10, tenure_views: 1 };
-/// The view of every block of a scene.
-const VIEW: u64 = 7;
 
 /// A meter in software.
 pub(crate) type SoftwareMeter = Meter<MemoryFlash<256>, Vec<Link>>;
@@ -87,23 +86,6 @@ impl Home {
 
 /// An item of an opening batch: row, `v_i`, encoded body.
 pub(crate) type Opened = (Row, Link, Vec<u8>);
-
-/// Signers and signatures of a certificate.
-pub(crate) struct Votes {
-    epoch: u64,
-    signers: u32,
-    signatures: Vec<u8>,
-}
-
-impl Votes {
-    /// As a certificate without descendants.
-    pub(crate) fn finality(&self) -> Finality<'_> {
-        let Self { epoch, signers, signatures } = self;
-        let (epoch, signers, parent_view) = (*epoch, *signers, VIEW - 1);
-        let certificate = Certificate { epoch, view: VIEW, parent_view, signers, signatures };
-        Finality { descendants: &[], certificate }
-    }
-}
 
 /// Providers, SDI, ledger and what was issued.
 pub(crate) struct Scene {
@@ -324,45 +306,6 @@ impl Scene {
         self.blocks.push(block.clone());
         self.receipts.extend(self.witness.follow(block));
         Ok(verified)
-    }
-
-    /// Signatures of the first members that make a quorum.
-    fn quorum_votes(&self, block: Digest) -> Votes {
-        let members: Vec<_> = (0..self.committee().quorum()).collect();
-        self.votes_of(&members, self.network(), block)
-    }
-
-    /// Signatures of these members on a block of this round, as the engine's votes to finalize.
-    pub(crate) fn votes_of(&self, members: &[usize], network: Network, block: Digest) -> Votes {
-        let content = VoteContent::Finalize { parent_view: VIEW - 1, block };
-        let epoch = self.state.round().number;
-        let message = content.message(network, epoch, VIEW).unwrap_or_default();
-        let committee = self.committee();
-        let mut members = members.to_vec();
-        members.sort_unstable();
-        let signer = |member: &usize| {
-            self.votes.iter().find(|vote| vote_key(vote) == committee.keys()[*member])
-        };
-        Votes {
-            epoch,
-            signers: members.iter().map(|member| 1 << member).sum(),
-            signatures: members
-                .iter()
-                .filter_map(signer)
-                .flat_map(|key| <[u8; 64]>::from(key.sign(&message)))
-                .collect(),
-        }
-    }
-
-    /// Encoded proof of a header's time under these members' votes.
-    pub(crate) fn time_proof(
-        &self,
-        members: &[usize],
-        time: LedgerTime,
-    ) -> Result<Vec<u8>, Refusal> {
-        let header = self.header(time)?;
-        let votes = self.votes_of(members, self.network(), header.id());
-        Ok(encoded(&TimeProof { header, finality: votes.finality() }))
     }
 }
 
