@@ -40,7 +40,7 @@ use remote::{Remote, opened_path};
 /// Links per block of a chain, as a power of two.
 const CHAIN_BLOCK_LOG2: u8 = 6;
 /// Seconds from the provisioning of the first meter to the first slot, and for each fifty more.
-const LEAD_S: u64 = 10;
+const LEAD_S: u64 = 20;
 
 /// Options of `bkss replay`.
 #[derive(clap::Args, Debug)]

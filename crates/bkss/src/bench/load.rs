@@ -91,7 +91,9 @@ impl Phase {
     }
 
     fn overdue(&self, now: Instant) -> bool {
-        self.sent.is_some_and(|sent| now.duration_since(sent) > RETRY * (self.tries as u32 + 1))
+        let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
+        let patience = RETRY.saturating_mul(tries.saturating_add(1));
+        self.sent.is_some_and(|sent| now.duration_since(sent) > patience)
     }
 }
 
@@ -275,7 +277,7 @@ impl<'a> Load<'a> {
         let now = clock::now();
         for slot in self.opened.saturating_sub(2).max(1)..=self.requested {
             let Progress { requests, openings } = &self.slots[slot as usize - 1];
-            let meters = self.fleet.meters.len() as u32;
+            let meters = u32::try_from(self.fleet.meters.len()).unwrap_or(u32::MAX);
             let late = |phase: &Phase| phase.overdue(now) && phase.everywhere(self.live) < meters;
             let (requests, openings) = (late(requests), late(openings));
             if requests && time < slot_times(slot).1 {

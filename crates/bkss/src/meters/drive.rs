@@ -27,7 +27,7 @@ use crate::{clock, output, parallel};
 /// How often the driver looks at the clock and at the gateways.
 const TICK: Duration = Duration::from_millis(2);
 /// A registration that is not final after this is sent again.
-const REGISTER_AGAIN: Duration = Duration::from_secs(10);
+const REGISTER_AGAIN: Duration = Duration::from_secs(4);
 
 /// The way of meters to the ledger and back.
 pub(crate) trait Gateways {
@@ -95,7 +95,8 @@ pub(crate) struct Drive<'a, G> {
     progress: output::Progress,
     run: Run,
     registered: BTreeSet<MeterId>,
-    asked: Option<Instant>,
+    /// When registrations were sent last, and how often.
+    asked: Option<(Instant, usize)>,
     submitted: BTreeMap<MeterId, (Instant, usize)>,
 }
 
@@ -281,21 +282,24 @@ impl<'a, G: Gateways> Drive<'a, G> {
         Ok(())
     }
 
-    /// Brings what is not registered to its owner's gateway, at first and again after a while.
+    /// Brings what is not registered to its owner's gateway, and after a while to the next one.
     fn register(&mut self) {
         let waits = self.registered.len() < self.meters.len();
-        if !waits || self.asked.is_some_and(|asked| asked.elapsed() < REGISTER_AGAIN) {
+        let waited = self.asked.is_none_or(|(asked, _)| asked.elapsed() >= REGISTER_AGAIN);
+        if !waits || !waited {
             return;
         }
+        let tries = self.asked.map_or(0, |(_, tries)| tries);
         for meter in self.provisioned {
             let message = meter.message();
             if !self.registered.contains(&message.meter) {
-                let gateway = self.gateways.home(message.owner);
+                let home = self.gateways.home(message.owner);
+                let gateway = (home + tries) % self.gateways.count();
                 let transaction = Transaction::Registration(meter.registration().clone());
                 self.gateways.send(gateway, transaction.into());
             }
         }
-        self.asked = Some(clock::now());
+        self.asked = Some((clock::now(), tries + 1));
     }
 
     /// Lets each meter sign in its slot, and tries another gateway where that takes long.

@@ -18,7 +18,7 @@ const SECTOR: usize = 4096;
 /// Two sectors of flash.
 pub(crate) enum SoftwareFlash {
     /// Gone with the process.
-    Memory(MemoryFlash<SECTOR>),
+    Memory(Box<MemoryFlash<SECTOR>>),
     /// In a file; each record is on the disk before anything is sent under it.
     File(File),
 }
@@ -26,7 +26,7 @@ pub(crate) enum SoftwareFlash {
 impl SoftwareFlash {
     /// Flash in memory, erased.
     pub(crate) fn memory() -> Self {
-        Self::Memory(MemoryFlash::default())
+        Self::Memory(Box::default())
     }
 
     /// Flash in a file, erased if there is none yet.

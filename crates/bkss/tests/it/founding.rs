@@ -223,7 +223,7 @@ fn a_genesis_needs_the_signatures_of_all_its_founders_and_of_nobody_else() {
     assert_eq!(crate::shared::code(&bkss(&args)), 0);
     let foreign = founders.path("foreign.signature");
     assert_eq!(founders.sign("p0", "other.bkss", &["--out", &foreign]).0, 0);
-    let mut mixed = signatures.clone();
+    let mut mixed = signatures;
     mixed[0] = foreign;
     let (code, said) = founders.assemble("g", &mixed);
     assert_eq!(code, 1);

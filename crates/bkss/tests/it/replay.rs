@@ -60,7 +60,7 @@ fn meters_replay_through_a_kill_and_a_stop() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(20));
+    std::thread::sleep(std::time::Duration::from_secs(30));
     first.kill().unwrap();
     first.wait().unwrap();
     network.kill(3);
