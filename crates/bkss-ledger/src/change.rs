@@ -70,6 +70,8 @@ pub enum ChangeRefusal {
     KeyTaken,
     #[error("the vote key is or was a member's")]
     VoteKeyTaken,
+    #[error("the vote key is no point of ed25519")]
+    VoteKeyNoPoint,
     #[error("sealing key {found}, the next number is {expected}")]
     SealingKey { expected: u16, found: u16 },
     #[error("agreement {found}, that of the consortium is {expected}")]
@@ -162,7 +164,7 @@ impl Change {
             }
             Body::VoteKey(id, key) => {
                 present(*id)?;
-                if members.voter(key).is_some() { Err(Refused::VoteKeyTaken) } else { Ok(()) }
+                check_vote_key(members, key)
             }
             Body::SealingKey(id, key) => {
                 let expected = present(*id)?.sealing_key.id.0.saturating_add(1);
@@ -256,13 +258,19 @@ fn check_join(
     if members.has_key(&identity.key) {
         return Err(Refused::KeyTaken);
     }
-    if members.voter(&identity.vote_key).is_some() {
-        return Err(Refused::VoteKeyTaken);
-    }
+    check_vote_key(members, &identity.vote_key)?;
     if members.ever() >= MAX_MEMBERS {
         return Err(Refused::Full);
     }
     Ok(())
+}
+
+/// A key that nobody could be seated with would stop every node.
+fn check_vote_key(members: &Members, key: &VoteKey) -> Result<(), ChangeRefusal> {
+    if !key.is_point() {
+        return Err(ChangeRefusal::VoteKeyNoPoint);
+    }
+    if members.voter(key).is_some() { Err(ChangeRefusal::VoteKeyTaken) } else { Ok(()) }
 }
 
 struct Signed<'a>(&'a Change);

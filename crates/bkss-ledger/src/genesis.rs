@@ -139,6 +139,8 @@ pub enum GenesisError {
     Providers { found: usize },
     #[error("provider and SDI numbers, vote keys and identity keys are not distinct and ascending")]
     NotDistinct,
+    #[error("vote key of provider {0} is no point of ed25519")]
+    VoteKey(ProviderId),
     #[error("provider {provider} agreed to {found}, the agreement is {expected}")]
     Agreement { provider: ProviderId, expected: Digest, found: Digest },
     #[error("{found} signatures for {expected} founders")]
@@ -364,6 +366,9 @@ fn check_charter(charter: &Charter) -> Result<Committee, GenesisError> {
     let keys = providers.iter().map(|provider| provider.key);
     let distinct = distinct(keys.chain(sdis.iter().map(|sdi| sdi.key)))
         && distinct(providers.iter().map(|provider| provider.vote_key));
+    if let Some(provider) = providers.iter().find(|provider| !provider.vote_key.is_point()) {
+        return Err(GenesisError::VoteKey(provider.id));
+    }
     let committee = first_committee(charter).filter(|_| ascending && distinct);
     let committee = committee.ok_or(GenesisError::NotDistinct)?;
     if let Some(other) = providers.iter().find(|other| other.agreement != charter.agreement) {

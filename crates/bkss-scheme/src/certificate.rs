@@ -33,6 +33,13 @@ const FINALIZE: &[u8] = b"_FINALIZE";
 pub struct VoteKey(pub [u8; 32]);
 byte_string!(VoteKey, 32);
 
+impl VoteKey {
+    /// Whether the bytes are a point that signatures can be checked with.
+    pub fn is_point(&self) -> bool {
+        VerificationKey::try_from(self.0).is_ok()
+    }
+}
+
 /// The namespace of all votes of a network: `"_BKSS" | net`, 21 bytes.
 pub fn vote_namespace(network: Network) -> [u8; 21] {
     let mut namespace = [0; 21];

@@ -13,10 +13,17 @@ use bkss_scheme::{
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use crate::consortium::{Consortium, at, block};
+use crate::consortium::{Consortium, at, block, vote_key};
 
 const ROUNDS: Rounds = Rounds { blocks: 4, committee: 21, alternates: 10, tenure_views: 1 };
 const UNTIL: u64 = 9;
+
+/// No point of the curve has this y coordinate.
+const NO_POINT: VoteKey = VoteKey([2; 32]);
+
+fn late_key(seed: u8) -> VoteKey {
+    vote_key(&ed25519_zebra::SigningKey::from([seed; 32]))
+}
 
 /// A consortium of founders, and a stranger.
 struct World {
@@ -41,7 +48,7 @@ impl World {
             key: self.stranger.public(),
             agreement: self.consortium.genesis.charter().agreement,
             sealing_key: OpeningKey::generate(KeyId(1), &mut rng).public(),
-            vote_key: VoteKey([9; 32]),
+            vote_key: late_key(9),
             address: "late:1".try_into().unwrap(),
         }
     }
@@ -159,6 +166,7 @@ fn a_join_is_refused_for_its_reason() {
         (with(&|i| i.id = ProviderId(0)), Refused::NumberTaken),
         (by_own_key, Refused::KeyTaken),
         (with(&|i| i.vote_key = founder.vote_key), Refused::VoteKeyTaken),
+        (with(&|i| i.vote_key = NO_POINT), Refused::VoteKeyNoPoint),
         (unsigned, Refused::OwnSignature),
         (by_another, Refused::Own(bkss_scheme::identity::SignatureError::Mismatch)),
         (swapped, Refused::Order),
@@ -246,7 +254,7 @@ fn keys_are_renewed_and_never_come_back() {
     let id = ProviderId(2);
     let key = world.consortium.keys[2].clone();
     let old = world.state.members().provider(id).unwrap().clone();
-    let (first, second) = (VoteKey([7; 32]), VoteKey([8; 32]));
+    let (first, second) = (late_key(7), late_key(8));
     let rotate = |world: &World, to| world.own(Body::VoteKey(id, to), &key);
     world.block([rotate(&world, first)]);
     assert!(world.state.round().committee.keys().contains(&old.vote_key), "until the round ends");

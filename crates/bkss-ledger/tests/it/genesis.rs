@@ -56,6 +56,11 @@ fn what_founds_no_network_says_why() {
     for change in nothing {
         assert_eq!(found(&change, keys), Err(GenesisError::Terms));
     }
+    // No point of the curve has this y coordinate: a seat with it would stop every node.
+    let no_point = |charter: &mut Charter| {
+        charter.providers[3].vote_key = bkss_scheme::certificate::VoteKey([2; 32]);
+    };
+    assert_eq!(found(&no_point, keys), Err(GenesisError::VoteKey(ProviderId(3))));
     let other = |charter: &mut Charter| charter.providers[2].agreement = Digest([9; 32]);
     assert!(matches!(found(&other, keys), Err(GenesisError::Agreement { .. })));
     let signatures = GenesisError::Signatures { expected: 5, found: 4 };

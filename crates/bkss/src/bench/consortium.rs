@@ -16,7 +16,7 @@ use bkss_ledger::{
 use bkss_scheme::{
     Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
     ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::{Finality, VoteKey},
+    certificate::Finality,
     codec, hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
@@ -163,7 +163,7 @@ impl Founders {
                 key: key.public(),
                 agreement,
                 sealing_key: OpeningKey::generate(KeyId(1), &mut rng).public(),
-                vote_key: VoteKey(vote_key),
+                vote_key: bkss_node::config::vote_key(&vote_key).1,
                 address: bkss_scheme::identity::Name::new(),
             });
         }
