@@ -175,7 +175,6 @@ fn encoded(value: &impl Encode<()>) -> Vec<u8> {
 }
 
 fn now() -> LedgerTime {
-    #[expect(clippy::disallowed_methods, reason = "the clock of the test")]
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     LedgerTime(u64::try_from(since.as_millis()).unwrap())
 }

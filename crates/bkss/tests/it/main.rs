@@ -1,6 +1,12 @@
 //! The command line, end to end.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests"
+)]
 
 mod bench;
 mod consortium;
