@@ -2,8 +2,8 @@
 //!
 //! In each round every provider votes on the ledger for others, never for itself. A vote weighs as
 //! many meters as its provider had with accepted openings in the round before, no provider more
-//! than a third of all, and is split over its picks: nobody buys seats with ghost meters, and a
-//! majority gets its share, not all. The first C by votes are the accounting nodes of the next
+//! than a third of all, and buys seats in proportion: nobody buys seats with ghost meters, and a
+//! majority gets its share, not all. The first C are the accounting nodes of the next
 //! round, the next k its alternates. Whoever has no vote on the ledger at the end of a round was
 //! absent in it; alternates drawn by the seed take the seats of the absent. All draws come from the
 //! id of the last block of the round before, so that every node computes the same.
@@ -31,8 +31,8 @@ use crate::{
 
 /// Number of a vote.
 pub(crate) const NUMBER: u8 = 25;
-/// Parts of a vote's weight, so that splitting it loses nothing that counts.
-const FRACTIONS: u128 = 1 << 32;
+/// The load of a seat, in parts so fine that division loses nothing that counts.
+const SEAT: u128 = 1 << 64;
 
 /// A provider's vote in a round: `[25, sp, round, [+ sp], sig]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -215,7 +215,8 @@ impl Round {
 
     /// The accounting nodes and alternates of the next round, by the votes so far.
     pub fn elect(&self, members: &Members, rounds: &Rounds) -> Elected {
-        let ranked = self.rank(members);
+        let places = usize::from(rounds.committee) + usize::from(rounds.alternates);
+        let ranked = self.rank(members, places);
         let seats = ranked.len().min(rounds.committee.into());
         let mut nodes = ranked[..seats].to_vec();
         let standby = &ranked[seats..];
@@ -234,28 +235,30 @@ impl Round {
         Elected { nodes, alternates: present }
     }
 
-    /// All present providers, most votes first; then most voters, then those in office, then drawn.
-    fn rank(&self, members: &Members) -> Vec<ProviderId> {
-        let mut tally: BTreeMap<ProviderId, (u128, u32)> = BTreeMap::new();
-        let weight = |voter| self.weights.get(voter).copied().unwrap_or(0);
+    /// All present providers: first those that the votes elect, one after the other; then by number
+    /// of voters, by being in office, by lot.
+    fn rank(&self, members: &Members, places: usize) -> Vec<ProviderId> {
         // Of whoever has left, votes count no more.
         let votes = || self.votes.iter().filter(|(voter, _)| members.provider(**voter).is_some());
+        let weight = |voter| self.weights.get(voter).copied().unwrap_or(0);
         let cap = cap(votes().map(|(voter, _)| weight(voter)));
-        for (voter, picks) in votes() {
-            let share = u128::from(weight(voter).min(cap)) * FRACTIONS / picks.len().max(1) as u128;
-            for pick in picks {
-                let (votes, voters) = tally.entry(*pick).or_default();
-                *votes += share;
-                *voters += 1;
-            }
-        }
-        let mut ranked: Vec<_> = members.present().map(|provider| provider.id).collect();
-        ranked.sort_by_cached_key(|id| {
-            let (votes, voters) = tally.get(id).copied().unwrap_or_default();
+        // Before anything has been opened all weigh the same.
+        let budget = |voter| if cap == 0 { 1 } else { weight(voter).min(cap) };
+        let budgets: Vec<_> = votes().map(|(voter, _)| budget(voter)).collect();
+        let voters_of = |id: ProviderId| {
+            let all = votes().enumerate();
+            all.filter(|(_, (_, picks))| picks.contains(&id)).map(|(voter, _)| voter).collect()
+        };
+        let mut candidates: Vec<Candidate> = members
+            .present()
+            .map(|provider| Candidate { id: provider.id, voters: voters_of(provider.id) })
+            .collect();
+        candidates.sort_by_cached_key(|candidate| {
+            let id = candidate.id;
             let lot = hash(Tag::Draw, &[&self.seed.0, b"rank", &id.0.to_be_bytes()]);
-            (u128::MAX - votes, u32::MAX - voters, !self.has_node(*id), lot)
+            (usize::MAX - candidate.voters.len(), !self.has_node(id), lot)
         });
-        ranked
+        proportional(&budgets, candidates, places)
     }
 
     /// The round after this one, which the block `last` ends.
@@ -281,6 +284,43 @@ impl Round {
             votes: BTreeMap::new(),
         }
     }
+}
+
+/// A provider that may be elected.
+struct Candidate {
+    id: ProviderId,
+    /// Positions of those that vote for it.
+    voters: Vec<usize>,
+}
+
+/// A proportional election, Phragmén's sequential method: each seat is a load of one that those who
+/// elect it bear together, each by its weight, and the next seat goes to whom the voters can bear
+/// with the least load on any of them. A minority gets its share of the seats and no more, however
+/// the others spread their votes among themselves.
+///
+/// Candidates come in the order that decides between equals; the first `places` are returned as they
+/// are elected, then the others.
+fn proportional(weights: &[u32], mut candidates: Vec<Candidate>, places: usize) -> Vec<ProviderId> {
+    let mut loads = vec![0_u128; weights.len()];
+    // A load is at most one per seat and unit of weight: below 2^70, and the sum below 2^112.
+    let load = |candidate: &Candidate, loads: &[u128]| {
+        let (sum, weight) = candidate.voters.iter().fold((SEAT, 0), |(sum, all), voter| {
+            let weight = u128::from(weights[*voter]);
+            (sum + weight * loads[*voter], all + weight)
+        });
+        sum.checked_div(weight)
+    };
+    let mut elected = Vec::new();
+    while elected.len() < places {
+        let next =
+            (0..candidates.len()).filter_map(|at| Some((load(&candidates[at], &loads)?, at))).min();
+        let Some((borne, at)) = next else { break };
+        let Candidate { id, voters } = candidates.remove(at);
+        voters.into_iter().for_each(|voter| loads[voter] = borne);
+        elected.push(id);
+    }
+    elected.extend(candidates.into_iter().map(|candidate| candidate.id));
+    elected
 }
 
 /// `[number, seed, [* [sp, key]], [* sp], [* [sp, weight]], [* [sp, active]], [* [sp, [* sp]]]]`.
@@ -398,6 +438,51 @@ mod tests {
             assert!(3 * u64::from(found) <= sum(found), "{weights:?}");
             let most = weights.iter().copied().max().unwrap_or(0);
             assert!(found == most || 3 * u64::from(found + 1) > sum(found + 1), "{weights:?}");
+        }
+    }
+
+    /// Voters `0..voters` of weight 1 vote for these; the elected, in their order.
+    fn elect(ballots: &[Vec<u16>], of: u16, seats: usize) -> Vec<u16> {
+        let voters =
+            |id: u16| (0..ballots.len()).filter(|voter| ballots[*voter].contains(&id)).collect();
+        let candidates =
+            (0..of).map(|id| Candidate { id: ProviderId(id), voters: voters(id) }).collect();
+        let ranked = proportional(&vec![1; ballots.len()], candidates, seats);
+        assert_eq!(ranked.len(), usize::from(of));
+        ranked[..seats].iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn seats_are_shared_in_proportion() {
+        // The textbook's case: two of three voters share two of three seats.
+        let ballots = [vec![0, 1, 2], vec![0, 1, 2], vec![3, 4, 5]];
+        let elected = elect(&ballots, 6, 3);
+        assert_eq!(elected.iter().filter(|id| **id < 3).count(), 2, "{elected:?}");
+        // Of fifteen that vote for fifteen of their own and thirty-five that spread their votes, in
+        // lists that overlap.
+        for spread in [1, 2, 3, 4, 6, 8, 9_u16] {
+            let ballots: Vec<Vec<u16>> = (0..50_u16)
+                .map(|voter| match voter {
+                    35.. => (35..50).filter(|id| *id != voter).collect(),
+                    _ => (1..=21)
+                        .map(|k| (voter + k * spread) % 35)
+                        .filter(|id| *id != voter)
+                        .collect(),
+                })
+                .collect();
+            let minority = elect(&ballots, 50, 21).iter().filter(|id| **id >= 35).count();
+            assert_eq!(minority, 6, "spread {spread}");
+        }
+        // Who concentrates on fewer gets no more either.
+        for targets in 1..15_u16 {
+            let ballots: Vec<Vec<u16>> = (0..50_u16)
+                .map(|voter| match voter {
+                    35.. => (35..35 + targets).filter(|id| *id != voter).collect(),
+                    _ => (1..=21).map(|k| (voter + k) % 35).collect(),
+                })
+                .collect();
+            let minority = elect(&ballots, 50, 21).iter().filter(|id| **id >= 35).count();
+            assert!(minority <= 6, "{targets} targets: {minority}");
         }
     }
 

@@ -19,9 +19,9 @@ use crate::{
     client::{Client, ClientError, Reply},
     clock,
     command::CommandError,
+    documents::title,
     files::{self, Readers, malformed},
     output,
-    papers::title,
 };
 
 /// Most bytes of a change with all its signatures.

@@ -15,9 +15,9 @@ use bkss_scheme::{Digest, Network, ProviderId};
 use crate::{
     changes::{ChangePaper, Known},
     command::{self, CommandError},
+    documents::{Identity, MemberId},
     found::check_address,
     output,
-    papers::{Identity, MemberId},
     provider::Keys,
     terms, verify,
 };
@@ -285,10 +285,10 @@ fn load(path: &Path, network: Network) -> Result<ChangePaper, CommandError> {
 
 fn submit(args: &SubmitArgs) -> Result<(), CommandError> {
     let (network, agreement) = network(&args.dir)?;
-    let mut papers = args.changes.iter().map(|path| load(path, network));
-    let Some(first) = papers.next() else { return Ok(()) };
+    let mut copies = args.changes.iter().map(|path| load(path, network));
+    let Some(first) = copies.next() else { return Ok(()) };
     let mut paper = first?;
-    papers.try_for_each(|other| paper.merge(other?))?;
+    copies.try_for_each(|other| paper.merge(other?))?;
     paper.show();
     let known = Known::ask(&args.node)?;
     if args.dry_run {

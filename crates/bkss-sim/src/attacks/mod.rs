@@ -191,9 +191,6 @@ pub struct Attack {
     pub ours: Side,
 }
 
-/// Attacks that break ours and wait for a repair: told, never hidden.
-pub const OPEN: [&str; 1] = ["A3.3"];
-
 type Story = fn(&Effort) -> Result<Attack, Broken>;
 
 /// Runs every attack, in the order of the table.

@@ -13,9 +13,7 @@ fn every_attack_that_runs_breaks_the_printed_scheme_and_not_ours() {
     for attack in ATTACKS.iter() {
         let (printed, ours) = (attack.printed.broken(), attack.ours.broken());
         assert_ne!(printed, Some(false), "{} on the printed scheme: {attack:#?}", attack.test);
-        // What is open must be shown to be: a repair takes it off the list.
-        let open = OPEN.contains(&attack.test);
-        assert_eq!(ours == Some(true), open, "{} on ours: {attack:#?}", attack.test);
+        assert_ne!(ours, Some(true), "{} on ours: {attack:#?}", attack.test);
         assert!(printed.is_some() || ours.is_some() || attack.feature == Feature::F8);
         // The features that s7 marks with a cross have no attack that only ours was spared.
         if matches!(attack.feature, Feature::F1 | Feature::F2 | Feature::F3) {

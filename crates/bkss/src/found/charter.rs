@@ -15,11 +15,11 @@ use bkss_scheme::{ProviderIdentity, Signature, identity::signed_digest};
 
 use crate::{
     command::{self, CommandError},
+    documents::{CharterPaper, Identity, MemberId, SignaturePaper},
     fetch,
     files::{self, Readers},
     found::SdiKeys,
     output,
-    papers::{CharterPaper, Identity, MemberId, SignaturePaper},
     provider::Keys,
     terms::{self, TermsArgs},
     verify::{self, utc},

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     command::CommandError,
+    documents::{Identity, title},
     files::{self, Readers, malformed},
-    papers::{Identity, title},
     provider::{Keys, Sessions},
     terms,
 };

@@ -7,7 +7,7 @@ use crate::shared::{bkss, code, said};
 #[test]
 fn a_ledger_is_measured_with_a_provider_dead() {
     let output =
-        bkss(&["bench", "ledger", "--meters", "100", "--seconds", "1", "--dead", "1", "--json"]);
+        bkss(&["bench", "ledger", "--meters", "100", "--seconds", "8", "--dead", "1", "--json"]);
     assert_eq!(code(&output), 0, "{}", said(&output));
     let lines = String::from_utf8(output.stdout).unwrap();
     let figures: Value = serde_json::from_str(&lines).unwrap();

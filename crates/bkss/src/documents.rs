@@ -1,4 +1,4 @@
-//! Papers that members exchange: identities, a charter, signatures of it.
+//! Documents that members exchange: identities, a charter, signatures of it.
 //!
 //! None of them holds a secret. Each says in its first part what it is, so that one is not taken
 //! for another, and carries its maker's signature or a checksum. Their names are their contents:
