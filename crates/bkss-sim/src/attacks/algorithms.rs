@@ -260,10 +260,10 @@ fn shuffles(_: &Effort) -> Result<Attack, Broken> {
     Ok(attack("A3.2", "find honest nodes that disagree on the order", "B9", printed, ours.into()))
 }
 
-/// A3.3. Fifteen of fifty providers vote for each other and nobody else, while the honest ones, who
-/// trust all that are honest, spread their votes.
+/// A3.3. Thirteen of fifty providers vote for each other and nobody else, while each of the honest
+/// ones names five others that are honest.
 fn concentrated(_: &Effort) -> Result<Attack, Broken> {
-    let liars = 35..50_u16;
+    let liars = 37..50_u16;
     let bought = |seats: usize| seats > faults(SEATS);
     let mut printed = Tried::new("votes that are spread lose to votes that are not");
     let mut scene = Scene::new(33, 50)?;
@@ -271,11 +271,12 @@ fn concentrated(_: &Effort) -> Result<Attack, Broken> {
     for _ in 0..4 {
         let picks: BTreeMap<_, Vec<_>> = (0..50)
             .map(|voter| {
-                let trusted = if liars.contains(&voter) { liars.clone() } else { 0..35 };
+                let (trusted, names) =
+                    if liars.contains(&voter) { (liars.clone(), SEATS) } else { (0..37, 5) };
                 let mut others: Vec<_> = trusted.filter(|other| *other != voter).collect();
-                // Which of all it trusts an honest provider names is drawn, as its node does.
+                // Whom an honest provider knows is drawn.
                 others.sort_by_cached_key(|_| scene.rng.next_u32());
-                others.truncate(SEATS);
+                others.truncate(names);
                 (voter, others)
             })
             .collect();
@@ -283,7 +284,7 @@ fn concentrated(_: &Effort) -> Result<Attack, Broken> {
             .values()
             .map(|picks| Ballot { meters: 100, votes: picks.iter().map(|p| (*p).into()).collect() })
             .collect();
-        let seats = elected(&ballots).into_iter().filter(|seat| *seat >= 35).count();
+        let seats = elected(&ballots).into_iter().filter(|seat| *seat >= 37).count();
         printed.attempt_if(bought(seats), "a minority of the seats");
 
         let mut round = Round::clone(scene.state.round());
@@ -296,7 +297,7 @@ fn concentrated(_: &Effort) -> Result<Attack, Broken> {
         let seats = nodes.iter().filter(|node| liars.contains(&node.0)).count();
         ours.attempt_if(bought(seats), "a minority of the seats");
     }
-    let what = "take the seats with a third of the providers that vote as one";
+    let what = "take the seats with a quarter of the providers that vote as one";
     Ok(attack("A3.3", what, "B9", printed, ours.into()))
 }
 
