@@ -51,10 +51,11 @@ fn found(args: &InitArgs) -> Result<(), CommandError> {
         let base = args.base_port;
         return Err(CommandError::Usage(format!("--base-port {base}: ports end at 65535")));
     }
-    let agreement = match &args.agreement {
-        Some(path) => terms::agreement(&files::read(path, MAX_AGREEMENT)?),
-        None => terms::agreement(b"Agreement of a consortium on one machine."),
+    let text = match &args.agreement {
+        Some(path) => files::read(path, MAX_AGREEMENT)?,
+        None => b"Agreement of a consortium on one machine.".to_vec(),
     };
+    let agreement = terms::agreement(&text);
     let mut rng = command::rng()?;
     let local = |port| format!("{}:{port}", Ipv4Addr::LOCALHOST);
     let mut providers = Vec::new();
@@ -81,6 +82,7 @@ fn found(args: &InitArgs) -> Result<(), CommandError> {
     files::empty_directory(&args.out, Readers::All)?;
     let bytes = genesis.encode();
     files::write_new(&args.out.join("genesis.bkss"), &bytes, Readers::All)?;
+    files::write_new(&args.out.join("agreement.txt"), &text, Readers::All)?;
     for provider in &providers {
         let dir = args.out.join("providers").join(provider.keys.id.to_string());
         provider.save(&dir)?;
