@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
 use crate::{
-    Transaction, View, change::Body, execute::TransactionRefusal, membership::check_registration,
-    state::End,
+    Transaction, View, change::Body, evidence::EvidenceRefusal, execute::TransactionRefusal,
+    membership::check_registration, revocation::RevocationRefusal, state::End,
 };
 
 /// Most bytes that wait per gateway.
@@ -147,13 +147,20 @@ fn authenticate(
             return Ok(vote.voter);
         }
         Transaction::Evidence(evidence) => {
+            if view.has_offence(&evidence.offence) {
+                return Err(EvidenceRefusal::Known(evidence.offence).into());
+            }
             evidence.check(view.members(), view.genesis().network())?;
             return Ok(ANYBODY);
         }
         Transaction::Revocation(revocation) => {
-            use crate::revocation::RevocationRefusal::UnknownChain;
-            let chain = view.row(revocation.meter).and_then(|row| view.registered(row));
-            let chain = chain.ok_or(UnknownChain(revocation.meter))?;
+            let unknown = RevocationRefusal::UnknownChain(revocation.meter);
+            let row = view.row(revocation.meter).ok_or(unknown)?;
+            let chain = view.registered(row).filter(|chain| *chain.id() == revocation.chain);
+            let chain = chain.ok_or(unknown)?;
+            if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
+                return Err(RevocationRefusal::Ended(revocation.meter).into());
+            }
             revocation.check(view.members(), view.genesis().network(), chain)?;
             return Ok(ANYBODY);
         }

@@ -1,7 +1,7 @@
 //! Ends of chains: replaced, revoked; and evidence against providers.
 
 use bkss_ledger::{
-    Block, Evidence, Refusal, Revocation, State, Transaction,
+    Block, Evidence, Pool, Refusal, Revocation, State, Transaction,
     evidence::{EvidenceRefusal, Offence, SignedVote},
     execute::{SkipReason, TransactionRefusal},
     membership::RegistrationRefusal,
@@ -19,8 +19,13 @@ use bkss_scheme::{
 
 use crate::consortium::{Consortium, FIRST, Meter, SLOT_S, at, block, vote_key};
 
-/// Why a block of this one transaction is refused.
+/// Why a block of this one transaction is refused; what has ended or is known does not wait in a
+/// pool either.
 fn refusal(state: &State, time: LedgerTime, transaction: Transaction) -> TransactionRefusal {
+    if !matches!(transaction, Transaction::Registration(_)) {
+        let waits = Pool::default().add(&state.view(), transaction.clone());
+        assert!(waits.is_err(), "{waits:?}");
+    }
     let proposed = propose(&state.view(), time, [transaction.clone()]).unwrap();
     assert!(proposed.block().transactions().is_empty(), "a proposer leaves it out");
     let header = proposed.block().header().clone();
