@@ -15,7 +15,11 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
-use crate::{Members, genesis::MIN_PROVIDERS, members::MAX_MEMBERS};
+use crate::{
+    Members,
+    genesis::MIN_PROVIDERS,
+    members::{MAX_MEMBERS, MAX_VOTE_KEYS},
+};
 
 /// Number of this transaction.
 pub(crate) const NUMBER: u8 = 26;
@@ -72,6 +76,8 @@ pub enum ChangeRefusal {
     VoteKeyTaken,
     #[error("the vote key is no point of ed25519")]
     VoteKeyNoPoint,
+    #[error("provider {0} has had {MAX_VOTE_KEYS} vote keys")]
+    VoteKeys(ProviderId),
     #[error("sealing key {found}, the next number is {expected}")]
     SealingKey { expected: u16, found: u16 },
     #[error("agreement {found}, that of the consortium is {expected}")]
@@ -164,6 +170,9 @@ impl Change {
             }
             Body::VoteKey(id, key) => {
                 present(*id)?;
+                if members.vote_keys(*id) >= MAX_VOTE_KEYS {
+                    return Err(Refused::VoteKeys(*id));
+                }
                 check_vote_key(members, key)
             }
             Body::SealingKey(id, key) => {

@@ -17,6 +17,8 @@ use crate::Genesis;
 
 /// Most providers, former ones included, and most SDIs.
 pub const MAX_MEMBERS: usize = 1024;
+/// Most vote keys that a provider may ever have: a new one each week for twenty years.
+pub const MAX_VOTE_KEYS: usize = 1024;
 
 /// Who takes part, and who has taken part.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,6 +80,11 @@ impl Members {
     /// Whose vote key this is or was.
     pub fn voter(&self, key: &VoteKey) -> Option<ProviderId> {
         self.vote_keys.get(key).copied()
+    }
+
+    /// How many vote keys a provider has or had.
+    pub fn vote_keys(&self, provider: ProviderId) -> usize {
+        self.vote_keys.values().filter(|voter| **voter == provider).count()
     }
 
     /// Number of providers of the consortium.
@@ -246,8 +253,7 @@ impl<'b, C> Decode<'b, C> for Members {
             let present = decoder.bool()?;
             members.sdis.insert(identity.id, Member { identity, present });
         }
-        // A provider may have had many vote keys.
-        for _ in 0..codec::array_of_at_most(decoder, 64 * MAX_MEMBERS)? {
+        for _ in 0..codec::array_of_at_most(decoder, MAX_VOTE_KEYS * MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
             members.vote_keys.insert(decoder.decode()?, decoder.decode()?);
         }

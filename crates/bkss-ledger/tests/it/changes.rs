@@ -1,8 +1,11 @@
 //! Providers and SDIs that join, leave and renew their keys.
 
 use bkss_ledger::{
-    Change, Refusal, Rounds, State, Transaction, change::Body, change::ChangeRefusal,
-    execute::TransactionRefusal, propose, verify,
+    Change, Refusal, Rounds, Snapshot, State, Transaction,
+    change::{Body, ChangeRefusal},
+    execute::TransactionRefusal,
+    members::MAX_VOTE_KEYS,
+    propose, snapshot, verify,
 };
 use bkss_scheme::{
     Digest, LedgerTime, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Signature,
@@ -280,6 +283,32 @@ fn keys_are_renewed_and_never_come_back() {
     let moved = Body::Address(id, "elsewhere:2".try_into().unwrap());
     world.block([world.own(moved, &key)]);
     assert_eq!(world.state.members().provider(id).unwrap().address.as_str(), "elsewhere:2");
+}
+
+#[test]
+fn vote_keys_are_kept_for_ever_and_therefore_counted() {
+    let mut world = World::new(4);
+    let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
+    let rotate = |world: &World, number: u32| {
+        let mut seed = [6; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let to = vote_key(&ed25519_zebra::SigningKey::from(seed));
+        let mut change = Change::new(Body::VoteKey(id, to), 1 << 20);
+        change.sign(world.consortium.genesis.network(), &key);
+        change
+    };
+    let most = u32::try_from(MAX_VOTE_KEYS).unwrap();
+    let changes: Vec<_> = (1..most).map(|number| rotate(&world, number)).collect();
+    world.block(changes);
+    assert_eq!(world.state.members().vote_keys(id), MAX_VOTE_KEYS);
+    let one_more = rotate(&world, most);
+    assert_eq!(world.refusal(one_more), ChangeRefusal::VoteKeys(id));
+
+    // What is kept comes back from a snapshot.
+    let mut bytes = Vec::new();
+    snapshot::write(&mut world.state, &mut bytes).unwrap();
+    let back = Snapshot::read(&world.consortium.genesis, &bytes[..]).unwrap().of_own_disk();
+    assert_eq!(back.members(), world.state.members());
 }
 
 #[test]
