@@ -176,6 +176,8 @@ pub struct Round {
     pub weights: BTreeMap<ProviderId, u32>,
     /// Meters with accepted openings in this round so far, by owner.
     pub active: BTreeMap<ProviderId, u32>,
+    /// Changes that providers made of their own accord in this round so far.
+    pub changes: BTreeMap<ProviderId, u32>,
     /// Votes of this round so far.
     pub votes: BTreeMap<ProviderId, Vec<ProviderId>>,
 }
@@ -204,6 +206,7 @@ impl Round {
             alternates,
             weights: BTreeMap::new(),
             active: BTreeMap::new(),
+            changes: BTreeMap::new(),
             votes: BTreeMap::new(),
         }
     }
@@ -281,6 +284,7 @@ impl Round {
             alternates,
             weights: self.active.clone(),
             active: BTreeMap::new(),
+            changes: BTreeMap::new(),
             votes: BTreeMap::new(),
         }
     }
@@ -323,12 +327,13 @@ fn proportional(weights: &[u32], mut candidates: Vec<Candidate>, places: usize) 
     elected
 }
 
-/// `[number, seed, [* [sp, key]], [* sp], [* [sp, weight]], [* [sp, active]], [* [sp, [* sp]]]]`.
+/// `[number, seed, [* [sp, key]], [* sp], [* [sp, weight]], [* [sp, active]], [* [sp, changes]],
+/// [* [sp, [* sp]]]]`.
 impl<C> Encode<C> for Round {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(7)?.u64(self.number)?.encode(self.seed)?.encode(&self.nodes)?;
+        encoder.array(8)?.u64(self.number)?.encode(self.seed)?.encode(&self.nodes)?;
         encoder.encode(&self.alternates)?;
-        for counts in [&self.weights, &self.active] {
+        for counts in [&self.weights, &self.active, &self.changes] {
             encoder.array(counts.len() as u64)?;
             for (provider, count) in counts {
                 encoder.array(2)?.encode(provider)?.u32(*count)?;
@@ -344,7 +349,7 @@ impl<C> Encode<C> for Round {
 
 impl<'b, C> Decode<'b, C> for Round {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 7)?;
+        codec::array(decoder, 8)?;
         let (number, seed) = (decoder.u64()?, decoder.decode()?);
         let at = decoder.position();
         let nodes: Vec<(ProviderId, VoteKey)> = list(decoder, MAX_COMMITTEE)?;
@@ -355,13 +360,13 @@ impl<'b, C> Decode<'b, C> for Round {
             let counts: Vec<(ProviderId, u32)> = list(decoder, MAX_MEMBERS)?;
             Ok(counts.into_iter().collect())
         };
-        let (weights, active) = (counts()?, counts()?);
+        let (weights, active, changes) = (counts()?, counts()?, counts()?);
         let mut votes = BTreeMap::new();
         for _ in 0..codec::array_of_at_most(decoder, MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
             votes.insert(decoder.decode()?, list(decoder, MAX_COMMITTEE)?);
         }
-        Ok(Self { number, seed, nodes, alternates, committee, weights, active, votes })
+        Ok(Self { number, seed, nodes, alternates, committee, weights, active, changes, votes })
     }
 }
 

@@ -24,6 +24,10 @@ use crate::{
 /// Number of this transaction.
 pub(crate) const NUMBER: u8 = 26;
 
+/// Changes that a provider may make of its own accord in a round: each is handed over to whoever
+/// follows the ledger from its genesis, with all members.
+pub const MAX_OWN_CHANGES: u32 = 8;
+
 /// What changes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Body {
@@ -82,6 +86,8 @@ pub enum ChangeRefusal {
     SealingKey { expected: u16, found: u16 },
     #[error("agreement {found}, that of the consortium is {expected}")]
     Agreement { expected: Digest, found: Digest },
+    #[error("provider {0} has made {MAX_OWN_CHANGES} changes in this round; the next begins soon")]
+    TooManyInRound(ProviderId),
     #[error("fewer than {MIN_PROVIDERS} providers would remain")]
     TooFew,
     #[error("the consortium has had {MAX_MEMBERS} members")]
@@ -126,6 +132,17 @@ impl Change {
     /// Whether a quorum has to approve it; if not, the key it is about decides alone.
     pub const fn needs_quorum(&self) -> bool {
         matches!(self.body, Body::Join(_) | Body::Expel(_) | Body::AddSdi(_) | Body::RemoveSdi(_))
+    }
+
+    /// The provider that makes this change without asking the others.
+    pub(crate) const fn made_by(&self) -> Option<ProviderId> {
+        match self.body {
+            Body::Leave(id)
+            | Body::VoteKey(id, _)
+            | Body::SealingKey(id, _)
+            | Body::Address(id, _) => Some(id),
+            Body::Join(_) | Body::Expel(_) | Body::AddSdi(_) | Body::RemoveSdi(_) => None,
+        }
     }
 
     /// Leaf in the tree of transactions: digest, own signature, approvals.

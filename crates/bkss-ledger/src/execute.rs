@@ -20,7 +20,7 @@ use crate::{
     Change, Evidence, Head, OpeningBatch, Refusal, RequestBatch, Revocation, Transaction, View,
     Vote,
     accounting_nodes::VoteRefusal,
-    change::ChangeRefusal,
+    change::{ChangeRefusal, MAX_OWN_CHANGES},
     evidence::{EvidenceRefusal, MAX_RECORDS},
     membership::{RegistrationRefusal, check_registration},
     revocation::RevocationRefusal,
@@ -283,6 +283,13 @@ impl<'a> Draft<'a> {
         let delta = &mut self.outcome.delta;
         change.check_rules(&delta.members, agreement, delta.round.number)?;
         change.check_signatures(&delta.members, network)?;
+        if let Some(provider) = change.made_by() {
+            let made = Arc::make_mut(&mut delta.round).changes.entry(provider).or_default();
+            if *made >= MAX_OWN_CHANGES {
+                return Err(ChangeRefusal::TooManyInRound(provider).into());
+            }
+            *made += 1;
+        }
         change.apply(Arc::make_mut(&mut delta.members));
         Ok(1)
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
 use crate::{
-    Transaction, View, change::Body, evidence::EvidenceRefusal, execute::TransactionRefusal,
+    Transaction, View, evidence::EvidenceRefusal, execute::TransactionRefusal,
     membership::check_registration, revocation::RevocationRefusal, state::End,
 };
 
@@ -132,13 +132,8 @@ fn authenticate(
             let (members, genesis) = (view.members(), view.genesis());
             change.check_rules(members, genesis.charter().agreement, view.round().number)?;
             change.check_signatures(members, genesis.network())?;
-            return Ok(match &change.body {
-                Body::Leave(id)
-                | Body::VoteKey(id, _)
-                | Body::SealingKey(id, _)
-                | Body::Address(id, _) => *id,
-                _ => change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider),
-            });
+            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
+            return Ok(change.made_by().unwrap_or_else(first));
         }
         Transaction::Vote(vote) => {
             let seats = view.genesis().charter().rounds.committee;

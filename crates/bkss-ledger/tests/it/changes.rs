@@ -2,7 +2,7 @@
 
 use bkss_ledger::{
     Change, Refusal, Rounds, Snapshot, State, Transaction,
-    change::{Body, ChangeRefusal},
+    change::{Body, ChangeRefusal, MAX_OWN_CHANGES},
     execute::TransactionRefusal,
     members::MAX_VOTE_KEYS,
     propose, snapshot, verify,
@@ -299,7 +299,10 @@ fn vote_keys_are_kept_for_ever_and_therefore_counted() {
     };
     let most = u32::try_from(MAX_VOTE_KEYS).unwrap();
     let changes: Vec<_> = (1..most).map(|number| rotate(&world, number)).collect();
-    world.block(changes);
+    for changes in changes.chunks(MAX_OWN_CHANGES as usize) {
+        world.block(changes.iter().cloned());
+        world.end_round();
+    }
     assert_eq!(world.state.members().vote_keys(id), MAX_VOTE_KEYS);
     let one_more = rotate(&world, most);
     assert_eq!(world.refusal(one_more), ChangeRefusal::VoteKeys(id));
@@ -309,6 +312,27 @@ fn vote_keys_are_kept_for_ever_and_therefore_counted() {
     snapshot::write(&mut world.state, &mut bytes).unwrap();
     let back = Snapshot::read(&world.consortium.genesis, &bytes[..]).unwrap().of_own_disk();
     assert_eq!(back.members(), world.state.members());
+}
+
+#[test]
+fn a_provider_changes_itself_a_few_times_a_round() {
+    let mut world = World::new(4);
+    let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
+    let moves: Vec<_> = (0..=MAX_OWN_CHANGES)
+        .map(|port| {
+            let to = format!("elsewhere:{port}");
+            world.own(Body::Address(id, to.as_str().try_into().unwrap()), &key)
+        })
+        .collect();
+    let (last, first) = moves.split_last().unwrap();
+    world.block(first.iter().cloned());
+    assert_eq!(world.refusal(last.clone()), ChangeRefusal::TooManyInRound(id));
+    let other = world.consortium.keys[1].clone();
+    let of_another = Body::Address(ProviderId(1), "here:1".try_into().unwrap());
+    world.block([world.own(of_another, &other)]);
+    world.end_round();
+    world.block([last.clone()]);
+    assert_eq!(world.state.members().provider(id).unwrap().address.as_str(), "elsewhere:8");
 }
 
 #[test]
