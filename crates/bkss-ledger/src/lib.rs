@@ -11,6 +11,7 @@ pub mod archive;
 pub mod audit;
 pub mod block;
 pub mod change;
+mod election;
 pub mod evidence;
 pub mod execute;
 pub mod genesis;
