@@ -22,6 +22,8 @@ pub struct Trust {
     eras: Vec<Era>,
     providers: Vec<ProviderIdentity>,
     sdis: Vec<SdiIdentity>,
+    /// Encoded, in order.
+    handovers: Vec<Vec<u8>>,
     newest: u64,
 }
 
@@ -51,6 +53,7 @@ impl Trust {
             eras: vec![Era { from_epoch: 0, committee: genesis.committee().clone() }],
             providers: charter.providers.clone(),
             sdis: charter.sdis.clone(),
+            handovers: Vec::new(),
             newest: 0,
             genesis,
         }
@@ -109,8 +112,18 @@ impl Trust {
                 self.sdis.push(sdi.clone());
             }
         }
+        let mut bytes = Vec::new();
+        codec::encode_infallible(handover, &mut bytes);
+        self.handovers.push(bytes);
         self.newest = height;
         Ok(())
+    }
+
+    /// The genesis file: the genesis, then each handover.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.genesis.encode();
+        self.handovers.iter().for_each(|handover| bytes.extend_from_slice(handover));
+        bytes
     }
 
     /// The genesis.

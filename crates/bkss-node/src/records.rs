@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bkss_ledger::{FinalBlock, Trust, View, transaction_batch::Row};
+use bkss_ledger::{FinalBlock, Trust, View, transaction_batch::Row, trust::TrustError};
 use bkss_scheme::{Slot, codec};
 use bytes::Bytes;
 use commonware_codec::RangeCfg;
@@ -53,9 +53,7 @@ pub struct Directory {
     openings: BTreeMap<Slot, Vec<u64>>,
     /// First number and height of each block that registers.
     registrations: BTreeMap<Row, u64>,
-    /// Encoded handovers, in order.
-    handovers: Vec<Vec<u8>>,
-    /// The committees that follow from them.
+    /// The committees and members since the genesis.
     trust: Trust,
 }
 
@@ -86,7 +84,6 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
             requests: BTreeMap::new(),
             openings: BTreeMap::new(),
             registrations: BTreeMap::new(),
-            handovers: Vec::new(),
             trust,
         };
         let ranges: Vec<_> = archive.ranges().collect();
@@ -198,12 +195,13 @@ impl Directory {
             }
         }
         if let Some(bytes) = &record.handover {
-            let followed = codec::decode("handover", bytes)
-                .map_err(|error| error.to_string())
-                .and_then(|handover| self.trust.follow(&handover).map_err(|e| e.to_string()));
-            match followed {
-                Ok(()) => self.handovers.push(bytes.clone()),
+            match codec::decode("handover", bytes) {
                 Err(error) => tracing::error!(%error, height, "handover of a final block"),
+                Ok(handover) => match self.trust.follow(&handover) {
+                    // The genesis file that the node began with may have it already.
+                    Ok(()) | Err(TrustError::Order { .. }) => {}
+                    Err(error) => tracing::error!(%error, height, "handover of a final block"),
+                },
             }
         }
     }
@@ -227,13 +225,6 @@ impl Directory {
     /// The committees and members since the genesis.
     pub const fn trust(&self) -> &Trust {
         &self.trust
-    }
-
-    /// The genesis file: the genesis, then each handover.
-    pub fn genesis_file(&self) -> Vec<u8> {
-        let mut bytes = self.trust.genesis().encode();
-        self.handovers.iter().for_each(|handover| bytes.extend_from_slice(handover));
-        bytes
     }
 }
 

@@ -104,6 +104,7 @@ fn votes_elect_and_a_quorum_of_the_old_committee_certifies_the_new() {
     let trust = Trust::decode(&file).unwrap();
     assert_eq!(*trust.committee(), world.state.round().committee);
     assert_eq!(trust.eras().len(), world.handovers.len() + 1);
+    assert!(trust.encode() == file, "what was read is written again");
 }
 
 #[test]

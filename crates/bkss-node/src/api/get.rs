@@ -234,7 +234,7 @@ pub(super) async fn block(
         ))
 )]
 pub(super) async fn genesis(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let bytes = api.prover.records().directory().genesis_file();
+    let bytes = api.prover.records().directory().trust().encode();
     proof(&headers, "genesis", bytes)
 }
 

@@ -146,7 +146,7 @@ impl<'a> World<'a> {
             let proof: TimeProof<'_> = codec::decode("time", &proof).unwrap();
             assert_eq!(proof.header.time, after, "{life} life");
             let genesis = node.shared.chain().state().genesis().clone();
-            assert_eq!(records.directory().genesis_file(), genesis.encode());
+            assert_eq!(records.directory().trust().encode(), genesis.encode());
         }
     }
 

@@ -193,6 +193,10 @@ fn a_provider_joins_rotates_its_keys_and_leaves() {
         committee.iter().any(|id| *id == 4) && status["height"].as_u64() > Some(10)
     };
     network.wait_at(&new, "the new provider keeps the ledger", votes);
+    // A restart loses none of the handovers: everything below asks this node for them.
+    network.kill(0);
+    network.start(&network.path("net/providers/0"));
+    network.wait_for("the first provider again", |status| status["leader"].is_u64());
 
     let sealing = network.good(&["provider", "rotate"], "p4", &["--sealing"]);
     assert!(sealing.contains("seal to key 2"), "{sealing}");
