@@ -9,6 +9,7 @@
 pub mod accounting_nodes;
 pub mod archive;
 pub mod audit;
+pub mod beginning;
 pub mod block;
 pub mod change;
 mod election;
@@ -30,6 +31,7 @@ pub mod trust;
 pub mod verify;
 
 pub use accounting_nodes::{Round, Vote};
+pub use beginning::{Beginning, Boundary};
 pub use block::{Block, Transaction};
 pub use change::Change;
 pub use evidence::Evidence;

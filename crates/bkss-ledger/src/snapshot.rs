@@ -4,7 +4,7 @@
 //! `[1, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, pages of up to 256
 //! chains `[M_r, i_last, v_last, active, end, [* [i, sp, q]]]`, last the digest of all of it. The
 //! digest is that of [`State::seal`]; a certified header of the next round carries it, and whoever
-//! gets a snapshot from others checks it against that header.
+//! gets a snapshot from others checks it against that header (see [`crate::beginning`]).
 
 use std::{
     collections::BTreeSet,
@@ -84,7 +84,14 @@ impl Snapshot {
     ///
     /// [`SnapshotError`], naming the byte where it is torn, or both digests if it is altered.
     pub fn read(genesis: &Arc<Genesis>, source: impl Read) -> Result<Self, SnapshotError> {
-        let mut reader = Frames { source, offset: 0 };
+        Self::read_from(genesis, &mut Frames::new(source))
+    }
+
+    /// Reads a snapshot that has something before it.
+    pub(crate) fn read_from(
+        genesis: &Arc<Genesis>,
+        reader: &mut Frames<impl Read>,
+    ) -> Result<Self, SnapshotError> {
         let bytes = reader.next()?;
         let sheet: OwnedSheet = reader.decode("sheet of a snapshot", &bytes)?;
         let (expected, found) = (genesis.network(), sheet.network);
@@ -149,7 +156,8 @@ impl Snapshot {
     }
 }
 
-fn frame(sink: &mut impl Write, value: &impl Encode<()>) -> io::Result<()> {
+/// Writes a length and that many bytes of CBOR.
+pub(crate) fn frame(sink: &mut impl Write, value: &impl Encode<()>) -> io::Result<()> {
     let mut bytes = Vec::new();
     codec::encode_infallible(value, &mut bytes);
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -157,13 +165,20 @@ fn frame(sink: &mut impl Write, value: &impl Encode<()>) -> io::Result<()> {
     sink.write_all(&bytes)
 }
 
-struct Frames<R> {
+/// Reads what [`frame`] writes.
+pub(crate) struct Frames<R> {
     source: R,
     offset: u64,
 }
 
 impl<R: Read> Frames<R> {
-    fn next(&mut self) -> Result<Vec<u8>, SnapshotError> {
+    /// From the beginning.
+    pub(crate) const fn new(source: R) -> Self {
+        Self { source, offset: 0 }
+    }
+
+    /// The next frame.
+    pub(crate) fn next(&mut self) -> Result<Vec<u8>, SnapshotError> {
         let offset = self.offset;
         let failed = |source| SnapshotError::Io { offset, source };
         let mut length = [0; 4];
@@ -182,7 +197,12 @@ impl<R: Read> Frames<R> {
         Ok(bytes)
     }
 
-    fn decode<'b, T>(&self, what: &'static str, bytes: &'b [u8]) -> Result<T, SnapshotError>
+    /// Decodes the frame that was read last.
+    pub(crate) fn decode<'b, T>(
+        &self,
+        what: &'static str,
+        bytes: &'b [u8],
+    ) -> Result<T, SnapshotError>
     where
         T: Decode<'b, ()> + Encode<()>,
     {

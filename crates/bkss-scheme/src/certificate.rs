@@ -85,6 +85,28 @@ impl Committee {
     }
 }
 
+impl<C> Encode<C> for Committee {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.encode(self.keys())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Committee {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let at = decoder.position();
+        let count = codec::array_of_at_most(decoder, MAX_COMMITTEE)?;
+        let mut keys = Vec::<VoteKey, MAX_COMMITTEE>::new();
+        for _ in 0..count {
+            // The count is bounded by the capacity.
+            let _ = keys.push(decoder.decode()?);
+        }
+        let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
+        Self::new(keys)
+            .filter(|_| ascending)
+            .ok_or_else(|| decode::Error::message("not a committee by ascending keys").at(at))
+    }
+}
+
 /// A quorum's signatures on one block: `[epoch, view, parent view, signers, signatures]`.
 ///
 /// The block id they sign is not part of it; it follows from the header.

@@ -5,12 +5,11 @@
 //! a quorum of the old committee certifies the new one (Algorithm 3 as repaired, B9). What a block
 //! changes about the members of the consortium is handed over the same way.
 
-use heapless::Vec;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Committee, Digest, Header, Network,
-    certificate::{Certified, Finality, MAX_COMMITTEE, NotFinal, VoteKey},
+    certificate::{Certified, Finality, NotFinal},
     codec::{self, Encoded},
 };
 
@@ -110,7 +109,7 @@ impl<C> Encode<C> for Handover<'_> {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         encoder.array(5)?.u8(38)?.encode(&self.header)?.encode(self.finality)?;
         match &self.committee {
-            Some(committee) => encoder.encode(committee.keys())?,
+            Some(committee) => encoder.encode(committee)?,
             None => encoder.null()?,
         };
         match self.members {
@@ -127,24 +126,10 @@ impl<'b, C> Decode<'b, C> for Handover<'b> {
         Ok(Self {
             header: decoder.decode()?,
             finality: decoder.decode()?,
-            committee: codec::optional(decoder, committee)?,
+            committee: codec::optional(decoder, Decoder::decode)?,
             members: codec::optional(decoder, |decoder| {
                 codec::bytes_of_at_most(decoder, MAX_MEMBERS_BYTES)
             })?,
         })
     }
-}
-
-fn committee(decoder: &mut Decoder<'_>) -> Result<Committee, decode::Error> {
-    let at = decoder.position();
-    let count = codec::array_of_at_most(decoder, MAX_COMMITTEE)?;
-    let mut keys = Vec::<VoteKey, MAX_COMMITTEE>::new();
-    for _ in 0..count {
-        // The count is bounded by the capacity.
-        let _ = keys.push(decoder.decode()?);
-    }
-    let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
-    Committee::new(keys)
-        .filter(|_| ascending)
-        .ok_or_else(|| decode::Error::message("not a committee by ascending keys").at(at))
 }

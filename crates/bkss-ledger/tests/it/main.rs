@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod archive;
+mod beginnings;
 mod changes;
 mod consortium;
 mod endings;
