@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
-use bkss_ledger::{FinalBlock, Rounds as Lengths, Verified};
+use bkss_ledger::{Block, Boundary, FinalBlock, Rounds as Lengths, Verified};
 use bkss_scheme::{
     Certificate, Committee,
     certificate::{Finality, MAX_DESCENDANTS},
@@ -123,6 +123,8 @@ pub struct Delivery {
     unproven: VecDeque<Unproven>,
     /// Where snapshots go, and after how many rounds.
     snapshots: Option<(Snapshots, u64)>,
+    /// The committee of the round whose last block was applied last.
+    ended: Option<Committee>,
 }
 
 impl Delivery {
@@ -151,6 +153,7 @@ impl Delivery {
             applied,
             unproven,
             snapshots,
+            ended: None,
         }
     }
 
@@ -222,24 +225,37 @@ impl Delivery {
         let height = block.block().header().height;
         self.prove(ctx, marshal, height).await;
         if self.lengths.ends(height) {
-            self.snapshot(ctx, height);
+            self.snapshot(ctx, marshal, block.block()).await;
             self.turn().await?;
         }
         Ok(())
     }
 
     /// Keeps a copy of the state at the end of a round, if it is one of those.
-    fn snapshot<E>(&self, ctx: &E, height: u64)
+    async fn snapshot<E>(&mut self, ctx: &E, marshal: &Marshal, block: &Block)
     where
         E: Clock + Spawner + Storage + Metrics + Supervisor,
     {
-        let Some((snapshots, rounds)) = &self.snapshots else { return };
-        let chain = self.shared.chain();
-        let state = chain.state();
         // A block that comes again after a restart is behind the state.
-        if state.head().height == height && (self.lengths.of(height) + 1).is_multiple_of(*rounds) {
-            snapshots.write(ctx, state.clone());
+        let Some(committee) = self.ended.take() else { return };
+        let Some((snapshots, rounds)) = &self.snapshots else { return };
+        let height = block.header().height;
+        if !(self.lengths.of(height) + 1).is_multiple_of(*rounds) {
+            return;
         }
+        let finalization = marshal.get_finalization(Height::new(height)).await;
+        let finalization = finalization.map(|finalization| finalization.encode());
+        let certificate = finalization
+            .as_ref()
+            .and_then(|bytes| Certificate::from_engine(bytes, &committee).ok());
+        let Some((certificate, _)) = certificate else {
+            tracing::error!(height, "the end of a round has no certificate: no snapshot");
+            return;
+        };
+        let finality = Finality { descendants: &[], certificate };
+        let boundary = Boundary { header: block.header().clone(), finality, committee };
+        let state = self.shared.chain().state().clone();
+        snapshots.write(ctx, state, &boundary);
     }
 
     /// Starts the round of the next block unless it runs.
@@ -285,6 +301,7 @@ impl Delivery {
         let height = block.block().header().height;
         let Ok(applied) = applied else { return Err(Broken::NotNext { height }) };
         let Some(block) = applied? else { return Ok(()) };
+        self.ended = self.lengths.ends(height).then(|| committee.clone());
         self.unproven.push_back(Unproven { block, committee });
         self.status.applied(self.shared.chain().state().head(), ctx.current());
         // One message that waits says it all.

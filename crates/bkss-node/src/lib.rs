@@ -25,6 +25,7 @@ pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod node;
+pub mod origin;
 pub mod plan;
 pub mod process;
 pub mod receipts;

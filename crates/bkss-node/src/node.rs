@@ -5,7 +5,6 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use bkss_ledger::State;
 use bkss_scheme::certificate::MAX_COMMITTEE;
 use commonware_broadcast::buffered;
 use commonware_consensus::{
@@ -39,6 +38,7 @@ use crate::{
     gateway::{self, Gateway, Mailbox},
     memory::Memory,
     metrics::Metrics as NodeMetrics,
+    origin::{Floor, Origin},
     plan::{MOST_MEMBERS, Network, Schemes},
     repair,
     rounds::{Lanes, Rounds, Seat, Turns},
@@ -80,6 +80,8 @@ pub struct Node {
     pub shared: Shared,
     /// The engine's stored blocks.
     pub marshal: Marshal,
+    /// The node's snapshots.
+    pub snapshots: Snapshots,
     /// What the node counts.
     pub metrics: NodeMetrics,
     /// Ends when the node does.
@@ -136,13 +138,19 @@ where
     let blocks = NonZeroU64::new(blocks.into()).unwrap_or(NonZeroU64::MIN);
     let epocher = FixedEpocher::new(blocks);
     let schemes = Schemes::default();
-    let store = Store { schemes: schemes.clone(), epocher: epocher.clone(), cache: cache.clone() };
+    let snapshots = Snapshots::new(&config.partition);
+    let origin = Origin::find(&ctx, &config.genesis, &snapshots, config.events_from).await;
+    let origin = origin.ok_or(StartError::VoteKey)?;
+    let store = Store {
+        schemes: schemes.clone(),
+        epocher: epocher.clone(),
+        cache: cache.clone(),
+        first: origin.first(),
+        floor: origin.floor,
+    };
     let transport = (channels.backfill, channels.broadcast);
     let (marshal, outbox) = store.start(&ctx, &config, network.clone(), transport).await?;
-
-    let snapshots = Snapshots::new(&config.partition);
-    let state = snapshots.newest(&ctx, &config.genesis, config.events_from).await;
-    let shared = Shared::at(state.unwrap_or_else(|| State::new(config.genesis.clone())));
+    let shared = Shared::at(origin.state);
     let status = Status::new(shared.chain().state());
     let metrics = NodeMetrics::default();
     let owner = gateway::Owner {
@@ -176,7 +184,8 @@ where
         vote_without_memory: config.vote_without_memory,
         network,
     };
-    let has_ledger = marshal.get_block(Height::new(1)).await.is_some();
+    let has_ledger = shared.chain().state().head().height > 0
+        || marshal.get_block(Height::new(1)).await.is_some();
     let memory = Memory::open(&ctx, &config.partition, has_ledger).await?;
     let lanes = Lanes::split(&ctx, channels.votes, channels.certificates, channels.resolver);
     let rounds = Rounds::new(
@@ -194,7 +203,7 @@ where
     let me = config.vote_key.public_key();
     let listeners = vec![settled, followed];
     let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied)
-        .with_snapshots(snapshots, config.snapshot_rounds);
+        .with_snapshots(snapshots.clone(), config.snapshot_rounds);
     let duties = Duties::new(config, shared.clone(), status.clone());
     let (blocks, ready) = (marshal.clone(), mailbox.clone());
     let task = ctx.child("node").spawn(move |ctx| async move {
@@ -212,7 +221,7 @@ where
             tracing::error!(%broken, "the node stops");
         }
     });
-    Ok(Node { mailbox, events, status, shared, marshal, metrics, task })
+    Ok(Node { mailbox, events, status, shared, marshal, snapshots, metrics, task })
 }
 
 /// What the engine's store of finalized blocks is opened with.
@@ -220,6 +229,10 @@ struct Store {
     schemes: Schemes,
     epocher: FixedEpocher,
     cache: CacheRef,
+    /// From where on it has to have all blocks.
+    first: u64,
+    /// Where the engine begins, if not at the genesis.
+    floor: Option<Floor>,
 }
 
 impl Store {
@@ -238,7 +251,7 @@ impl Store {
         R: Receiver<PublicKey = PublicKey>,
         N: Network,
     {
-        let Self { schemes, epocher, cache } = self;
+        let Self { schemes, epocher, cache, first, floor } = self;
         let me = config.vote_key.public_key();
         let limits = BlockLimits::of(&config.genesis);
         let genesis = EngineBlock::genesis(&config.genesis);
@@ -272,13 +285,20 @@ impl Store {
         engine.start(broadcast);
 
         let partition = &config.partition;
-        repair::check(ctx, partition, &cache, limits).await?;
+        repair::check(ctx, partition, &cache, limits, first).await?;
         let finalizations = prunable::Archive::init(
             ctx.child("finalizations"),
             archive_config(partition, "finalizations", cache.clone(), MAX_COMMITTEE),
         )
         .await?;
         let blocks = BlockStore::open(ctx, partition, cache.clone(), limits).await?;
+        let start = match floor {
+            None => marshal::Start::Genesis(Digested::precomputed(genesis, genesis_digest)),
+            Some(floor) => {
+                schemes.register(floor.round, floor.scheme);
+                marshal::Start::Floor(floor.certificate)
+            }
+        };
         let (actor, marshal, _) = MarshalActor::init(
             ctx.child("marshal"),
             finalizations,
@@ -286,7 +306,7 @@ impl Store {
             marshal::Config {
                 provider: schemes,
                 epocher,
-                start: marshal::Start::Genesis(Digested::precomputed(genesis, genesis_digest)),
+                start,
                 partition_prefix: format!("{partition}-marshal"),
                 mailbox_size: MAILBOX,
                 view_retention: ViewDelta::new(64),

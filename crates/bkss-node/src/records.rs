@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bkss_ledger::{FinalBlock, Trust, View, transaction_batch::Row, trust::TrustError};
+use bkss_ledger::{FinalBlock, Head, Trust, View, transaction_batch::Row, trust::TrustError};
 use bkss_scheme::{Slot, codec};
 use bytes::Bytes;
 use commonware_codec::RangeCfg;
@@ -147,6 +147,29 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         drop(slot);
         self.directory.write().unwrap_or_else(PoisonError::into_inner).add(height, &record);
         *self.written.write().unwrap_or_else(PoisonError::into_inner) = written;
+        Ok(())
+    }
+
+    /// Begins behind a block, with no record of those before it; on disk when this returns. A node
+    /// that has records already keeps them and goes on behind them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn begin_behind(&self, head: Head) -> Result<(), Error> {
+        if head.height < self.next_height() {
+            return Ok(());
+        }
+        let mut slot = self.archive.lock().await;
+        let archive = slot.take().ok_or(Error::RecordCorrupted)?;
+        let mut bytes = Vec::new();
+        codec::encode_infallible(&Record::default(), &mut bytes);
+        let digest = engine_digest(head.id);
+        let archive = Stored::put(archive, head.height, digest, &bytes.into()).await?;
+        *slot = Some(Stored::sync(archive).await?);
+        drop(slot);
+        let mut written = self.written.write().unwrap_or_else(PoisonError::into_inner);
+        (written.next, written.durable) = (head.height + 1, head.height + 1);
         Ok(())
     }
 

@@ -48,7 +48,8 @@ impl Dropped {
     }
 }
 
-/// Checks a node's archives and drops what does not read well.
+/// Checks a node's archives, which have to have all blocks from `first` on, and drops what does not
+/// read well.
 ///
 /// # Errors
 ///
@@ -58,13 +59,14 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
     partition: &str,
     cache: &CacheRef,
     limits: BlockLimits,
+    first: u64,
 ) -> Result<Dropped, Error> {
     let mut dropped = Dropped::default();
     let bytes = RangeCfg::from(0..=limits.bytes);
     let found = [
-        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits).await,
-        examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes).await,
-        examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE).await,
+        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits, first).await,
+        examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes, first).await,
+        examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE, first).await,
     ];
     for (name, found) in ARCHIVES.into_iter().zip(&found) {
         match found {
@@ -105,7 +107,7 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
 struct Examined {
     /// Heights whose records do not read well.
     bad: Vec<u64>,
-    /// Up to where every height is there.
+    /// Up to where every height is there, from the first that has to be.
     contiguous: u64,
 }
 
@@ -115,6 +117,7 @@ async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
     name: &str,
     cache: &CacheRef,
     codec_config: V::Cfg,
+    from: u64,
 ) -> Result<Examined, Error> {
     let config = archive_config(partition, name, cache.clone(), codec_config);
     let archive: Archive<E, V> = prunable::Archive::init(ctx.child("check"), config).await?;
@@ -128,7 +131,8 @@ async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
             }
         }
     }
-    let contiguous = ranges.first().filter(|(first, _)| *first <= 1).map_or(0, |(_, last)| *last);
+    let whole = ranges.iter().find(|(first, last)| *first <= from && from <= *last);
+    let contiguous = whole.map_or(0, |(_, last)| *last);
     Ok(Examined { bad, contiguous })
 }
 

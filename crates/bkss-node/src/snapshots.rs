@@ -1,16 +1,20 @@
 //! Snapshots of the ledger's state on this node's disk, so that a restart need not begin at the
-//! genesis.
+//! genesis, and somebody else need not either.
 //!
-//! A snapshot is the state at the end of a round. It is written beside the work of the node, from a
-//! copy; the newest two are kept. One that is torn or altered is named in the log and dropped, and
-//! the one before it, or the genesis, is where the node begins.
+//! A snapshot is the state at the end of a round, with the boundary block under it. It is written
+//! beside the work of the node, from a copy; the newest two are kept. One that is torn or altered is
+//! named in the log and dropped, and the one before it, or the genesis, is where the node begins.
+//!
+//! A late joiner adopts a snapshot of others, checked by [`Beginning::read`], before its first
+//! start. Its store has no blocks before it, so it never begins earlier, unless no good snapshot is
+//! left: then it fetches everything.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use bkss_ledger::{Genesis, Snapshot, State, snapshot};
+use bkss_ledger::{Beginning, Boundary, Genesis, State, beginning, snapshot};
 use commonware_runtime::{
     Blob, Clock, Error, Metrics, ReadOptions, Spawner, Storage, Supervisor, WriteOptions,
 };
@@ -18,7 +22,9 @@ use commonware_runtime::{
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 /// Bytes that are read or written at once.
-const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 1 << 20;
+/// Says that the store begins at a snapshot of others.
+const ADOPTED: &[u8] = b"adopted";
 
 /// The snapshots of one node.
 #[derive(Clone, Debug)]
@@ -33,29 +39,31 @@ impl Snapshots {
         Self { partition: format!("{partition}-snapshots"), writing: Arc::default() }
     }
 
-    /// The newest good state whose next block is `before` at the latest; `None` to begin at the
+    /// The newest good snapshot whose next block is `before` at the latest; `None` to begin at the
     /// genesis. Bad ones are dropped.
     pub async fn newest<E: Storage>(
         &self,
         ctx: &E,
         genesis: &Arc<Genesis>,
         before: u64,
-    ) -> Option<State> {
+    ) -> Option<Beginning> {
         for height in self.heights(ctx).await.into_iter().rev() {
             if height >= before {
                 continue;
             }
             let read = match self.read(ctx, height).await {
-                Ok(bytes) => Snapshot::read(genesis, &bytes[..]).map_err(|error| error.to_string()),
+                Ok(bytes) => {
+                    Beginning::of_own_disk(genesis, &bytes[..]).map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             match read {
-                Ok(snapshot) if snapshot.head().height == height => {
-                    tracing::info!(height, digest = %snapshot.digest(), "begins at a snapshot");
-                    return Some(snapshot.of_own_disk());
+                Ok(found) if found.state().head().height == height => {
+                    tracing::info!(height, digest = %found.digest(), "begins at a snapshot");
+                    return Some(found);
                 }
-                Ok(snapshot) => {
-                    let found = snapshot.head().height;
+                Ok(found) => {
+                    let found = found.state().head().height;
                     tracing::error!(self.partition, height, found, "snapshot of another height");
                 }
                 Err(error) => tracing::error!(self.partition, height, error, "bad snapshot"),
@@ -66,8 +74,9 @@ impl Snapshots {
         None
     }
 
-    /// Writes a state beside the work of the node; nothing happens while another is written.
-    pub fn write<E>(&self, ctx: &E, state: State)
+    /// Writes a state and its boundary block beside the work of the node; nothing happens while
+    /// another is written.
+    pub fn write<E>(&self, ctx: &E, state: State, boundary: &Boundary<'_>)
     where
         E: Spawner + Storage + Clock + Metrics + Supervisor,
     {
@@ -76,9 +85,10 @@ impl Snapshots {
             return;
         }
         let snapshots = self.clone();
+        let begun = begun(boundary);
         ctx.child("snapshot").shared(true).spawn(move |ctx| async move {
             let height = state.head().height;
-            match snapshots.store(&ctx, state).await {
+            match snapshots.store(&ctx, state, begun).await {
                 Ok(bytes) => tracing::debug!(height, bytes, "snapshot"),
                 Err(error) => tracing::error!(height, %error, "snapshot is not written"),
             }
@@ -86,9 +96,54 @@ impl Snapshots {
         });
     }
 
-    async fn store<E: Storage>(&self, ctx: &E, mut state: State) -> Result<usize, Error> {
+    /// Takes over a snapshot of others, for a store that is empty; on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage; the store is empty still.
+    pub async fn adopt<E: Storage>(&self, ctx: &E, beginning: Beginning) -> Result<(), Error> {
+        let begun = begun(&beginning.boundary());
+        self.store(ctx, beginning.into_state(), begun).await?;
+        let (mark, _) = ctx.open(&self.partition, ADOPTED).await?;
+        mark.sync().await
+    }
+
+    /// Whether the store begins at a snapshot of others.
+    pub async fn is_adopted<E: Storage>(&self, ctx: &E) -> bool {
+        let names = ctx.scan(&self.partition).await.unwrap_or_default();
+        names.iter().any(|name| name == ADOPTED)
+    }
+
+    /// The store will begin at the genesis.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn unadopt<E: Storage>(&self, ctx: &E) -> Result<(), Error> {
+        ctx.remove(&self.partition, Some(ADOPTED)).await
+    }
+
+    /// The newest snapshot up to a height, to be read, and its length; its boundary block comes
+    /// first.
+    pub async fn newest_up_to<E: Storage>(
+        &self,
+        ctx: &E,
+        height: u64,
+    ) -> Option<(u64, E::Blob, u64)> {
+        let heights = self.heights(ctx).await;
+        let newest = heights.into_iter().rev().find(|found| *found <= height)?;
+        let (blob, length) = ctx.open(&self.partition, &newest.to_be_bytes()).await.ok()?;
+        Some((newest, blob, length))
+    }
+
+    async fn store<E: Storage>(
+        &self,
+        ctx: &E,
+        mut state: State,
+        begun: Vec<u8>,
+    ) -> Result<usize, Error> {
         let height = state.head().height;
-        let mut bytes = Vec::new();
+        let mut bytes = begun;
         snapshot::write(&mut state, &mut bytes).map_err(|_| Error::WriteFailed)?;
         drop(state);
         let (blob, _) = ctx.open(&self.partition, &height.to_be_bytes()).await?;
@@ -128,4 +183,12 @@ impl Snapshots {
         }
         Ok(bytes)
     }
+}
+
+/// What stands before a snapshot.
+fn begun(boundary: &Boundary<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a vector does not fail.
+    let _ = beginning::write_boundary(boundary, &mut bytes);
+    bytes
 }

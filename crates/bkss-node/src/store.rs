@@ -4,16 +4,19 @@
 //! put together again when it is read; where the bodies have been erased, the hashes stand for
 //! them and every proof stays valid. Bodies become durable before their block.
 
-use bkss_ledger::{Block, transaction_batch::Bodies};
+use bkss_ledger::{Block, Boundary, transaction_batch::Bodies};
 use bkss_scheme::codec;
 use bytes::Bytes;
-use commonware_codec::RangeCfg;
+use commonware_codec::{DecodeExt, RangeCfg};
 use commonware_consensus::{
     marshal::store::Blocks,
-    simplex::{scheme::ed25519::Scheme, types::Finalization},
-    types::Height,
+    simplex::{
+        scheme::ed25519::Scheme,
+        types::{Finalization, Proposal},
+    },
+    types::{Epoch, Height, Participant, Round, View},
 };
-use commonware_cryptography::sha256::Digest;
+use commonware_cryptography::{certificate::Signers, ed25519, sha256::Digest};
 use commonware_runtime::{Clock, Handle, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
 use commonware_storage::{
     archive::{Archive as Stored, Error, Identifier, prunable},
@@ -21,13 +24,36 @@ use commonware_storage::{
 };
 use commonware_utils::{NZU64, NZUsize};
 
-use crate::engine_block::{BlockLimits, EngineBlock};
+use crate::engine_block::{BlockLimits, EngineBlock, engine_digest};
 use std::{num::NonZeroU64, sync::Arc};
 
 /// Records by height and block id.
 pub type Archive<E, V> = prunable::Archive<TwoCap, E, Digest, V>;
 /// A certificate as the engine stores it.
 pub type Certificate = Finalization<Scheme, Digest>;
+
+/// The engine's certificate of a boundary block; `None` if its signatures are none.
+pub fn certificate_of(boundary: &Boundary<'_>) -> Option<Certificate> {
+    let given = boundary.finality.certificate;
+    let members = u32::try_from(boundary.committee.keys().len()).ok()?;
+    let signed = (0..members).filter(|member| given.signers >> member & 1 == 1);
+    let (signatures, _) = given.signatures.as_chunks::<64>();
+    let signature = |bytes: &[u8; 64]| {
+        ed25519::Signature::decode(Bytes::copy_from_slice(bytes)).ok().map(Into::into)
+    };
+    Some(Finalization {
+        proposal: Proposal::new(
+            Round::new(Epoch::new(given.epoch), View::new(given.view)),
+            View::new(given.parent_view),
+            engine_digest(boundary.header.id()),
+        ),
+        certificate: ed25519::certificate::Certificate {
+            signers: Signers::new(members, signed.map(Participant::new)).ok()?,
+            signatures: signatures.iter().map(signature).collect::<Option<_>>()?,
+        },
+    })
+}
+
 /// Records of a section: what is dropped together.
 pub const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(1024);
 

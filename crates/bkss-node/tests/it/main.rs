@@ -9,6 +9,7 @@ mod certificates;
 mod consortium;
 mod faults;
 mod gateway;
+mod late;
 mod members;
 mod network;
 mod rounds;

@@ -36,6 +36,8 @@ pub(crate) struct World<'a> {
     pub(crate) seen: Vec<SystemTime>,
     /// Committees by round.
     pub(crate) committees: BTreeMap<u64, Vec<ProviderId>>,
+    /// The handovers that the first provider has shown.
+    pub(crate) handovers: BTreeMap<u64, Vec<u8>>,
 }
 
 impl<'a> World<'a> {
@@ -56,6 +58,7 @@ impl<'a> World<'a> {
             known: BTreeMap::new(),
             seen: Vec::new(),
             committees: BTreeMap::new(),
+            handovers: BTreeMap::new(),
         };
         for (index, config) in configs.iter().enumerate() {
             world.running.push(None);
@@ -87,10 +90,11 @@ impl<'a> World<'a> {
         for (index, running) in self.running.iter_mut().enumerate() {
             let Some(Running { node, .. }) = running else { continue };
             while let Ok(Event::Final { block, seen }) = node.events.try_recv() {
+                let (height, id) = (block.header().height, block.header().id());
                 if index == 0 {
                     self.seen.push(seen);
+                    self.handovers.extend(block.handover().map(|handover| (height, handover)));
                 }
-                let (height, id) = (block.header().height, block.header().id());
                 let last = self.ids[index].keys().last();
                 let expected = last.map_or(self.first[index], |last| last + 1);
                 assert_eq!(height, expected, "provider {index} shows blocks in order, each once");

@@ -16,7 +16,7 @@ use crate::{
 
 /// Flips a bit at the front and one in the middle of every blob of a partition; how many blobs
 /// there were.
-async fn flip(ctx: &Context, partition: &str) -> usize {
+pub(crate) async fn flip(ctx: &Context, partition: &str) -> usize {
     let names = ctx.scan(partition).await.unwrap_or_default();
     flip_in(ctx, partition, &names).await
 }

@@ -1,0 +1,77 @@
+//! Where a node's ledger begins: at the genesis, or at the newest snapshot.
+//!
+//! Most nodes have all blocks: a snapshot saves them the replay, nothing else. A node that has
+//! adopted a snapshot of others has no blocks before it, so its engine begins at the boundary block
+//! of that snapshot, or of a later one of its own.
+
+use std::sync::Arc;
+
+use bkss_ledger::{Boundary, Genesis, State};
+use bkss_scheme::certificate::vote_namespace;
+use commonware_consensus::simplex::scheme::ed25519::Scheme;
+use commonware_runtime::Storage;
+
+use crate::{
+    plan::participants,
+    snapshots::Snapshots,
+    store::{Certificate, certificate_of},
+};
+
+/// A node's beginning.
+pub struct Origin {
+    /// The state there.
+    pub state: State,
+    /// The block that the engine begins at; `None` for the genesis.
+    pub floor: Option<Floor>,
+}
+
+/// The last block of a round, as the engine knows it.
+pub struct Floor {
+    /// Its height.
+    pub height: u64,
+    /// Its round.
+    pub round: u64,
+    /// Checks certificates of that round.
+    pub scheme: Scheme,
+    /// Why it is final.
+    pub certificate: Certificate,
+}
+
+impl Origin {
+    /// Finds it; the next block is `before` at the latest. `None` if a vote key is no key.
+    pub async fn find<E: Storage>(
+        ctx: &E,
+        genesis: &Arc<Genesis>,
+        snapshots: &Snapshots,
+        before: u64,
+    ) -> Option<Self> {
+        let adopted = snapshots.is_adopted(ctx).await;
+        let Some(beginning) = snapshots.newest(ctx, genesis, before).await else {
+            if adopted {
+                tracing::warn!("no good snapshot is left: all blocks are fetched from peers");
+                // If the mark stays, the next start comes here again.
+                let _ = snapshots.unadopt(ctx).await;
+            }
+            return Some(Self { state: State::new(genesis.clone()), floor: None });
+        };
+        let floor = if adopted { Some(Floor::at(genesis, &beginning.boundary())?) } else { None };
+        Some(Self { state: beginning.into_state(), floor })
+    }
+
+    /// From where on the store has to have every block.
+    pub fn first(&self) -> u64 {
+        self.floor.as_ref().map_or(1, |floor| floor.height)
+    }
+}
+
+impl Floor {
+    fn at(genesis: &Genesis, boundary: &Boundary<'_>) -> Option<Self> {
+        let committee = participants(&boundary.committee)?;
+        Some(Self {
+            height: boundary.header.height,
+            round: boundary.finality.certificate.epoch,
+            scheme: Scheme::verifier(&vote_namespace(genesis.network()), committee),
+            certificate: certificate_of(boundary)?,
+        })
+    }
+}
