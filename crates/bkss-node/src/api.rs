@@ -11,6 +11,7 @@ mod get;
 mod hex;
 mod post;
 mod server;
+mod snapshot;
 mod timed;
 mod types;
 
@@ -38,6 +39,7 @@ use crate::{
     gateway::Mailbox,
     metrics::{Metrics, Served},
     receipts::Prover,
+    snapshots::Snapshots,
 };
 
 pub use error::ErrorBody;
@@ -53,7 +55,7 @@ pub const MAX_REQUESTS: usize = 256;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Proofs that are built at the same time, so that the node's own work comes in between.
 pub const MAX_PROOFS: usize = 8;
-/// Archives that are written out at the same time.
+/// Archives and snapshots that are written out at the same time.
 pub const MAX_ARCHIVES: usize = 2;
 
 pub use body::{MAX_BODY, MAX_LARGE};
@@ -63,6 +65,7 @@ pub struct Api {
     mailbox: Mailbox,
     shared: Shared,
     prover: Prover<Context>,
+    snapshots: (Context, Snapshots),
     metrics: Metrics,
     now: Box<dyn Fn() -> SystemTime + Send + Sync>,
     status: Status,
@@ -83,6 +86,8 @@ pub struct Parts {
     pub shared: Shared,
     /// Builds proofs.
     pub prover: Prover<Context>,
+    /// The snapshots, and the storage they are in.
+    pub snapshots: (Context, Snapshots),
     /// What is counted.
     pub metrics: Metrics,
     /// The node's clock.
@@ -96,11 +101,12 @@ pub struct Parts {
 impl Api {
     /// The interface of a node that starts now.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { mailbox, shared, prover, metrics, now, status, stale_after } = parts;
+        let Parts { mailbox, shared, prover, snapshots, metrics, now, status, stale_after } = parts;
         Arc::new(Self {
             mailbox,
             shared,
             prover,
+            snapshots,
             metrics,
             started: now(),
             now,
@@ -172,6 +178,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(get::block))
         .routes(routes!(get::genesis))
         .routes(routes!(archive::archive))
+        .routes(routes!(snapshot::snapshot))
         .routes(routes!(get::members))
         .routes(routes!(get::status))
         .routes(routes!(get::health))

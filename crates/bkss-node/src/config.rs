@@ -31,6 +31,8 @@ pub struct Config {
     pub addresses: BTreeMap<ProviderId, String>,
     /// A snapshot is written after every so many rounds; 0 for never.
     pub snapshot_rounds: u32,
+    /// Sealed bodies are erased after so many days of ledger time; `None` for never.
+    pub keep_bodies_days: Option<u32>,
     /// First height whose block those who listen to events have not on disk yet: a restart begins
     /// no later. 1 for listeners without a disk.
     pub events_from: u64,

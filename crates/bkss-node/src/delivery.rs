@@ -5,11 +5,11 @@
 //! has; the last block of a round always has one, since nothing is built on it before. After that
 //! block the next round starts, and only then is the block acknowledged.
 
-use std::{collections::VecDeque, sync::Arc, time::SystemTime};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::SystemTime};
 
 use bkss_ledger::{Block, Boundary, FinalBlock, Rounds as Lengths, Verified};
 use bkss_scheme::{
-    Certificate, Committee,
+    Certificate, Committee, LedgerTime,
     certificate::{Finality, MAX_DESCENDANTS},
     codec,
 };
@@ -30,6 +30,7 @@ use crate::{
     chain::{Broken, Shared},
     engine_block::EngineBlock,
     plan::Plan,
+    retention::Retention,
     rounds::Turns,
     snapshots::Snapshots,
     status::Status,
@@ -101,6 +102,19 @@ pub fn catch_up(marshal: &Marshal, from: u64, to: u64, peers: &NonEmptyVec<Publi
     }
 }
 
+/// The first of these heights whose block is not before a time; the end of them if there is none.
+/// Blocks that are not there are taken for the oldest.
+pub async fn first_from(marshal: &Marshal, heights: Range<u64>, time: LedgerTime) -> u64 {
+    let Range { start: mut low, end: mut high } = heights;
+    while low < high {
+        let middle = low.midpoint(high);
+        let block = marshal.get_block(Height::new(middle)).await;
+        let earlier = block.is_none_or(|block| block.inner().block().header().time < time);
+        if earlier { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// An applied block that no certificate covers yet, and the committee it waits for.
 struct Unproven {
     block: Arc<Verified>,
@@ -125,6 +139,7 @@ pub struct Delivery {
     snapshots: Option<(Snapshots, u64)>,
     /// The committee of the round whose last block was applied last.
     ended: Option<Committee>,
+    retention: Retention,
 }
 
 impl Delivery {
@@ -154,12 +169,19 @@ impl Delivery {
             unproven,
             snapshots,
             ended: None,
+            retention: Retention::default(),
         }
     }
 
     /// Writes a snapshot after every so many rounds, unless that is 0.
     pub fn with_snapshots(mut self, snapshots: Snapshots, rounds: u32) -> Self {
         self.snapshots = (rounds > 0).then(|| (snapshots, rounds.into()));
+        self
+    }
+
+    /// Erases sealed bodies that are too old at the end of each round.
+    pub const fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -226,6 +248,8 @@ impl Delivery {
         self.prove(ctx, marshal, height).await;
         if self.lengths.ends(height) {
             self.snapshot(ctx, marshal, block.block()).await;
+            let head = self.shared.chain().state().head();
+            self.retention.erase(marshal, head).await;
             self.turn().await?;
         }
         Ok(())

@@ -31,6 +31,7 @@ pub mod process;
 pub mod receipts;
 pub mod records;
 pub mod repair;
+pub mod retention;
 pub mod rounds;
 pub mod service;
 pub mod settings;

@@ -5,7 +5,6 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use bkss_scheme::certificate::MAX_COMMITTEE;
 use commonware_broadcast::buffered;
 use commonware_consensus::{
     marshal::{
@@ -23,7 +22,6 @@ use commonware_parallel::Sequential;
 use commonware_runtime::{
     Clock, Handle, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
 };
-use commonware_storage::archive::prunable;
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, channel::mpsc};
 use rand_core::CryptoRng;
 
@@ -41,10 +39,11 @@ use crate::{
     origin::{Floor, Origin},
     plan::{MOST_MEMBERS, Network, Schemes},
     repair,
+    retention::Retention,
     rounds::{Lanes, Rounds, Seat, Turns},
     snapshots::Snapshots,
     status::Status,
-    store::{BlockStore, archive_config},
+    store::{BlockStore, CertificateStore},
 };
 
 /// Messages that wait for an engine's actor.
@@ -203,7 +202,8 @@ where
     let me = config.vote_key.public_key();
     let listeners = vec![settled, followed];
     let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied)
-        .with_snapshots(snapshots.clone(), config.snapshot_rounds);
+        .with_snapshots(snapshots.clone(), config.snapshot_rounds)
+        .with_retention(Retention::days(config.keep_bodies_days));
     let duties = Duties::new(config, shared.clone(), status.clone());
     let (blocks, ready) = (marshal.clone(), mailbox.clone());
     let task = ctx.child("node").spawn(move |ctx| async move {
@@ -286,11 +286,7 @@ impl Store {
 
         let partition = &config.partition;
         repair::check(ctx, partition, &cache, limits, first).await?;
-        let finalizations = prunable::Archive::init(
-            ctx.child("finalizations"),
-            archive_config(partition, "finalizations", cache.clone(), MAX_COMMITTEE),
-        )
-        .await?;
+        let finalizations = CertificateStore::open(ctx, partition, cache.clone()).await?;
         let blocks = BlockStore::open(ctx, partition, cache.clone(), limits).await?;
         let start = match floor {
             None => marshal::Start::Genesis(Digested::precomputed(genesis, genesis_digest)),

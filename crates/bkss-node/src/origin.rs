@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use bkss_ledger::{Boundary, Genesis, State};
+use bkss_ledger::{Beginning, Boundary, Genesis, State};
 use bkss_scheme::certificate::vote_namespace;
 use commonware_consensus::simplex::scheme::ed25519::Scheme;
-use commonware_runtime::Storage;
+use commonware_runtime::{Clock, Error, Metrics, Storage, Supervisor};
+use commonware_storage::archive;
 
 use crate::{
     plan::participants,
+    records::Records,
     snapshots::Snapshots,
     store::{Certificate, certificate_of},
 };
@@ -62,6 +64,38 @@ impl Origin {
     pub fn first(&self) -> u64 {
         self.floor.as_ref().map_or(1, |floor| floor.height)
     }
+}
+
+/// Why a snapshot of others is not adopted.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
+pub enum AdoptError {
+    #[error("the store has a ledger already, which a snapshot would only shorten")]
+    NotEmpty,
+    #[error("snapshots: {0}")]
+    Snapshots(#[from] Error),
+    #[error("records: {0}")]
+    Records(#[from] archive::Error),
+}
+
+/// Lets an empty store begin at a snapshot of others; on disk when this returns.
+///
+/// # Errors
+///
+/// [`AdoptError`].
+pub async fn adopt<E: Storage + Metrics + Clock + Supervisor>(
+    ctx: &E,
+    partition: &str,
+    records: &Records<E>,
+    beginning: Beginning,
+) -> Result<(), AdoptError> {
+    let snapshots = Snapshots::new(partition);
+    let blocks = ctx.scan(&format!("{partition}-blocks-values")).await.unwrap_or_default();
+    if !blocks.is_empty() || snapshots.is_adopted(ctx).await {
+        return Err(AdoptError::NotEmpty);
+    }
+    records.begin_behind(beginning.state().head()).await?;
+    Ok(snapshots.adopt(ctx, beginning).await?)
 }
 
 impl Floor {

@@ -24,7 +24,7 @@ use commonware_runtime::{Clock, Metrics, Storage, Supervisor};
 
 use crate::{
     chain::Shared,
-    delivery::Marshal,
+    delivery::{Marshal, first_from},
     records::{Record, Records},
 };
 
@@ -151,17 +151,16 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
             }
             return Err(NoProof::NotKept(head));
         };
-        let (mut low, mut high) = (1, head + 1);
-        while low < high {
-            let middle = low.midpoint(high);
-            // Blocks that are no longer kept are the oldest.
-            let earlier = self.block(middle).await.is_none_or(|b| b.header().time < after);
-            if earlier { low = middle + 1 } else { high = middle }
-        }
+        let low = first_from(&self.marshal, 1..head + 1, after).await;
         if low > head { Err(NoProof::NotYet(after.0)) } else { self.time_proof_of(low).await }
     }
 
-    async fn time_proof_of(&self, height: u64) -> Result<Vec<u8>, NoProof> {
+    /// A block's header and why it is final, encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn time_proof_of(&self, height: u64) -> Result<Vec<u8>, NoProof> {
         let block = self.block(height).await.ok_or(NoProof::NotKept(height))?;
         let finality = self.finality(height).await?;
         let finality = codec::decode("finality", &finality).map_err(|_| NoProof::Broken(height))?;

@@ -150,8 +150,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         Ok(())
     }
 
-    /// Begins behind a block, with no record of those before it; on disk when this returns. A node
-    /// that has records already keeps them and goes on behind them.
+    /// Begins behind a block, with no record of those before it; on disk when this returns.
     ///
     /// # Errors
     ///

@@ -108,6 +108,7 @@ pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Servi
         mailbox: node.mailbox.clone(),
         shared: node.shared.clone(),
         prover: Prover::new(node.shared.clone(), node.marshal, records.clone()),
+        snapshots: (ctx.child("snapshots"), node.snapshots),
         metrics: node.metrics.clone(),
         now: Box::new(move || clock.current()),
         status: node.status,

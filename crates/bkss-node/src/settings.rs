@@ -34,6 +34,10 @@ pub struct Settings {
     pub pacing: Pacing,
     /// A head older than this is not healthy.
     pub stale_after: Duration,
+    /// A snapshot is written after every so many rounds; 0 for never.
+    pub snapshot_rounds: u32,
+    /// Sealed bodies are erased after so many days of ledger time; `None` for never.
+    pub keep_bodies_days: Option<u32>,
     /// Threads of the node.
     pub workers: usize,
     /// Whom this provider trusts to keep the ledger; `None` for all others.
@@ -87,6 +91,8 @@ struct Raw {
     resend_ms: Option<u64>,
     leader_timeout_ms: Option<u64>,
     stale_after_s: Option<u64>,
+    snapshot_rounds: Option<u32>,
+    keep_bodies_days: Option<u32>,
     workers: Option<u16>,
     trust: Option<Vec<u16>>,
     peers: Option<BTreeMap<String, String>>,
@@ -94,8 +100,11 @@ struct Raw {
     log_level: Option<String>,
 }
 
+/// A snapshot is usually written after so many rounds.
+const SNAPSHOT_ROUNDS: u32 = 12;
+
 /// Names of all settings.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "http",
     "p2p",
     "genesis",
@@ -106,6 +115,8 @@ const NAMES: [&str; 15] = [
     "resend_ms",
     "leader_timeout_ms",
     "stale_after_s",
+    "snapshot_rounds",
+    "keep_bodies_days",
     "workers",
     "trust",
     "peers",
@@ -192,6 +203,8 @@ impl Raw {
         take(&mut self.resend_ms, given.resend_ms);
         take(&mut self.leader_timeout_ms, given.leader_timeout_ms);
         take(&mut self.stale_after_s, given.stale_after_s);
+        take(&mut self.snapshot_rounds, given.snapshot_rounds);
+        take(&mut self.keep_bodies_days, given.keep_bodies_days);
         take(&mut self.workers, given.workers);
         take(&mut self.trust, given.trust);
         take(&mut self.peers, given.peers);
@@ -226,6 +239,8 @@ impl Raw {
             store: directory.join(self.store.unwrap_or_else(|| "store".into())),
             pacing,
             stale_after: Duration::from_secs(stale_after),
+            snapshot_rounds: self.snapshot_rounds.unwrap_or(SNAPSHOT_ROUNDS),
+            keep_bodies_days: self.keep_bodies_days.filter(|days| *days > 0),
             workers: usize::try_from(workers).unwrap_or(2),
             trust: self.trust.map(|trust| trust.into_iter().map(ProviderId).collect()),
             peers,
@@ -306,6 +321,12 @@ p2p = "{p2p}"
 # Health is 503 when no block has become final for this long, seconds.
 # stale_after_s = 30
 
+# Rounds between snapshots of the state, which shorten a restart and let others begin late; 0 for
+# none. Days of ledger time until sealed bodies are erased; 0 for never. Blocks, certificates and
+# proofs stay.
+# snapshot_rounds = {SNAPSHOT_ROUNDS}
+# keep_bodies_days = 0
+
 # The log, on standard error: "text" or "json"; and what it tells: error, warn, info, debug.
 # log = "text"
 # log_level = "info"
@@ -361,6 +382,8 @@ mod tests {
         let all = load(&all, &[], &[]).unwrap();
         assert_eq!(all.pacing, settings.pacing);
         assert_eq!((all.stale_after, all.workers), (settings.stale_after, settings.workers));
+        assert_eq!(all.snapshot_rounds, settings.snapshot_rounds);
+        assert_eq!((all.keep_bodies_days, settings.keep_bodies_days), (None, None));
         assert_eq!((all.log, &all.log_level), (settings.log, &settings.log_level));
         assert_eq!(all.peers[&ProviderId(1)], "provider-1.internal:9001");
         for name in NAMES {

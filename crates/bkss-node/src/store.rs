@@ -1,15 +1,16 @@
-//! Finalized blocks on disk, sealed bodies apart.
+//! Finalized blocks and their certificates on disk, sealed bodies apart.
 //!
 //! Two of the engine's archives: blocks with the hashes of their bodies, and the bodies. A block is
 //! put together again when it is read; where the bodies have been erased, the hashes stand for
-//! them and every proof stays valid. Bodies become durable before their block.
+//! them and every proof stays valid. Bodies become durable before their block. To prune is to erase
+//! bodies: nothing else ever goes.
 
 use bkss_ledger::{Block, Boundary, transaction_batch::Bodies};
-use bkss_scheme::codec;
+use bkss_scheme::{certificate::MAX_COMMITTEE, codec};
 use bytes::Bytes;
 use commonware_codec::{DecodeExt, RangeCfg};
 use commonware_consensus::{
-    marshal::store::Blocks,
+    marshal::store::{Blocks, Certificates},
     simplex::{
         scheme::ed25519::Scheme,
         types::{Finalization, Proposal},
@@ -154,9 +155,7 @@ impl<E: Storage + Metrics + Clock> Blocks for BlockStore<E> {
     }
 
     async fn prune(self, min: Height) -> Result<Self, Error> {
-        let blocks = self.blocks.prune(min.get()).await?;
-        let bodies = self.bodies.prune(min.get()).await?;
-        Ok(Self { blocks, bodies })
+        Ok(Self { bodies: self.bodies.prune(min.get()).await?, ..self })
     }
 
     fn missing_items(&self, start: Height, max: usize) -> Vec<Height> {
@@ -170,6 +169,67 @@ impl<E: Storage + Metrics + Clock> Blocks for BlockStore<E> {
 
     fn last_index(&self) -> Option<Height> {
         Stored::last_index(&self.blocks).map(Height::new)
+    }
+}
+
+/// The store of certificates.
+pub struct CertificateStore<E: Storage + Metrics + Clock>(Archive<E, Certificate>);
+
+impl<E: Storage + Metrics + Clock + Supervisor> CertificateStore<E> {
+    /// Opens or creates the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage; a torn record is found by its checksum.
+    pub async fn open(ctx: &E, partition: &str, cache: CacheRef) -> Result<Self, Error> {
+        let config = archive_config(partition, "finalizations", cache, MAX_COMMITTEE);
+        Ok(Self(prunable::Archive::init(ctx.child("finalizations"), config).await?))
+    }
+}
+
+impl<E: Storage + Metrics + Clock> Certificates for CertificateStore<E> {
+    type BlockDigest = Digest;
+    type Commitment = Digest;
+    type Scheme = Scheme;
+    type Error = Error;
+
+    async fn put(
+        self,
+        height: Height,
+        digest: Digest,
+        certificate: &Certificate,
+    ) -> Result<Self, Error> {
+        Ok(Self(Stored::put(self.0, height.get(), digest, certificate).await?))
+    }
+
+    async fn sync(self) -> Result<Self, Error> {
+        Ok(Self(Stored::sync(self.0).await?))
+    }
+
+    async fn start_sync(self) -> Result<(Self, Handle<()>), Error> {
+        let (archive, handle) = Stored::start_sync(self.0).await?;
+        Ok((Self(archive), handle))
+    }
+
+    async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Certificate>, Error> {
+        Stored::get(&self.0, id).await
+    }
+
+    async fn has(&self, height: Height) -> Result<bool, Error> {
+        Stored::has(&self.0, Identifier::Index(height.get())).await
+    }
+
+    async fn prune(self, _: Height) -> Result<Self, Error> {
+        Ok(self)
+    }
+
+    fn last_index(&self) -> Option<Height> {
+        Stored::last_index(&self.0).map(Height::new)
+    }
+
+    fn ranges_from(&self, from: Height) -> impl Iterator<Item = (Height, Height)> {
+        let ranges = Stored::ranges_from(&self.0, from.get());
+        ranges.map(|(first, last)| (Height::new(first), Height::new(last)))
     }
 }
 

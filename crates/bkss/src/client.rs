@@ -248,7 +248,19 @@ impl Client {
     ///
     /// [`ClientError`]; also if it is cut.
     pub(crate) fn archive(&self, sink: &mut impl io::Write) -> Result<u64, ClientError> {
-        let path = "/v1/archive";
+        self.file("/v1/archive", sink)
+    }
+
+    /// Writes the newest snapshot that can be checked to a sink; returns its length.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; also if it is cut.
+    pub(crate) fn snapshot(&self, sink: &mut impl io::Write) -> Result<u64, ClientError> {
+        self.file("/v1/snapshot", sink)
+    }
+
+    fn file(&self, path: &str, sink: &mut impl io::Write) -> Result<u64, ClientError> {
         let request = self.agent.get(format!("{}{path}", self.base));
         let request = request.config().timeout_global(None).timeout_connect(Some(CONNECT)).build();
         let mut response = request.call().map_err(|error| self.unreachable(path, error))?;

@@ -1,19 +1,21 @@
-//! `bkss archive` and `bkss genesis fetch`: the ledger, and what it is checked with, from a node.
+//! `bkss archive`, `bkss snapshot` and `bkss genesis fetch`: the ledger, its state, and what both are
+//! checked with, from a node.
 //!
-//! The node is not trusted. A genesis file is checked with all its handovers before it is written;
-//! an archive is checked by `bkss audit`, against a genesis from somewhere else.
+//! The node is not trusted. A genesis file is checked with all its handovers before it is written,
+//! and a snapshot against a genesis file; an archive is checked by `bkss audit`, against a genesis
+//! from somewhere else.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufWriter, Write},
+    io::{BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use bkss_ledger::Trust;
+use bkss_ledger::{Beginning, Trust};
 
 use crate::{
-    client::Client,
+    client::{Client, ClientError},
     command::{self, CommandError},
     files::{self, FileError, Readers, unwritable},
     output, verify,
@@ -26,6 +28,20 @@ pub(crate) struct ArchiveArgs {
     #[arg(long, value_name = "URL")]
     node: String,
     /// The archive; must not exist
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Options of `bkss snapshot`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct SnapshotArgs {
+    /// A node
+    #[arg(long, value_name = "URL")]
+    node: String,
+    /// The genesis with its handovers, as bkss genesis fetch gets it
+    #[arg(long, value_name = "FILE")]
+    genesis: PathBuf,
+    /// The snapshot; must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -48,26 +64,74 @@ pub(crate) fn archive(args: &ArchiveArgs) -> ExitCode {
 
 fn fetch_archive(args: &ArchiveArgs) -> Result<(), CommandError> {
     let client = Client::new(&args.node)?;
-    let out = &args.out;
+    let bytes = download(&args.out, |sink| client.archive(sink), |_| Ok(()))?;
+    output::note(&format!("{}: {bytes} bytes; check it with bkss audit", args.out.display()));
+    Ok(())
+}
+
+/// Fetches a snapshot and checks it.
+pub(crate) fn snapshot(args: &SnapshotArgs) -> ExitCode {
+    command::exit(fetch_snapshot(args))
+}
+
+fn fetch_snapshot(args: &SnapshotArgs) -> Result<(), CommandError> {
+    let client = Client::new(&args.node)?;
+    let trust = verify::read_trust(&args.genesis)?;
+    let mut found = None;
+    let bytes = download(
+        &args.out,
+        |sink| client.snapshot(sink),
+        |partial| {
+            found = Some(read_snapshot(partial, &trust)?);
+            Ok(())
+        },
+    )?;
+    let out = args.out.display();
+    if let Some(beginning) = found {
+        let (state, digest) = (beginning.state(), beginning.digest());
+        let (height, meters) = (state.head().height, state.meters());
+        output::note(&format!("{out}: {bytes} bytes, state after block {height}: {digest}"));
+        output::note(&format!("{meters} chains of meters; a quorum has certified all of it"));
+    }
+    Ok(())
+}
+
+/// Reads a snapshot of others and checks it against the committees of a genesis file.
+///
+/// # Errors
+///
+/// [`CommandError`], naming the first thing that does not hold.
+pub(crate) fn read_snapshot(path: &Path, trust: &Trust) -> Result<Beginning, CommandError> {
+    let file = File::open(path).map_err(files::unreadable(path))?;
+    Beginning::read(trust, BufReader::new(file))
+        .map_err(CommandError::refused(&path.display().to_string()))
+}
+
+/// Writes a file that must not exist; it gets its name only when it is whole and checked.
+fn download(
+    out: &Path,
+    fetch: impl FnOnce(&mut BufWriter<File>) -> Result<u64, ClientError>,
+    check: impl FnOnce(&Path) -> Result<(), CommandError>,
+) -> Result<u64, CommandError> {
     if out.exists() {
-        let exists = std::io::ErrorKind::AlreadyExists.into();
-        return Err(FileError::Unwritable { path: out.clone(), source: exists }.into());
+        let source = std::io::ErrorKind::AlreadyExists.into();
+        return Err(FileError::Unwritable { path: out.to_owned(), source }.into());
     }
     let partial = out.with_extension("partial");
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).open(&partial);
     let mut sink = BufWriter::new(file.map_err(unwritable(&partial))?);
-    let bytes = client.archive(&mut sink)?;
-    finish(sink, &partial, out).map_err(unwritable(out))?;
-    output::note(&format!("{}: {bytes} bytes; check it with bkss audit", out.display()));
-    Ok(())
+    let bytes = fetch(&mut sink)?;
+    finish(sink).map_err(unwritable(&partial))?;
+    check(&partial)?;
+    std::fs::rename(&partial, out).map_err(unwritable(out))?;
+    Ok(bytes)
 }
 
-fn finish(sink: BufWriter<File>, partial: &Path, out: &Path) -> std::io::Result<()> {
+fn finish(sink: BufWriter<File>) -> std::io::Result<()> {
     let mut file = sink.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.flush()?;
-    file.sync_all()?;
-    std::fs::rename(partial, out)
+    file.sync_all()
 }
 
 /// Fetches the genesis file.

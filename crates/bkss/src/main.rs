@@ -69,6 +69,8 @@ enum Command {
     Replay(replay::Args),
     /// Fetch the ledger from a node, for auditors
     Archive(fetch::ArchiveArgs),
+    /// Fetch the state from a node, for a provider that begins late
+    Snapshot(fetch::SnapshotArgs),
     /// Real homes signed, agreed on by four providers, checked offline
     Demo(demo::Args),
     /// Check receipts offline, with nothing but the genesis
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::Meter(command) => revoke::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Archive(args) => fetch::archive(&args),
+        Command::Snapshot(args) => fetch::snapshot(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Open(args) => open::run(&args),

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bkss_ledger::Trust;
+use bkss_ledger::{Beginning, Trust};
 use bkss_node::{
     Config, LedgerClock,
     config::vote_key,
+    origin::adopt,
     process::start_provider,
     records::Records,
     service::{self, Introduced, KeepSessions},
@@ -22,6 +23,7 @@ use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, t
 use commonware_utils::{NZU16, NZUsize, channel::oneshot};
 
 use crate::{
+    fetch,
     files::{self, Readers},
     log, output,
     provider::{Keys, Sessions},
@@ -53,6 +55,10 @@ pub(crate) struct Args {
     /// Overrides a setting of node.toml
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Begin at the snapshot that bkss snapshot has fetched, with an empty store; not to be given
+    /// again
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
     /// Vote although the record of earlier votes is lost, when too many disks are lost at once; no
     /// other node may have this key
     #[arg(long)]
@@ -93,6 +99,8 @@ struct Start {
     config: Config,
     trust: Trust,
     sessions: KeepSessions,
+    /// Where an empty store begins, if not at the genesis.
+    beginning: Option<Beginning>,
     /// Held as long as the process runs: one node per directory.
     lock: File,
 }
@@ -114,7 +122,10 @@ impl Start {
         let mut config = config(&settings, &keys, &trust)?;
         config.vote_without_memory = args.vote_without_memory;
         let sessions = keep_sessions(dir)?;
-        Ok(Self { settings, config, trust, sessions, lock })
+        let snapshot = args.snapshot.as_deref();
+        let beginning = snapshot.map(|path| fetch::read_snapshot(path, &trust)).transpose();
+        let beginning = beginning.map_err(Failed::usage)?;
+        Ok(Self { settings, config, trust, sessions, beginning, lock })
     }
 
     fn run(self) -> Result<(), Failed> {
@@ -137,11 +148,17 @@ impl Start {
         ctx: tokio::Context,
         stopped: oneshot::Receiver<()>,
     ) -> Result<(), Failed> {
-        let Self { settings, mut config, trust, sessions, lock } = self;
+        let Self { settings, mut config, trust, sessions, beginning, lock } = self;
         // A snapshot is of use only if the records reach up to it.
         let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
         let records = Records::open(&ctx.child("look"), PARTITION, cache, trust.clone()).await;
-        config.events_from = records.map_err(Failed::later)?.next_height();
+        let records = records.map_err(Failed::later)?;
+        if let Some(beginning) = beginning {
+            let adopted = adopt(&ctx, PARTITION, &records, beginning).await;
+            adopted.map_err(|error| Failed::usage(format!("--snapshot: {error}")))?;
+        }
+        config.events_from = records.next_height();
+        drop(records);
         let (provider, clock) = (config.provider, config.clock.clone());
         let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
         let node = node.map_err(Failed::later)?;
@@ -222,7 +239,8 @@ fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Fai
         pacing: settings.pacing,
         trust: settings.trust.clone(),
         addresses: settings.peers.clone(),
-        snapshot_rounds: 12,
+        snapshot_rounds: settings.snapshot_rounds,
+        keep_bodies_days: settings.keep_bodies_days,
         events_from: 1,
         vote_without_memory: false,
         partition: PARTITION.into(),

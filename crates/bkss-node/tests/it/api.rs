@@ -97,7 +97,7 @@ fn the_document_is_the_one_in_the_repository() {
         references += 1;
     }
     assert!(references > 30, "{references} references");
-    assert_eq!(json["paths"].as_object().unwrap().len(), 18);
+    assert_eq!(json["paths"].as_object().unwrap().len(), 19);
 }
 
 #[test]

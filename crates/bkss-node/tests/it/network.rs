@@ -79,6 +79,7 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 trust: None,
                 addresses: BTreeMap::new(),
                 snapshot_rounds: 0,
+                keep_bodies_days: None,
                 events_from: 1,
                 vote_without_memory: false,
                 partition: format!("provider-{i}"),

@@ -1,15 +1,28 @@
 //! What a disk loses or alters is found, fetched again and never served; and nobody votes twice.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use commonware_consensus::types::Height;
+use bkss_ledger::{Block, Boundary, Transaction};
+use bkss_node::{
+    engine_block::{BlockLimits, EngineBlock},
+    store::{BlockStore, Certificate, CertificateStore, ITEMS_PER_SECTION, certificate_of},
+};
+use bkss_scheme::{Header, certificate::Finality};
+use commonware_consensus::{
+    marshal::store::{Blocks, Certificates},
+    types::Height,
+};
+use commonware_cryptography::Digestible;
 use commonware_runtime::{
     Blob, Clock, ReadOptions, Runner, Storage, WriteOptions,
+    buffer::paged::CacheRef,
     deterministic::{self, Context},
 };
+use commonware_storage::archive::Identifier;
+use commonware_utils::{NZU16, NZUsize};
 
 use crate::{
-    consortium::Consortium,
+    consortium::{Consortium, at, block},
     network,
     rounds::{SHORT, World},
 };
@@ -169,4 +182,56 @@ fn a_restart_begins_at_the_newest_good_snapshot() {
             assert!(world.nodes().nth(1).unwrap().status.read().votes);
         }
     });
+}
+
+#[test]
+fn pruning_erases_old_bodies_and_nothing_else() {
+    deterministic::Runner::seeded(25).start(|ctx| async move {
+        let mut consortium = Consortium::new(25);
+        let (meter, mut state) = (consortium.meter(0), consortium.state());
+        let signed = meter.sign(1, 26);
+        block(&mut state, at(0, 1), [Transaction::Registration(meter.registration)]);
+        block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, signed.value)])]);
+        let opening = consortium.openings(0, &[(0, &signed)]);
+        let opened = block(&mut state, at(1, 300), [opening]).block().clone();
+        let later = Header { height: 3 + ITEMS_PER_SECTION.get(), ..opened.header().clone() };
+        let later = Block::new(consortium.genesis.network(), later, opened.transactions().to_vec());
+
+        let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
+        let limits = BlockLimits::of(&consortium.genesis);
+        let mut store = BlockStore::open(&ctx, "store", cache.clone(), limits).await.unwrap();
+        let mut certificates = CertificateStore::open(&ctx, "store", cache).await.unwrap();
+        for one in [&opened, &later] {
+            let one = Arc::new(EngineBlock::new(Arc::new(one.clone())));
+            store = store.put(one.digest(), &one).await.unwrap();
+            let height = Height::new(one.block().header().height);
+            let certificate = certificate(&consortium, &one);
+            certificates = certificates.put(height, one.digest(), &certificate).await.unwrap();
+        }
+        let min = Height::new(ITEMS_PER_SECTION.get() + 1);
+        let store = store.sync().await.unwrap().prune(min).await.unwrap();
+        let certificates = certificates.prune(min).await.unwrap();
+        for (one, kept) in [(&opened, false), (&later, true)] {
+            let height = one.header().height;
+            let found = store.get(Identifier::Index(height)).await.unwrap().unwrap();
+            assert_eq!(found.block().has_all_bodies(), kept, "block {height}");
+            assert_eq!(found.block().id(), one.id(), "every proof stays valid");
+            assert!(certificates.has(Height::new(height)).await.unwrap(), "certificate {height}");
+        }
+    });
+}
+
+/// A certificate that nobody checks.
+fn certificate(consortium: &Consortium, block: &EngineBlock) -> Certificate {
+    let certificate = bkss_scheme::Certificate {
+        epoch: 0,
+        view: block.block().header().height,
+        parent_view: 0,
+        signers: 0,
+        signatures: &[],
+    };
+    let finality = Finality { descendants: &[], certificate };
+    let (header, committee) =
+        (block.block().header().clone(), consortium.genesis.committee().clone());
+    certificate_of(&Boundary { header, finality, committee }).unwrap()
 }

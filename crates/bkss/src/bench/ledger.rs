@@ -92,6 +92,7 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             trust: None,
             addresses: std::collections::BTreeMap::new(),
             snapshot_rounds: 0,
+            keep_bodies_days: None,
             events_from: 1,
             vote_without_memory: false,
             partition: "ledger".into(),

@@ -62,9 +62,17 @@ impl Network {
     }
 
     fn start(&mut self, dir: &Path) {
+        self.start_with(dir, &[]);
+    }
+
+    /// Starts a provider with more options; blocks and snapshots come faster than usual.
+    fn start_with(&mut self, dir: &Path, more: &[&str]) {
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let node = Command::new(env!("CARGO_BIN_EXE_bkss"))
             .args(["node", "--dir", text(dir)])
+            .args(more)
+            .env("BKSS_SNAPSHOT_ROUNDS", "1")
+            .env("BKSS_IDLE_MS", "250")
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
@@ -265,4 +273,51 @@ fn what_does_not_belong_is_refused_with_its_reason() {
         let again = if command[1] == "add" { "number is or was" } else { "SDI 7 is not one of" };
         network.refused(&["sdi", "approve"], "net/providers/3", &[text(&file)], again);
     }
+}
+
+#[test]
+fn a_provider_without_a_disk_begins_at_a_snapshot_of_others() {
+    let mut network = Network::found(21_600);
+    network.wait_for("two rounds", |status| status["height"].as_u64() > Some(24));
+    network.kill(3);
+    let dir = network.path("net/providers/3");
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    let (url, genesis, file) =
+        (network.url(1), dir.join("genesis.bkss"), network.path("snapshot.bkss"));
+    let fetch = || {
+        let (genesis, file) = (text(&genesis), text(&file));
+        bkss(&["snapshot", "--node", &url, "--genesis", genesis, "--out", file])
+    };
+    let fetched = fetch();
+    assert_eq!(code(&fetched), 0, "{}", said(&fetched));
+    assert!(said(&fetched).contains("a quorum has certified all of it"), "{}", said(&fetched));
+    assert_eq!(code(&fetch()), 2, "a file that is there stays");
+
+    // Whoever hands out another state is found out.
+    let altered = network.path("altered.bkss");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&altered, bytes).unwrap();
+    let refused = bkss(&["node", "--dir", text(&dir), "--snapshot", text(&altered)]);
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
+    assert!(said(&refused).contains("snapshot says its digest is"), "{}", said(&refused));
+
+    network.start_with(&dir, &["--snapshot", text(&file)]);
+    let late = network.url(7);
+    let head = network.status(&url).unwrap()["height"].as_u64().unwrap();
+    let caught_up = |status: &Value| status["height"].as_u64() > Some(head + 12);
+    network.wait_at(&late, "the head and a round more", caught_up);
+    let archive = network.path("late.bkss");
+    let none = bkss(&["archive", "--node", &late, "--out", text(&archive)]);
+    assert!(said(&none).contains("block 1 is not kept here"), "{}", said(&none));
+
+    // The flag is for the first start; the next ones find their way without it.
+    let again = network.nodes.len() - 1;
+    network.kill(again);
+    let refused = bkss(&["node", "--dir", text(&dir), "--snapshot", text(&file)]);
+    assert!(said(&refused).contains("the store has a ledger already"), "{}", said(&refused));
+    assert_eq!(code(&refused), 2);
+    network.start(&dir);
+    let caught_up = |status: &Value| status["height"].as_u64() > Some(head + 24);
+    network.wait_at(&late, "still at the head", caught_up);
 }
