@@ -17,7 +17,7 @@ use crate::{
     rounds::{SHORT, World},
 };
 
-/// Rounds of the whole story.
+/// Rounds of the whole story; `BKSS_ROUNDS` makes it longer.
 const ROUNDS: u64 = 32;
 
 /// The keys of somebody who is not a founder, and its change to join, approved by a quorum.
@@ -77,6 +77,15 @@ fn committees_change_while_members_join_leave_die_and_return() {
         world.kill(3).await;
         world.begin(2, configs[2].clone()).await;
         world.until(ROUNDS * 8, 1800).await;
+        // In a longer story providers go on dying and coming back, one after the other.
+        let more = std::env::var("BKSS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+        for round in (ROUNDS..more.unwrap_or(ROUNDS)).step_by(8) {
+            let dies = [0, 1, 2, 4, 5, 6, 7, 8][usize::try_from(round / 8).unwrap() % 8];
+            world.kill(dies).await;
+            world.until((round + 4) * 8, 1800).await;
+            world.begin(dies, configs[dies].clone()).await;
+            world.until((round + 8) * 8, 1800).await;
+        }
 
         let committees = &world.committees;
         let distinct: BTreeSet<_> = committees.values().collect();
