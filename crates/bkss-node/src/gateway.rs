@@ -13,7 +13,7 @@ mod sections;
 
 use std::{sync::atomic::Ordering, time::SystemTime};
 
-use bkss_ledger::{FinalBlock, Transaction};
+use bkss_ledger::{FinalBlock, Transaction, pool::PoolError};
 use bkss_scheme::{ProviderId, SecretKey};
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
@@ -256,8 +256,7 @@ impl Desk {
         }
     }
 
-    /// Signs what was gathered into batches and repeats what is overdue; returns them as they
-    /// travel. Nothing before the node has read in its ledger.
+    /// Signs what was gathered into batches; returns those that are due, as they travel. Nothing before the node has read in its ledger.
     fn flush(&mut self, now: SystemTime, ready: bool) -> Vec<Vec<u8>> {
         if !ready {
             return Vec::new();
@@ -271,26 +270,26 @@ impl Desk {
             }
             held.advance(&view, self.signer.provider, outgoing);
         }
-        let resend = self.pacing.resend;
-        let mut bytes = Vec::new();
         for transaction in outgoing.flush(&self.signer) {
-            if let Err(error) = self.shared.add(transaction.clone()) {
-                tracing::debug!(%error, "own batch");
-            }
-            bytes.push(transaction.encode());
-            let digest = transaction.digest(self.signer.network);
-            outgoing.sent(digest, transaction, now, resend);
+            outgoing.keep(transaction.digest(self.signer.network), transaction, now);
         }
-        let (again, useless) = {
-            let chain = self.shared.chain();
-            outgoing.overdue(&chain.state().view(), now, resend)
-        };
+        let (due, useless) = outgoing.due(&self.shared.chain().state().view(), now);
         for digest in useless {
             held.drop_transaction(&digest);
         }
-        for transaction in again {
-            let _ = self.shared.add(transaction.clone()); // it may still wait there
-            bytes.push(transaction.encode());
+        let mut bytes = Vec::new();
+        for (digest, transaction) in due {
+            // What does not fit into this gateway's share here does not fit elsewhere either.
+            let encoded = transaction.encode();
+            let added = self.shared.add(transaction);
+            let fits = !matches!(added, Err(PoolError::Full { .. }));
+            if let Err(error) = added {
+                tracing::debug!(%error, "own batch");
+            }
+            if fits {
+                bytes.push(encoded);
+            }
+            outgoing.sent(digest, fits, now, self.pacing.resend);
         }
         bytes
     }

@@ -19,7 +19,12 @@ struct Sent {
     transaction: Transaction,
     made: SystemTime,
     again: SystemTime,
+    tries: u32,
 }
+
+/// The wait before a batch is sent again doubles so many times: what is late because there is much
+/// of it must not become more by being repeated.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// A released link and the encoded body it opens.
 type Opened = (Link, Box<[u8]>);
@@ -92,44 +97,46 @@ impl Outgoing {
         transactions
     }
 
-    /// Remembers a transaction until it is in a block or of no use.
-    pub(super) fn sent(
-        &mut self,
-        digest: Digest,
-        transaction: Transaction,
-        now: SystemTime,
-        resend: Duration,
-    ) {
-        let again = now + resend;
-        self.due.insert((again, digest));
-        if let Some(before) = self.sent.insert(digest, Sent { transaction, made: now, again }) {
+    /// Remembers a transaction until it is in a block or of no use; it is due at once.
+    pub(super) fn keep(&mut self, digest: Digest, transaction: Transaction, now: SystemTime) {
+        let sent = Sent { transaction, made: now, again: now, tries: 0 };
+        self.due.insert((now, digest));
+        if let Some(before) = self.sent.insert(digest, sent)
+            && before.again != now
+        {
             self.due.remove(&(before.again, digest));
         }
     }
 
-    /// Transactions that should be final by now: those that still can be, to be sent again, and
-    /// the digests of those that cannot.
-    pub(super) fn overdue(
+    /// Transactions that are due, to be sent; and the digests of those that cannot become final any
+    /// more.
+    pub(super) fn due(
         &mut self,
         view: &View<'_>,
         now: SystemTime,
-        resend: Duration,
-    ) -> (Vec<Transaction>, Vec<Digest>) {
-        let (mut again, mut useless) = (Vec::new(), Vec::new());
+    ) -> (Vec<(Digest, Transaction)>, Vec<Digest>) {
+        let (mut due, mut useless) = (Vec::new(), Vec::new());
         while let Some((when, digest)) = self.due.first().copied().filter(|(when, _)| *when <= now)
         {
             self.due.remove(&(when, digest));
-            let Some(sent) = self.sent.get_mut(&digest) else { continue };
+            let Some(sent) = self.sent.get(&digest) else { continue };
             if may_contribute(view, &sent.transaction) {
-                sent.again = now + resend;
-                self.due.insert((sent.again, digest));
-                again.push(sent.transaction.clone());
+                due.push((digest, sent.transaction.clone()));
             } else {
                 self.sent.remove(&digest);
                 useless.push(digest);
             }
         }
-        (again, useless)
+        (due, useless)
+    }
+
+    /// A transaction that was due is on its way: it is due again after a while, each time a longer
+    /// one. One that did not fit into its share is due again after the shortest.
+    pub(super) fn sent(&mut self, digest: Digest, fits: bool, now: SystemTime, resend: Duration) {
+        let Some(sent) = self.sent.get_mut(&digest) else { return };
+        sent.again = now + resend * (1 << sent.tries.min(MOST_DOUBLINGS));
+        sent.tries += u32::from(fits);
+        self.due.insert((sent.again, digest));
     }
 
     /// Forgets what is in a final block, and gathers again what it skipped too early. Returns the
@@ -171,4 +178,37 @@ fn chunks<V>(items: BTreeMap<Row, V>, limit: usize) -> Vec<Vec<(Row, V)>> {
         pieces.push(items.by_ref().take(limit).collect());
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use bkss_ledger::State;
+
+    use super::*;
+    use crate::fixture::Consortium;
+
+    #[test]
+    fn what_stays_out_is_sent_again_each_time_later() {
+        let consortium = Consortium::new(1);
+        let state = State::new(consortium.genesis.clone());
+        let transaction = consortium.requests(0, 1, &[(0, Digest([7; 32]))]);
+        let digest = transaction.digest(consortium.genesis.network());
+        let (mut outgoing, resend) = (Outgoing::default(), Duration::from_secs(1));
+        outgoing.keep(digest, transaction, UNIX_EPOCH);
+        let mut sent = Vec::new();
+        // For the first three seconds its share of the pool is full.
+        for second in 0..100 {
+            let now = UNIX_EPOCH + Duration::from_secs(second);
+            let (due, useless) = outgoing.due(&state.view(), now);
+            assert_eq!(useless, []);
+            for (digest, _) in due {
+                sent.push(second);
+                outgoing.sent(digest, second >= 3, now, resend);
+            }
+        }
+        assert_eq!(sent, [0, 1, 2, 3, 4, 6, 10, 18, 34, 50, 66, 82, 98]);
+        assert_eq!(outgoing.oldest(), Some(UNIX_EPOCH));
+    }
 }
