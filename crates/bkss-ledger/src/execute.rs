@@ -333,6 +333,15 @@ impl<'a> Draft<'a> {
             return Err(RevocationRefusal::Ended(revocation.meter).into());
         }
         live.end = Some(End::Revoked(time));
+        // While the newest chain waits for its first slot, those before it still have theirs.
+        for before in self.view.chains(revocation.meter) {
+            let runs = |end: &End| matches!(end, End::Replaced(then) if time < *then);
+            if let Some(end) = self.live(before).and_then(|live| live.end.as_mut())
+                && runs(end)
+            {
+                *end = End::Revoked(time);
+            }
+        }
         Ok(1)
     }
 

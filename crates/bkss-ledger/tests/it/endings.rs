@@ -197,6 +197,30 @@ fn a_revoked_meter_requests_nothing_more_and_opens_what_it_had_requested() {
 }
 
 #[test]
+fn a_meter_whose_next_chain_has_not_begun_is_revoked_with_both_chains() {
+    for revoked in [false, true] {
+        let mut consortium = Consortium::new(5);
+        let mut state = consortium.state();
+        let old = consortium.meter(0);
+        let new = next_chain(&mut consortium, &old, 4, FIRST.0 + 3);
+        block(&mut state, at(0, 1), [Transaction::Registration(old.registration.clone())]);
+        block(&mut state, at(0, 2), [Transaction::Registration(new.registration)]);
+        if revoked {
+            let chain = state.view().registered(1).unwrap().clone();
+            let (network, sdi) = (consortium.genesis.network(), (SdiId(0), &consortium.sdi));
+            let revocation = Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[0]);
+            block(&mut state, at(0, 3), [Transaction::Revocation(revocation)]);
+        }
+        let request = consortium.requests(0, 1, &[(0, old.sign(1, 1).value)]);
+        if revoked {
+            assert_eq!(skipped(&state, at(1, 1), request), [SkipReason::Ended]);
+        } else {
+            assert_eq!(block(&mut state, at(1, 1), [request]).requests().len(), 1);
+        }
+    }
+}
+
+#[test]
 fn a_revocation_takes_owner_and_sdi_or_the_secret() {
     let mut consortium = Consortium::new(4);
     let mut state = consortium.state();
