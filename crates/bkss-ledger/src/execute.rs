@@ -326,7 +326,7 @@ impl<'a> Draft<'a> {
         let registered = self.view.registered(row).filter(|r| *r.id() == revocation.chain);
         let registered = registered.ok_or(unknown)?;
         let members = &self.outcome.delta.members;
-        revocation.check(members, self.view.genesis().network(), registered)?;
+        revocation.check(members, self.view.genesis().network(), registered.message())?;
         let time = self.time;
         let live = self.live(row).ok_or(unknown)?;
         if matches!(live.end, Some(End::Revoked(_))) {

@@ -5,11 +5,12 @@
 //! that no slot is valid under both.
 
 use bkss_scheme::{
-    LedgerTime, MeterId, ProviderId, SdiId,
+    LedgerTime, MeterId, ProviderId, RootMessage, SdiId,
     root_message::{Registered, Registration, RegistrationError},
+    slot::Schedule,
 };
 
-use crate::{Members, View, state::End};
+use crate::{Members, Terms, View, state::End};
 
 /// The rule that a registration breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -60,29 +61,10 @@ pub fn check_registration(
     let sdi = members.sdi(message.sdi).ok_or(Refused::UnknownSdi(message.sdi))?;
     let registered = registration.verify(genesis.network(), &sdi.key, &owner.key)?;
 
-    let schedule = &message.schedule;
-    let terms = &genesis.charter().terms;
-    let (found, least) = (schedule.slot_s, terms.min_slot_s);
-    if found < least {
-        return Err(Refused::SlotTooShort { found, least });
-    }
-    let (found, reveal) = (schedule.window_s, terms.reveal_s);
-    if found >= reveal {
-        return Err(Refused::WindowTooLong { found, reveal });
-    }
-    let start = schedule.begins();
-    if start <= time {
-        return Err(Refused::StartsInThePast { start, block: time });
-    }
+    check_schedule(&genesis.charter().terms, time, &message.schedule)?;
     if let Some(row) = view.row(message.meter) {
-        let same = |chain: &Registered| {
-            (chain.message().device, chain.message().owner) == (message.device, message.owner)
-        };
-        let last = view.registered(row).filter(|chain| same(chain));
-        let before = last.ok_or(Refused::OtherDevice(message.meter))?.message().schedule.begins();
-        if start < before {
-            return Err(Refused::BeforeLast { before, found: start });
-        }
+        let last = view.registered(row).ok_or(Refused::OtherDevice(message.meter))?;
+        check_next(last.message(), message)?;
         if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
             return Err(Refused::Revoked(message.meter));
         }
@@ -95,4 +77,49 @@ pub fn check_registration(
         return Err(Refused::Full { limit });
     }
     Ok(registered)
+}
+
+/// Checks that a chain may follow a meter's last one: the same device and owner, and no earlier
+/// start, so that the last one ends where this one begins.
+///
+/// # Errors
+///
+/// [`RegistrationRefusal::OtherDevice`] or [`RegistrationRefusal::BeforeLast`].
+pub fn check_next(last: &RootMessage, next: &RootMessage) -> Result<(), RegistrationRefusal> {
+    let whose = |message: &RootMessage| (message.meter, message.device, message.owner);
+    if whose(last) != whose(next) {
+        return Err(RegistrationRefusal::OtherDevice(next.meter));
+    }
+    let (before, found) = (last.schedule.begins(), next.schedule.begins());
+    if found < before {
+        return Err(RegistrationRefusal::BeforeLast { before, found });
+    }
+    Ok(())
+}
+
+/// Checks slots against the terms of the network, for a block of this time.
+///
+/// # Errors
+///
+/// [`RegistrationRefusal`]: the first rule that does not hold.
+pub fn check_schedule(
+    terms: &Terms,
+    time: LedgerTime,
+    schedule: &Schedule,
+) -> Result<(), RegistrationRefusal> {
+    use RegistrationRefusal as Refused;
+
+    let (found, least) = (schedule.slot_s, terms.min_slot_s);
+    if found < least {
+        return Err(Refused::SlotTooShort { found, least });
+    }
+    let (found, reveal) = (schedule.window_s, terms.reveal_s);
+    if found >= reveal {
+        return Err(Refused::WindowTooLong { found, reveal });
+    }
+    let start = schedule.begins();
+    if start <= time {
+        return Err(Refused::StartsInThePast { start, block: time });
+    }
+    Ok(())
 }

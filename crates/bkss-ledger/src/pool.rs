@@ -156,7 +156,7 @@ fn authenticate(
             if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
                 return Err(RevocationRefusal::Ended(revocation.meter).into());
             }
-            revocation.check(view.members(), view.genesis().network(), chain)?;
+            revocation.check(view.members(), view.genesis().network(), chain.message())?;
             return Ok(ANYBODY);
         }
         Transaction::Requests(batch) => (batch.submitter, &batch.signature),

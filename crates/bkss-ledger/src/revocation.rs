@@ -6,7 +6,7 @@
 //! meter. Requests of later blocks are refused; what was requested before may still be opened.
 
 use bkss_scheme::{
-    Digest, MeterId, Network, SdiId, SecretKey, Signature,
+    Digest, MeterId, Network, RootMessage, SdiId, SecretKey, Signature,
     codec::{self, Encoded},
     hash::{Tag, hash},
     identity::{SignatureError, signed_digest},
@@ -116,11 +116,10 @@ impl Revocation {
         &self,
         members: &Members,
         network: Network,
-        chain: &Registered,
+        message: &RootMessage,
     ) -> Result<(), RevocationRefusal> {
         use RevocationRefusal as Refused;
 
-        let message = chain.message();
         match &self.right {
             Right::Signed { sdi, sdi_signature, owner_signature } => {
                 let digest = self.digest(network);
@@ -139,7 +138,8 @@ impl Revocation {
     }
 }
 
-fn digest(network: Network, meter: MeterId, chain: &Digest, reason: Reason) -> Digest {
+/// What SDI and owner sign to end a meter's chain.
+pub fn digest(network: Network, meter: MeterId, chain: &Digest, reason: Reason) -> Digest {
     signed_digest(network, &(NUMBER, meter, chain, reason.0))
 }
 

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bkss_scheme::{
-    MeterId, ProviderId, Salt,
+    Digest, MeterId, ProviderId, Salt,
     codec::{self, Encoded},
+    hash::{Tag, hash},
     hash_chain::Blocks,
     slot::LedgerTime,
 };
@@ -74,6 +75,13 @@ pub struct Device {
     pub begins: Option<LedgerTime>,
     /// What is offered and not yet registered.
     pub(crate) open: Option<Open>,
+}
+
+impl Device {
+    /// What the ledger sees of the device: `H(07 | nonce | serial)`.
+    pub fn commitment(&self) -> Digest {
+        hash(Tag::Device, &[&self.nonce, &self.serial])
+    }
 }
 
 /// An offer that is under way.

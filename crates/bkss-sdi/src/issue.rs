@@ -303,6 +303,7 @@ impl Sdi {
         if !complete || merkle::root(&answer.block_roots) != Some(answer.ends.root) {
             return Err(IssueError::BlockRoots);
         }
+        let device = device.commitment();
         self.note(Record::Registered { meter, chain: offer.chain })?;
         let secret = offer.revocation_secret.as_deref();
         let message = RootMessage {
@@ -313,7 +314,7 @@ impl Sdi {
             anchor: answer.ends.anchor.clone(),
             root: answer.ends.root,
             schedule,
-            device: hash(Tag::Device, &[&offer.device_nonce, &offer.order.serial]),
+            device,
             revocation_lock: secret.map(|secret| hash(Tag::RevocationLock, &[secret])),
         };
         let signature = self.key.sign(&signed_digest(self.network, &message));

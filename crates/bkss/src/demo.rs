@@ -39,9 +39,6 @@ const TIME_SCALE: u32 = 900;
 const LEAD_S: u64 = 450;
 /// Chains for one year of quarter hours.
 const CHAIN_SLOTS: u32 = 365 * 96;
-/// Links per block of a chain, as a power of two: the links of a block are public after 64 slots,
-/// and its receipts can then carry `C_i`.
-const CHAIN_BLOCK_LOG2: u8 = 6;
 
 /// Options of `bkss demo`.
 #[derive(clap::Args, Debug)]

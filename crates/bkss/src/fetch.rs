@@ -13,6 +13,7 @@ use std::{
 };
 
 use bkss_ledger::{Beginning, Trust};
+use bkss_scheme::Network;
 
 use crate::{
     client::{Client, ClientError},
@@ -132,6 +133,21 @@ fn finish(sink: BufWriter<File>) -> std::io::Result<()> {
     let mut file = sink.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.flush()?;
     file.sync_all()
+}
+
+/// What a node's genesis file says, if it is of this network.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub(crate) fn newest_trust(client: &Client, expected: Network) -> Result<Trust, CommandError> {
+    let trust = Trust::decode(&client.genesis()?).map_err(CommandError::refused(client.url()))?;
+    let found = trust.genesis().network();
+    if found == expected {
+        return Ok(trust);
+    }
+    let url = client.url();
+    Err(CommandError::Refused(format!("{url}: network {found}, expected {expected}")))
 }
 
 /// Fetches the genesis file.

@@ -14,6 +14,8 @@ mod fleet;
 mod found;
 mod households;
 mod log;
+mod meter_commands;
+mod meter_paper;
 mod meters;
 mod node;
 mod open;
@@ -22,8 +24,8 @@ mod paper;
 mod parallel;
 mod provider;
 mod provider_commands;
+mod renew;
 mod replay;
-mod revoke;
 mod sdi_commands;
 mod status;
 mod terms;
@@ -59,12 +61,12 @@ enum Command {
     /// Change who takes part: join, approve, leave, rotate keys, move, expel
     #[command(subcommand)]
     Provider(provider_commands::ProviderCommand),
-    /// Change which signing device infrastructures there are
+    /// Signing device infrastructures: which there are, and what they issue
     #[command(subcommand)]
     Sdi(sdi_commands::SdiCommand),
-    /// End a meter's chain
+    /// What a meter's owner and an SDI decide: revoke it, approve its next chain
     #[command(subcommand)]
-    Meter(revoke::MeterCommand),
+    Meter(meter_commands::MeterCommand),
     /// Software meters against running nodes, from provisioning to receipts
     Replay(replay::Args),
     /// Fetch the ledger from a node, for auditors
@@ -103,7 +105,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Provider(command) => provider_commands::run(&command),
         Command::Sdi(command) => sdi_commands::run(&command),
-        Command::Meter(command) => revoke::run(&command),
+        Command::Meter(command) => meter_commands::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Archive(args) => fetch::archive(&args),
         Command::Snapshot(args) => fetch::snapshot(&args),

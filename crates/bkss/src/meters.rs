@@ -12,7 +12,7 @@ mod summary;
 
 pub(crate) use drive::{Drive, Gateways, News};
 pub(crate) use flash::SoftwareFlash;
-pub(crate) use provision::{Plan, Provisioned, provision};
+pub(crate) use provision::{Issued, Plan, Provisioned, issue, provision};
 pub(crate) use records::{Archive, write_whole};
 pub(crate) use software_meter::SoftwareMeter;
 pub(crate) use summary::{Shape, Summary};
@@ -20,6 +20,10 @@ pub(crate) use summary::{Shape, Summary};
 use std::{path::PathBuf, process::ExitCode};
 
 use crate::{client::ClientError, command::CommandError, files::FileError, households};
+
+/// Links per block of a chain, as a power of two: the links of a block are public after 64 slots,
+/// and its receipts can then carry `C_i`.
+pub(crate) const CHAIN_BLOCK_LOG2: u8 = 6;
 
 /// Why a run does not end well.
 #[derive(Debug, thiserror::Error)]

@@ -25,11 +25,12 @@ use crate::{
     client::Client,
     clock,
     command::{self, CommandError},
+    fetch,
     fleet::{self, FleetLog},
     households::{self, Household},
     meters::{
-        Drive, Plan, Provisioned, RunError, Shape, SoftwareFlash, SoftwareMeter, Summary,
-        provision, write_whole,
+        CHAIN_BLOCK_LOG2, Drive, Plan, Provisioned, RunError, Shape, SoftwareFlash, SoftwareMeter,
+        Summary, provision, write_whole,
     },
     output,
     provider::Keys,
@@ -37,8 +38,6 @@ use crate::{
 };
 use remote::{Remote, opened_path};
 
-/// Links per block of a chain, as a power of two.
-const CHAIN_BLOCK_LOG2: u8 = 6;
 /// Seconds from the provisioning of the first meter to the first slot, and for each fifty more.
 const LEAD_S: u64 = 20;
 
@@ -147,17 +146,9 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
 fn trust_of(clients: &[Client], known: &Trust) -> Result<Trust, RunError> {
     let mut refused = None;
     for client in clients {
-        match client.genesis() {
-            Ok(bytes) => {
-                let trust = Trust::decode(&bytes).map_err(RunError::step("genesis of a node"))?;
-                let (expected, found) = (known.genesis().network(), trust.genesis().network());
-                if expected == found {
-                    return Ok(trust);
-                }
-                let reason = format!("{}: network {found}, expected {expected}", client.url());
-                return Err(RunError::Step("genesis of a node", reason));
-            }
-            Err(error) => refused = Some(error),
+        match fetch::newest_trust(client, known.genesis().network()) {
+            Err(CommandError::Node(error)) => refused = Some(error),
+            answer => return Ok(answer?),
         }
     }
     Err(refused.map_or_else(|| RunError::Step("nodes", "none given".into()), RunError::from))
@@ -225,10 +216,10 @@ impl Site<'_> {
             let eras = self.trust.eras();
             let era = &eras[eras.len() - 1];
             let network = self.trust.genesis().network();
-            let plan = Plan { network, era, owner, order };
+            let plan = Plan { network, era, sealing_key: owner.opening().public(), order };
             let log = &mut self.log;
             let mut commit = |sdi: &mut Sdi| log.commit(sdi).map_err(RunError::from);
-            let meter = provision(&mut self.sdi, &mut commit, plan, rng)?;
+            let meter = provision(&mut self.sdi, &mut commit, plan, owner, rng)?;
             meter.save(&dir)?;
             meters.push(meter);
         }

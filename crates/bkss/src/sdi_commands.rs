@@ -1,4 +1,4 @@
-//! `bkss sdi`: signing device infrastructures join and are removed like providers.
+//! `bkss sdi`: signing device infrastructures join and are removed like providers, and issue.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -10,6 +10,7 @@ use crate::{
     command::{self, CommandError},
     found::SdiKeys,
     provider_commands::{ApproveArgs, HowArgs, ProposeArgs, approve, keep, network, open, propose},
+    renew::{RenewArgs, renew},
 };
 
 /// Commands of `bkss sdi`.
@@ -21,6 +22,8 @@ pub(crate) enum SdiCommand {
     Approve(ApproveArgs),
     /// Propose to remove an SDI, and approve it
     Remove(RemoveArgs),
+    /// Issue the next chain of a meter: its owner has to sign it
+    Renew(RenewArgs),
 }
 
 /// Options of `bkss sdi add`.
@@ -55,6 +58,7 @@ pub(crate) fn run(command: &SdiCommand) -> ExitCode {
         SdiCommand::Add(args) => add(args),
         SdiCommand::Approve(args) => approve(args),
         SdiCommand::Remove(args) => propose(&args.propose, Body::RemoveSdi(SdiId(args.sdi))),
+        SdiCommand::Renew(args) => renew(args),
     })
 }
 

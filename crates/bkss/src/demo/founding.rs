@@ -18,11 +18,14 @@ use bkss_sdi::{Order, Sdi};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
-use super::{CHAIN_BLOCK_LOG2, CHAIN_SLOTS, GRID_S, LEAD_S, SLOT_S, TIME_SCALE, WINDOW_S};
+use super::{CHAIN_SLOTS, GRID_S, LEAD_S, SLOT_S, TIME_SCALE, WINDOW_S};
 use crate::{
     files,
     households::Household,
-    meters::{Plan, Provisioned, RunError, SoftwareFlash, SoftwareMeter, provision, write_whole},
+    meters::{
+        CHAIN_BLOCK_LOG2, Plan, Provisioned, RunError, SoftwareFlash, SoftwareMeter, provision,
+        write_whole,
+    },
     provider::{Keys, Sessions},
 };
 
@@ -67,13 +70,14 @@ impl Founding {
         for (number, household) in households.iter().enumerate() {
             let owner = &keys[number % keys.len()];
             let order = order(household.meter, owner.id, start_s);
-            let plan = Plan { network: genesis.network(), era: &era, owner, order };
+            let sealing_key = owner.opening().public();
+            let plan = Plan { network: genesis.network(), era: &era, sealing_key, order };
             // Nothing of a demonstration outlives it.
             let mut commit = |sdi: &mut Sdi| {
                 drop(sdi.take_records());
                 Ok(())
             };
-            meters.push(provision(&mut sdi, &mut commit, plan, &mut rng)?);
+            meters.push(provision(&mut sdi, &mut commit, plan, owner, &mut rng)?);
             let mut seed = [0; 32];
             rng.fill_bytes(&mut seed);
             readings.push((household.readings.clone(), seed));

@@ -8,8 +8,8 @@ use std::{
 use bkss_ledger::receipts::LinkPaths;
 use bkss_meter::{Journal, KeyStore, Meter, Parameters};
 use bkss_scheme::{
-    Digest, Era, Link, Network, RootMessage, hash_chain::Blocks, reading::Decimal,
-    root_message::Registration,
+    Digest, Era, Link, Network, RootMessage, Signature, hash_chain::Blocks, identity::SdiMode,
+    reading::Decimal, root_message::Registration, seal::SealingKey,
 };
 use bkss_sdi::{Answer, Bundle, IssueError, Order, Sdi, Shipment, countersign};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{RunError, flash::SoftwareFlash, software_meter::SoftwareMeter};
 use crate::{
-    files::{self, Readers, malformed},
+    files::{self, FileError, Readers, malformed},
     provider::Keys,
 };
 
@@ -31,24 +31,38 @@ pub(crate) struct Plan<'a> {
     pub(crate) network: Network,
     /// The committee in office.
     pub(crate) era: &'a Era,
-    /// The owner's keys.
-    pub(crate) owner: &'a Keys,
+    /// What the owner's meters seal to.
+    pub(crate) sealing_key: SealingKey,
     /// What the owner orders.
     pub(crate) order: Order,
+}
+
+/// A chain that the SDI has signed and the owner has not.
+pub(crate) struct Issued {
+    /// The SDI's signature of the root message.
+    pub(crate) signature: Signature,
+    /// Root of each block of the chain.
+    pub(crate) block_roots: Vec<Digest>,
+    /// What the meter has.
+    pub(crate) made: Made,
+}
+
+/// What a meter has: its parameters and its secret.
+pub(crate) struct Made {
+    /// From the SDI.
+    pub(crate) bundle: Bundle,
+    checkpoints: Box<[Link]>,
+    checksum: u32,
 }
 
 /// A meter with its chain, switched off.
 pub(crate) struct Provisioned {
     /// What the owner has.
     shipment: Shipment,
-    /// What the meter has, and its secret.
-    bundle: Bundle,
-    checkpoints: Box<[Link]>,
-    checksum: u32,
+    made: Made,
 }
 
-/// Provisions a meter; of a device that had a chain before, the next one. `commit` writes down what
-/// the SDI has done, before anything leaves it.
+/// Provisions a meter, as [`issue`] and the owner's signature do.
 ///
 /// # Errors
 ///
@@ -57,10 +71,33 @@ pub(crate) fn provision(
     sdi: &mut Sdi,
     commit: &mut impl FnMut(&mut Sdi) -> Result<(), RunError>,
     plan: Plan<'_>,
+    owner: &Keys,
     rng: &mut ChaCha20Rng,
 ) -> Result<Provisioned, RunError> {
+    let network = plan.network;
+    let Issued { signature, block_roots, made } = issue(sdi, commit, plan, rng)?;
+    let (message, public) = (made.bundle.root_message.clone(), sdi.identity().key);
+    let owner = (owner.id, &owner.identity);
+    let registration = countersign(network, message, signature, &public, owner)
+        .map_err(RunError::step("registration"))?;
+    let shipment = Shipment { registration, block_log2: made.bundle.block_log2, block_roots };
+    Ok(Provisioned { shipment, made })
+}
+
+/// Issues a meter's chain; of a device that had a chain before, the next one. `commit` writes down
+/// what the SDI has done, before anything leaves it.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub(crate) fn issue(
+    sdi: &mut Sdi,
+    commit: &mut impl FnMut(&mut Sdi) -> Result<(), RunError>,
+    plan: Plan<'_>,
+    rng: &mut ChaCha20Rng,
+) -> Result<Issued, RunError> {
     let failed = |what| move |error: IssueError| RunError::Step(what, error.to_string());
-    let Plan { network, era, owner, order } = plan;
+    let Plan { network, era, sealing_key, order } = plan;
     let meter = order.meter;
     let block_log2 = order.block_log2;
     let offer = if sdi.device(meter).is_none() {
@@ -74,12 +111,18 @@ pub(crate) fn provision(
     };
     let offer = offer.map_err(failed("offer of the SDI"))?;
     commit(sdi)?;
+    let handed_over = match sdi.identity().mode {
+        SdiMode::SdiMade => Some(sdi.make(&offer, rng).map_err(failed("chain of the SDI"))?.last),
+        SdiMode::Shared => None,
+    };
     // From here to the answer the meter is at work.
-    let mut entropy = Zeroizing::new([0; 32]);
-    rng.fill_bytes(&mut *entropy);
+    let last = handed_over.clone().unwrap_or_else(|| {
+        let mut entropy = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *entropy);
+        offer.last_link(&entropy)
+    });
     let blank = vec![Link::from_bytes([0; 32]); offer.blocks.count() as usize];
     let mut block_roots = vec![Digest::ZERO; offer.blocks.count() as usize];
-    let last = offer.last_link(&entropy);
     let (store, ends) =
         KeyStore::make(offer.salt, offer.blocks, &last, blank.into_boxed_slice(), |block, root| {
             block_roots[block as usize] = root;
@@ -92,18 +135,31 @@ pub(crate) fn provision(
         network,
         committee: era.committee.clone(),
         from_epoch: era.from_epoch,
-        owner: owner.opening().public(),
-        root_message: message.clone(),
+        owner: sealing_key,
+        root_message: message,
         block_log2,
-        last_link: None,
+        last_link: handed_over,
     };
-    let public = sdi.identity().key;
-    let owner = (owner.id, &owner.identity);
-    let registration =
-        countersign(network, message, signature, &public, owner).map_err(failed("registration"))?;
     let checksum = store.checksum();
-    let shipment = Shipment { registration, block_log2, block_roots: answer.block_roots };
-    Ok(Provisioned { shipment, bundle, checkpoints: store.into_checkpoints(), checksum })
+    let made = Made { bundle, checkpoints: store.into_checkpoints(), checksum };
+    Ok(Issued { signature, block_roots: answer.block_roots, made })
+}
+
+impl Made {
+    /// Writes into a directory what the meter has, readable by its owner only.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub(crate) fn save(&self, dir: &Path) -> Result<(), FileError> {
+        files::replace(&bundle(dir), &self.bundle.encode(), Readers::Owner)?;
+        let mut links = Zeroizing::new(Vec::with_capacity(32 * self.checkpoints.len() + 36));
+        links.extend(self.checksum.to_be_bytes());
+        self.checkpoints.iter().for_each(|link| links.extend(link.as_bytes()));
+        files::add_checksum(&mut links);
+        // The last one: a meter is there when its secret is.
+        files::replace(&checkpoints(dir), &links, Readers::Owner)
+    }
 }
 
 impl Provisioned {
@@ -145,21 +201,22 @@ impl Provisioned {
         seed: [u8; 32],
         opened: usize,
     ) -> Result<SoftwareMeter, RunError> {
-        let message = &self.bundle.root_message;
+        let Made { bundle, checkpoints, checksum } = &self.made;
+        let message = &bundle.root_message;
         let keys = KeyStore::load(
             message.salt,
             self.blocks()?,
             &message.anchor,
-            self.checkpoints.clone(),
-            self.checksum,
+            checkpoints.clone(),
+            *checksum,
         );
         let keys = keys.map_err(RunError::step("checkpoints of a meter"))?;
         let journal = Journal::open(flash).map_err(RunError::step("flash of a meter"))?;
         let parameters = Parameters {
-            network: self.bundle.network,
-            committee: self.bundle.committee.clone(),
-            from_epoch: self.bundle.from_epoch,
-            owner: self.bundle.owner,
+            network: bundle.network,
+            committee: bundle.committee.clone(),
+            from_epoch: bundle.from_epoch,
+            owner: bundle.owner,
             root_message: message.clone(),
         };
         Ok(SoftwareMeter::new(
@@ -180,13 +237,7 @@ impl Provisioned {
     pub(crate) fn save(&self, dir: &Path) -> Result<(), RunError> {
         fs::create_dir_all(dir).map_err(files::unwritable(dir))?;
         files::replace(&shipment(dir), &self.shipment.encode(), Readers::All)?;
-        files::replace(&bundle(dir), &self.bundle.encode(), Readers::Owner)?;
-        let mut links = Zeroizing::new(Vec::with_capacity(32 * self.checkpoints.len() + 36));
-        links.extend(self.checksum.to_be_bytes());
-        self.checkpoints.iter().for_each(|link| links.extend(link.as_bytes()));
-        files::add_checksum(&mut links);
-        // The last one: a meter is there when its secret is.
-        Ok(files::replace(&checkpoints(dir), &links, Readers::Owner)?)
+        Ok(self.made.save(dir)?)
     }
 
     /// Reads a meter from its directory; `None` if there is none.
@@ -207,12 +258,9 @@ impl Provisioned {
         let shipment = Shipment::decode(&bytes).map_err(malformed(&path))?;
         let (path, bytes) = (bundle(dir), Zeroizing::new(files::read(&bundle(dir), MAX_FILE)?));
         let bundle = Bundle::decode(&bytes).map_err(malformed(&path))?;
-        Ok(Some(Self {
-            shipment,
-            bundle,
-            checkpoints: links.collect(),
-            checksum: u32::from_be_bytes(*checksum),
-        }))
+        let checksum = u32::from_be_bytes(*checksum);
+        let made = Made { bundle, checkpoints: links.collect(), checksum };
+        Ok(Some(Self { shipment, made }))
     }
 }
 

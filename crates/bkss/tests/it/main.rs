@@ -14,6 +14,7 @@ mod crashes;
 mod demo;
 mod founding;
 mod membership;
+mod meters;
 mod networks;
 mod node;
 mod offline;

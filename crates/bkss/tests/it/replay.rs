@@ -16,7 +16,7 @@ const CSV: &str = "VID,V001,V002,V003\n\
     8,1,2,3\n";
 
 /// Arguments of a replay of this network.
-fn arguments(network: &Network, out: &str) -> Vec<String> {
+fn arguments(network: &Network, out: &str, meters: u32, slots: u32) -> Vec<String> {
     let data = network.path("homes.csv");
     std::fs::write(&data, CSV).unwrap();
     let mut args = vec!["replay".to_owned()];
@@ -25,12 +25,13 @@ fn arguments(network: &Network, out: &str) -> Vec<String> {
     }
     let sdi = network.path("net/sdi");
     let out = network.path(out);
+    let (meters, slots) = (meters.to_string(), slots.to_string());
     for (name, value) in [
         ("--data", text(&data)),
         ("--sdi", text(&sdi)),
         ("--out", text(&out)),
-        ("--meters", "4"),
-        ("--slots", "3"),
+        ("--meters", &meters),
+        ("--slots", &slots),
         ("--slot", "300"),
         ("--window", "150"),
     ] {
@@ -40,8 +41,9 @@ fn arguments(network: &Network, out: &str) -> Vec<String> {
     args
 }
 
-fn complete(network: &Network, out: &str) -> Value {
-    let args = arguments(network, out);
+/// A replay to its end, and its summary.
+pub(crate) fn complete(network: &Network, out: &str, meters: u32, slots: u32) -> Value {
+    let args = arguments(network, out, meters, slots);
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let output = bkss(&args);
     assert_eq!(code(&output), 0, "{}", said(&output));
@@ -53,7 +55,7 @@ fn complete(network: &Network, out: &str) -> Value {
 fn meters_replay_through_a_kill_and_a_stop() {
     let mut network = Network::found_with(21_600, &["--time-scale", "60"]);
     // Stopped in the middle of its registrations or slots, then gone on with.
-    let args = arguments(&network, "first");
+    let args = arguments(&network, "first", 4, 3);
     let mut first = Command::new(env!("CARGO_BIN_EXE_bkss"))
         .args(&args)
         .stdout(Stdio::null())
@@ -64,7 +66,7 @@ fn meters_replay_through_a_kill_and_a_stop() {
     first.kill().unwrap();
     first.wait().unwrap();
     network.kill(3);
-    let summary = complete(&network, "first");
+    let summary = complete(&network, "first", 4, 3);
     for (key, expected) in
         [("providers", 4), ("meters", 4), ("slots", 3), ("readings", 12), ("time_scale", 60)]
     {
@@ -76,7 +78,7 @@ fn meters_replay_through_a_kill_and_a_stop() {
     assert_eq!(code(&audit), 0, "{}", said(&audit));
 
     // The same devices again: each gets its next chain, whose receipts open as well.
-    let summary = complete(&network, "second");
+    let summary = complete(&network, "second", 4, 3);
     assert_eq!(summary["readings"], 12, "{summary}");
     let receipts = network.path("second/receipts/5");
     let owner = network.path("net/providers/0");

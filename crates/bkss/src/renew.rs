@@ -1,0 +1,154 @@
+//! `bkss sdi renew`: the next chain of a meter, issued by the SDI.
+//!
+//! The meter's files go to the meter by hand, the paper to its owner, who signs it with
+//! `bkss meter approve`. The old chain ends where the new one begins: no slot is valid under both.
+
+use std::{num::NonZeroU64, path::PathBuf};
+
+use bkss_ledger::{
+    Trust,
+    membership::{self, RegistrationRefusal},
+};
+use bkss_scheme::{MeterId, RootMessage, Slot, slot::Schedule};
+use bkss_sdi::{IssueError, Order, Sdi};
+
+use crate::{
+    command::{self, CommandError},
+    fetch,
+    files::{self, Readers},
+    fleet,
+    meter_commands::keep,
+    meter_paper::{KnownMeter, Matter, MeterPaper, end_of},
+    meters::{CHAIN_BLOCK_LOG2, Issued, Plan, RunError, issue},
+    output, verify,
+};
+
+/// Seconds until a chain begins, at least, if nobody says otherwise: the files pass by hand.
+const LEAD_S: u64 = 86_400;
+
+/// Options of `bkss sdi renew`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RenewArgs {
+    /// Directory of the SDI that issued the meter's last chain
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// A node of the consortium
+    #[arg(long, value_name = "URL")]
+    node: String,
+    /// Number of the meter
+    #[arg(long)]
+    meter: u32,
+    /// Ledger seconds until the chain begins, at least; without it where the last one ends, but not
+    /// within a day
+    #[arg(long, value_name = "SECONDS")]
+    after: Option<u64>,
+    /// Number of slots; those of the last chain without it
+    #[arg(long)]
+    slots: Option<u32>,
+    /// Slot length, ledger seconds; that of the last chain without it
+    #[arg(long, value_name = "SECONDS")]
+    slot: Option<u32>,
+    /// Request window, ledger seconds; that of the last chain without it
+    #[arg(long, value_name = "SECONDS")]
+    window: Option<u32>,
+    /// New directory for the meter: what it needs, and its secret
+    #[arg(long, value_name = "DIR")]
+    meter_out: PathBuf,
+    /// The paper, for the owner to sign; must not exist
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Show what would be issued and check it, but issue nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Issues the chain.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
+    let genesis = verify::read_trust(&args.dir.join("genesis.bkss"))?;
+    let network = genesis.genesis().network();
+    if args.out.exists() {
+        let out = args.out.display();
+        return Err(CommandError::Usage(format!("{out}: expected a file that is not there yet")));
+    }
+    let (mut sdi, mut log) = fleet::open(&args.dir, network)?;
+    let known = KnownMeter::ask(&args.node, MeterId(args.meter))?;
+    let trust = fetch::newest_trust(&known.client, network)?;
+    let order = order(args, &sdi, &known, &trust)?;
+    let owner = known.members.provider(order.owner);
+    let gone = || CommandError::Refused(RegistrationRefusal::UnknownOwner(order.owner).to_string());
+    let sealing_key = owner.ok_or_else(gone)?.sealing_key;
+    if !args.dry_run {
+        files::empty_directory(&args.meter_out, Readers::Owner)?;
+    }
+    let mut commit = |sdi: &mut Sdi| {
+        if args.dry_run {
+            drop(sdi.take_records());
+        } else {
+            log.commit(sdi)?;
+        }
+        Ok(())
+    };
+    let eras = trust.eras();
+    let plan = Plan { network, era: &eras[eras.len() - 1], sealing_key, order };
+    let issued = issue(&mut sdi, &mut commit, plan, &mut command::rng()?);
+    let Issued { signature, block_roots, made } = issued.map_err(|error| match error {
+        RunError::Command(error) => error,
+        other => CommandError::Refused(other.to_string()),
+    })?;
+    let (message, block_log2) = (made.bundle.root_message.clone(), made.bundle.block_log2);
+    let mut paper = MeterPaper::new(network, Matter::Chain { message, block_log2, block_roots });
+    if args.dry_run {
+        paper.show(&known);
+        output::note("the rules hold; nothing was issued");
+        return Ok(());
+    }
+    paper.sdi = Some((sdi.identity().id, signature));
+    made.save(&args.meter_out)?;
+    keep(&paper, &known, &args.out)?;
+    output::note(&format!("for the meter, by hand: {}", args.meter_out.display()));
+    Ok(())
+}
+
+/// What the owner would order, checked against the ledger before anything is spent on it.
+fn order(
+    args: &RenewArgs,
+    sdi: &Sdi,
+    known: &KnownMeter,
+    trust: &Trust,
+) -> Result<Order, CommandError> {
+    let meter = MeterId(args.meter);
+    let last = &known.last;
+    let device = sdi.device(meter).ok_or(IssueError::NotOffered(meter));
+    let device = device.map_err(CommandError::refused("fleet of the SDI"))?;
+    let slot_s = args.slot.unwrap_or(last.schedule.slot_s);
+    let slot = NonZeroU64::new(slot_s.into())
+        .ok_or_else(|| CommandError::Usage("--slot 0: expected at least a second".into()))?;
+    let least = known.time.seconds().saturating_add(args.after.unwrap_or(LEAD_S));
+    let from = if args.after.is_some() { least } else { least.max(end_of(last).seconds()) };
+    let schedule = Schedule {
+        first: Slot(from.div_ceil(slot.get())),
+        slot_s,
+        window_s: args.window.unwrap_or(last.schedule.window_s),
+        slots: args.slots.unwrap_or(last.schedule.slots),
+    };
+    let (owner, commitment) = (device.owner, device.commitment());
+    let next = RootMessage { owner, device: commitment, schedule, ..last.clone() };
+    membership::check_next(last, &next)
+        .and_then(|()| {
+            let terms = &trust.genesis().charter().terms;
+            membership::check_schedule(terms, known.time, &schedule)
+        })
+        .map_err(CommandError::refused("by the ledger's rules"))?;
+    Ok(Order {
+        meter,
+        owner,
+        schedule,
+        serial: device.serial.clone(),
+        block_log2: CHAIN_BLOCK_LOG2,
+        revocable_by_secret: false,
+    })
+}
