@@ -251,6 +251,10 @@ impl Delivery {
             let head = self.shared.chain().state().head();
             self.retention.erase(marshal, head).await;
             self.turn().await?;
+        } else if block.block().header().members.is_some() {
+            // Whoever joins is talked to at once, so that it has the ledger when its round begins.
+            let plan = Plan::of(self.shared.chain().state());
+            self.follow(plan).await?;
         }
         Ok(())
     }
@@ -285,13 +289,18 @@ impl Delivery {
     /// Starts the round of the next block unless it runs.
     async fn turn(&mut self) -> Result<(), Broken> {
         let plan = Plan::of(self.shared.chain().state());
-        let number = plan.number();
-        if self.round.is_none_or(|round| round < number) {
-            if !self.turns.start(plan).await {
-                return Err(Broken::Round { number });
-            }
-            self.round = Some(number);
+        if self.round.is_none_or(|round| round < plan.number()) {
+            self.follow(plan).await?;
         }
+        Ok(())
+    }
+
+    async fn follow(&mut self, plan: Plan) -> Result<(), Broken> {
+        let number = plan.number();
+        if !self.turns.follow(plan).await {
+            return Err(Broken::Round { number });
+        }
+        self.round = Some(number);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ pub mod evidence;
 mod fixture;
 pub mod gateway;
 pub mod journal;
+pub mod lanes;
 pub mod memory;
 pub mod message;
 pub mod metrics;

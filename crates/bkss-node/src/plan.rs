@@ -31,6 +31,7 @@ use crate::status::Schedule;
 pub const MOST_MEMBERS: u32 = MAX_COMMITTEE as u32;
 /// Rounds whose certificates can still be checked: blocks that are fetched late belong to them.
 const KEPT_SCHEMES: usize = 8;
+
 /// A provider as a peer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
@@ -47,19 +48,48 @@ pub struct Peer {
 pub struct Plan {
     round: Arc<Round>,
     peers: Arc<Vec<Peer>>,
+    height: u64,
     tenure_views: u32,
 }
 
 impl Plan {
     /// The round of the next block on a state. A vote key that is no ed25519 key has no peer.
     pub fn of(state: &State) -> Self {
-        let peer = |identity: &bkss_scheme::ProviderIdentity| {
-            let key = public_key(&identity.vote_key)?;
-            Some(Peer { provider: identity.id, key, address: identity.address.to_string() })
-        };
-        let peers = state.members().present().filter_map(peer).collect();
+        let round = state.round().clone();
+        let peers = state.members().present().flat_map(|identity| {
+            let id = identity.id;
+            let seat = round.nodes.iter().find(|(node, _)| *node == id).map(|(_, key)| *key);
+            let later = seat.is_none_or(|key| key != identity.vote_key);
+            let keys = seat.into_iter().chain(later.then_some(identity.vote_key));
+            let address = identity.address.to_string();
+            keys.filter_map(|key| public_key(&key)).map(move |key| Peer {
+                provider: id,
+                key,
+                address: address.clone(),
+            })
+        });
+        let peers = Arc::new(peers.collect());
         let tenure_views = state.genesis().charter().rounds.tenure_views;
-        Self { round: state.round().clone(), peers: Arc::new(peers), tenure_views }
+        Self { round, peers, height: state.head().height, tenure_views }
+    }
+
+    /// Keeps the peers from before a change of members in the middle of the round: whoever has left
+    /// or has another key stays what it was until the round ends.
+    pub fn keep(&mut self, before: &[Peer]) {
+        let peers = Arc::make_mut(&mut self.peers);
+        for peer in before {
+            if peers.iter().any(|now| now.key == peer.key) {
+                continue;
+            }
+            let now = peers.iter().find(|now| now.provider == peer.provider);
+            let address = now.map_or(&peer.address, |now| &now.address).clone();
+            peers.push(Peer { address, ..peer.clone() });
+        }
+    }
+
+    /// Height of the block that it follows.
+    pub const fn height(&self) -> u64 {
+        self.height
     }
 
     /// Number of the round.
@@ -84,7 +114,7 @@ impl Plan {
         self.round.seed
     }
 
-    /// The present providers.
+    /// The present providers. One that takes another key with the next round has both.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
     }
@@ -121,12 +151,12 @@ pub fn participants(committee: &Committee) -> Option<Set<PublicKey>> {
     Some(Set::from_iter_dedup(keys?))
 }
 
-/// The network as a node needs it: who may talk to it, in which round.
+/// The network as a node needs it: who may talk to it.
 pub trait Network:
     Blocker<PublicKey = PublicKey> + Provider<PublicKey = PublicKey> + Clone + Sync
 {
-    /// Connects to the peers of a round; those of the committee come first.
-    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]);
+    /// Connects to the peers that a block leads to; those of the committee come first.
+    fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]);
 }
 
 /// The certificate schemes of the newest rounds.

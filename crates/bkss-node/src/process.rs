@@ -120,7 +120,7 @@ fn address(text: &str) -> Option<Address> {
 }
 
 impl Network for Peers {
-    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
+    fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
         let (seated, others): (Vec<_>, Vec<_>) =
             peers.iter().partition(|peer| committee.position(&peer.key).is_some());
         let room = MAX_PEERS.saturating_sub(seated.len());
@@ -132,7 +132,7 @@ impl Network for Peers {
         let secondary = Map::from_iter_dedup(others.iter().take(room).map(entry));
         let all = primary.clone().into_iter().chain(secondary.clone());
         let moved = Map::from_iter_dedup(all);
-        let _ = self.oracle.track(round, AddressableTrackedPeers::new(primary, secondary));
+        let _ = self.oracle.track(height, AddressableTrackedPeers::new(primary, secondary));
         // Those that are tracked already may have moved.
         let _ = self.oracle.overwrite(moved);
     }

@@ -23,13 +23,10 @@ use commonware_cryptography::{
     sha256,
 };
 use commonware_macros::select;
-use commonware_p2p::{
-    Receiver, Sender,
-    utils::mux::{Builder, MuxHandle, Muxer},
-};
+use commonware_p2p::{Sender, utils::mux::MuxHandle};
 use commonware_parallel::Sequential;
 use commonware_runtime::{
-    Clock, Handle, IoBuf, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
+    Clock, Handle, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
 };
 use commonware_utils::{
     NZDuration, NZUsize,
@@ -46,8 +43,9 @@ use crate::{
     elector::Tenures,
     engine_block::{EngineBlock, engine_digest},
     evidence::{Accusations, OwnVotes, Watch},
+    lanes::Lanes,
     memory::Memory,
-    plan::{Network, Plan, Schemes, participants},
+    plan::{Network, Peer, Plan, Schemes, participants},
     status::Status,
 };
 
@@ -60,38 +58,6 @@ const RECORD: Duration = Duration::from_millis(250);
 const YOUNG: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// Rounds whose journals have gone when a round starts; the newest two are kept.
 const SWEPT: std::ops::RangeInclusive<u64> = 2..=4;
-
-/// The channels on which every round has a lane of its own.
-pub struct Lanes<S: Sender> {
-    votes: MuxHandle<S>,
-    certificates: MuxHandle<S>,
-    resolver: MuxHandle<S>,
-    /// Traffic of rounds that have no lane here.
-    strays: [Strays; 2],
-}
-
-type Strays = mpsc::Receiver<(u64, (PublicKey, IoBuf))>;
-
-impl<S: Sender<PublicKey = PublicKey>> Lanes<S> {
-    /// Splits the channels of votes, certificates and the resolver.
-    pub fn split<E, R>(ctx: &E, votes: (S, R), certificates: (S, R), resolver: (S, R)) -> Self
-    where
-        E: Spawner + Supervisor,
-        R: Receiver<PublicKey = PublicKey>,
-    {
-        let (mux, votes, stray_votes) =
-            Muxer::builder(ctx.child("votes"), votes.0, votes.1).with_backup().build();
-        mux.start();
-        let (mux, certificates, stray_certificates) =
-            Muxer::builder(ctx.child("certificates"), certificates.0, certificates.1)
-                .with_backup()
-                .build();
-        mux.start();
-        let (mux, resolver) = Muxer::new(ctx.child("resolver"), resolver.0, resolver.1);
-        mux.start();
-        Self { votes, certificates, resolver, strays: [stray_votes, stray_certificates] }
-    }
-}
 
 /// What a node needs to take part in any round.
 pub struct Seat<N> {
@@ -145,14 +111,22 @@ where
     status: Status,
     accusations: Accusations,
     voted: OwnVotes,
-    running: Option<(u64, Handle<()>)>,
+    running: Option<Running>,
     /// When a peer was asked last for the end of this round.
     asked: BTreeMap<PublicKey, SystemTime>,
     /// The newest round that peers have been seen in, if later than this one.
     ahead: BTreeMap<PublicKey, u64>,
 }
 
-/// Asks for the next round; `done` when it runs.
+/// The round that runs.
+struct Running {
+    number: u64,
+    committee: Set<PublicKey>,
+    peers: Vec<Peer>,
+    engine: Handle<()>,
+}
+
+/// Asks for the next round, or for other peers in this one; `done` when that is so.
 pub struct Turn {
     plan: Plan,
     done: oneshot::Sender<()>,
@@ -169,8 +143,9 @@ impl Turns {
         (Self(sender), receiver)
     }
 
-    /// Starts a round and waits until it runs; false if the node stops.
-    pub async fn start(&self, plan: Plan) -> bool {
+    /// Starts a round, or lets it have other peers, and waits until that is so; false if the node
+    /// stops.
+    pub async fn follow(&self, plan: Plan) -> bool {
         let (done, started) = oneshot::channel();
         self.0.send(Turn { plan, done }).await.is_ok() && started.await.is_ok()
     }
@@ -233,7 +208,7 @@ where
                 },
                 turn = turns.recv() => {
                     let Some(Turn { plan, done }) = turn else { return };
-                    if !self.enter(plan).await {
+                    if !self.meet(&plan) && !self.enter(plan).await {
                         return;
                     }
                     let _ = done.send(());
@@ -252,20 +227,20 @@ where
 
     /// A peer is in another round: if it is a later one, it has the end of this one.
     fn behind(&mut self, round: u64, peer: PublicKey) {
-        let Some((own, _)) = &self.running else { return };
+        let Some(own) = self.running.as_ref().map(|running| running.number) else { return };
         let now = self.ctx.current();
         let age = now.duration_since(self.started).unwrap_or_default();
         let young = YOUNG[usize::from(round > own + 1)];
-        if round > *own && age < young {
+        if round > own && age < young {
             self.memory.saw(round);
         }
         let asked = self.asked.get(&peer).is_some_and(|asked| now < *asked + ASK_AGAIN);
-        if round <= *own || asked {
+        if round <= own || asked {
             return;
         }
         let ahead = self.ahead.entry(peer.clone()).or_default();
         *ahead = round.max(*ahead);
-        self.ask(*own, NonEmptyVec::new(peer), now);
+        self.ask(own, NonEmptyVec::new(peer), now);
     }
 
     /// Asks those that have been in a later round for the end of this one.
@@ -275,6 +250,17 @@ where
             catch_up(&self.marshal, from, last.get(), &peers);
             self.asked.extend(peers.into_iter().map(|peer| (peer, now)));
         }
+    }
+
+    /// Talks to other peers in the round that runs; false if the plan is of another round.
+    fn meet(&mut self, plan: &Plan) -> bool {
+        let running = self.running.as_mut().filter(|running| running.number == plan.number());
+        let Some(running) = running else { return false };
+        let mut plan = plan.clone();
+        plan.keep(&running.peers);
+        self.seat.network.track(plan.height(), &running.committee, plan.peers());
+        running.peers = plan.peers().to_vec();
+        true
     }
 
     /// Starts the consensus instance of a round and ends that of the round before.
@@ -292,7 +278,7 @@ where
             }
         };
         self.schemes.register(number, scheme.clone());
-        self.seat.network.track(number, &committee, plan.peers());
+        self.seat.network.track(plan.height(), &committee, plan.peers());
         let lane = async |mux: &MuxHandle<S>| mux.clone().register(number).await;
         let (Ok(vote_lane), Ok(certificate_lane), Ok(resolver_lane)) = (
             lane(&self.lanes.votes).await,
@@ -310,9 +296,11 @@ where
         self.asked.clear();
         self.ahead.retain(|_, ahead| *ahead > number);
         let ahead = NonEmptyVec::try_from(self.ahead.keys().cloned().collect::<Vec<_>>());
-        if let Some((_, before)) = self.running.replace((number, engine)) {
-            before.abort();
-            let _ = before.await;
+        let peers = plan.peers().to_vec();
+        let running = Running { number, committee, peers, engine };
+        if let Some(Running { engine, .. }) = self.running.replace(running) {
+            engine.abort();
+            let _ = engine.await;
         }
         if let Ok(ahead) = ahead {
             self.ask(number, ahead, self.ctx.current());

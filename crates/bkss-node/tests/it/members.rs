@@ -1,15 +1,15 @@
 //! Providers that join, leave, die and return while committees change.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use bkss_ledger::{Change, Transaction, change::Body};
+use bkss_ledger::{Change, Rounds, Transaction, change::Body};
 use bkss_node::{Config, config};
 use bkss_scheme::{
     ProviderId, SecretKey,
     identity::Name,
     seal::{KeyId, OpeningKey},
 };
-use commonware_runtime::{Runner, deterministic};
+use commonware_runtime::{Clock, Runner, deterministic};
 
 use crate::{
     consortium::Consortium,
@@ -51,6 +51,38 @@ fn submit(world: &World<'_>, change: &Change) {
     for node in world.nodes() {
         node.shared.add(Transaction::Change(change.clone())).unwrap();
     }
+}
+
+#[test]
+fn a_provider_that_joins_has_the_ledger_before_its_round_begins() {
+    let seed = 32;
+    println!("seed {seed}");
+    let rounds = Rounds { blocks: 60, committee: 5, ..SHORT };
+    let mut consortium = Consortium::with(seed, 4, rounds);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        let (joins, change) = stranger(&mut consortium, &configs[0]);
+        configs.push(joins);
+        let mut world = World::start_first(&ctx, &configs, 4).await;
+        world.until(65, 600).await;
+        // Before the change nobody talks to it.
+        world.begin(4, configs[4].clone()).await;
+        ctx.sleep(Duration::from_secs(5)).await;
+        let newcomer = |world: &World<'_>| world.nodes().last().unwrap().status.read();
+        assert_eq!((newcomer(&world).height, newcomer(&world).peers), (0, 0));
+
+        submit(&world, &change);
+        world.until(90, 600).await;
+        let status = newcomer(&world);
+        assert_eq!((status.peers, status.votes), (4, false), "{status:?}");
+        assert!(world.nodes().all(|node| node.status.read().round == 1), "the round goes on");
+        world.until(130, 600).await;
+        let status = newcomer(&world);
+        assert!(status.round == 2 && status.votes, "it votes in its first round: {status:?}");
+        world.kill(0).await;
+        let height = world.height();
+        world.until(height + 20, 600).await;
+    });
 }
 
 #[test]

@@ -44,11 +44,11 @@ impl Blocker for Peers {
 }
 
 impl plan::Network for Peers {
-    fn track(&mut self, round: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
+    fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
         let others = peers.iter().map(|peer| peer.key.clone());
         let others = others.filter(|key| committee.position(key).is_none());
         let others = Set::from_iter_dedup(others);
-        self.manager.track(round, TrackedPeers::new(committee.clone(), others));
+        self.manager.track(height, TrackedPeers::new(committee.clone(), others));
     }
 }
 
@@ -95,8 +95,8 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// With a place for each of these providers.
-    pub(crate) async fn new(ctx: &Context, configs: &[Config]) -> Self {
+    /// With a place for each of these providers, the first of whom know each other.
+    pub(crate) async fn new(ctx: &Context, configs: &[Config], first: usize) -> Self {
         let keys: Vec<_> = configs.iter().map(|config| config.vote_key.public_key()).collect();
         let simulation = simulated::Config {
             max_size: 8 << 20,
@@ -104,8 +104,9 @@ impl Net {
             disconnect_on_block: true,
             tracked_peer_sets: NZUsize!(4),
         };
+        let known = keys[..first].to_vec();
         let (network, oracle) =
-            Network::new_with_peers(ctx.child("network"), simulation, keys.clone()).await;
+            Network::new_with_peers(ctx.child("network"), simulation, known).await;
         network.start();
         let link = Link {
             latency: Duration::from_millis(20),
@@ -160,7 +161,7 @@ pub(crate) struct Running {
 
 /// Starts these providers on a network of 20 ms links.
 pub(crate) async fn start(ctx: &Context, configs: Vec<Config>) -> Vec<node::Node> {
-    let net = Net::new(ctx, &configs).await;
+    let net = Net::new(ctx, &configs, configs.len()).await;
     let mut nodes = Vec::new();
     for (index, config) in configs.into_iter().enumerate() {
         nodes.push(net.run(ctx, index, config).await.node);

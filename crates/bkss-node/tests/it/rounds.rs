@@ -48,7 +48,7 @@ impl<'a> World<'a> {
 
     /// Starts the first of them; the others have their places.
     pub(crate) async fn start_first(ctx: &'a Context, configs: &[Config], first: usize) -> Self {
-        let net = Net::new(ctx, configs).await;
+        let net = Net::new(ctx, configs, first).await;
         let mut world = Self {
             ctx,
             net,
