@@ -3,12 +3,19 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_ledger::Genesis;
-use bkss_scheme::{ProviderId, SecretKey, certificate::vote_namespace};
+use bkss_scheme::{
+    ProviderId, SecretKey,
+    certificate::{VoteKey, vote_namespace},
+};
 use bytes::Bytes;
 use commonware_codec::DecodeExt;
 use commonware_cryptography::{Signer, ed25519};
 
 use crate::LedgerClock;
+
+/// Asked when a round begins in which the ledger knows another vote key of this provider: true if
+/// the node will be stopped and started with that key. It does not enter the round then.
+pub type Rekey = Arc<dyn Fn(&VoteKey) -> bool + Send + Sync>;
 
 /// A provider's keys and how its node keeps time.
 #[derive(Clone)]
@@ -21,6 +28,8 @@ pub struct Config {
     pub identity: SecretKey,
     /// Signs votes and authenticates connections.
     pub vote_key: ed25519::PrivateKey,
+    /// Who may have the provider's next vote key, if anybody.
+    pub rekey: Option<Rekey>,
     /// The node's clock.
     pub clock: LedgerClock,
     /// How fast blocks follow each other.
@@ -82,10 +91,16 @@ impl Config {
 /// # Panics
 ///
 /// Never: every 32 bytes are an ed25519 key.
-pub fn vote_key(secret: &[u8; 32]) -> (ed25519::PrivateKey, bkss_scheme::certificate::VoteKey) {
+pub fn vote_key(secret: &[u8; 32]) -> (ed25519::PrivateKey, VoteKey) {
     let key = ed25519::PrivateKey::decode(Bytes::copy_from_slice(secret))
         .expect("every 32 bytes are a key");
+    let public = public_half(&key);
+    (key, public)
+}
+
+/// The public half of a vote key.
+pub fn public_half(key: &ed25519::PrivateKey) -> VoteKey {
     let mut public = [0; 32];
     public.copy_from_slice(&key.public_key());
-    (key, bkss_scheme::certificate::VoteKey(public))
+    VoteKey(public)
 }

@@ -176,7 +176,9 @@ where
     let application = LedgerApplication::new(shared.clone(), config.clock.clone(), config.pacing);
     let automaton = Inline::new(ctx.child("inline"), application, marshal.clone(), epocher.clone());
     let seat = Seat {
+        provider: config.provider,
         vote_key: config.vote_key.clone(),
+        rekey: config.rekey.clone(),
         namespace: config.namespace(),
         partition: config.partition.clone(),
         pacing: config.pacing,

@@ -73,6 +73,13 @@ impl Plan {
         Self { round, peers, height: state.head().height, tenure_views }
     }
 
+    /// The key that a present provider has in this round.
+    pub fn key_of(&self, provider: ProviderId) -> Option<VoteKey> {
+        // Where there are two, the one of the seat comes first.
+        let peer = self.peers.iter().find(|peer| peer.provider == provider)?;
+        peer.key.as_ref().try_into().ok().map(VoteKey)
+    }
+
     /// Keeps the peers from before a change of members in the middle of the round: whoever has left
     /// or has another key stays what it was until the round ends.
     pub fn keep(&mut self, before: &[Peer]) {

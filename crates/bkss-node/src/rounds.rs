@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bkss_scheme::ProviderId;
 use commonware_consensus::{
     Reporters,
     marshal::standard::Inline,
@@ -39,6 +40,7 @@ use rand_core::CryptoRng;
 use crate::{
     Pacing,
     application::LedgerApplication,
+    config::{Rekey, public_half},
     delivery::{Marshal, catch_up},
     elector::Tenures,
     engine_block::{EngineBlock, engine_digest},
@@ -61,8 +63,12 @@ const SWEPT: std::ops::RangeInclusive<u64> = 2..=4;
 
 /// What a node needs to take part in any round.
 pub struct Seat<N> {
+    /// Whose it is.
+    pub provider: ProviderId,
     /// Signs votes.
     pub vote_key: ed25519::PrivateKey,
+    /// Who may have the provider's next vote key.
+    pub rekey: Option<Rekey>,
     /// The namespace of votes.
     pub namespace: Vec<u8>,
     /// The prefix of this node's storage.
@@ -195,6 +201,8 @@ where
     /// Runs rounds as they are asked for, until the node stops.
     pub async fn run(mut self, mut turns: mpsc::Receiver<Turn>) {
         let mut wake = self.ctx.current() + RECORD;
+        // A turn that is left to the node with the next vote key: the last one.
+        let mut left = Vec::new();
         loop {
             let [votes, certificates] = &mut self.lanes.strays;
             select! {
@@ -208,6 +216,10 @@ where
                 },
                 turn = turns.recv() => {
                     let Some(Turn { plan, done }) = turn else { return };
+                    if self.ends_before(&plan) {
+                        left.push(done);
+                        continue;
+                    }
                     if !self.meet(&plan) && !self.enter(plan).await {
                         return;
                     }
@@ -250,6 +262,18 @@ where
             catch_up(&self.marshal, from, last.get(), &peers);
             self.asked.extend(peers.into_iter().map(|peer| (peer, now)));
         }
+    }
+
+    /// Whether the node is to be started with another vote key for this round.
+    fn ends_before(&self, plan: &Plan) -> bool {
+        let (own, number) = (public_half(&self.seat.vote_key), plan.number());
+        let other = plan.key_of(self.seat.provider).filter(|key| *key != own);
+        let Some(key) = other else { return false };
+        let ends = self.seat.rekey.as_ref().is_some_and(|rekey| rekey(&key));
+        if !ends {
+            tracing::warn!(round = number, "the ledger knows another vote key of this provider");
+        }
+        ends
     }
 
     /// Talks to other peers in the round that runs; false if the plan is of another round.
@@ -318,11 +342,13 @@ where
     ) -> Result<(Scheme, bool), commonware_storage::metadata::Error> {
         let Seat { vote_key, namespace, partition, cache, vote_without_memory, .. } = &self.seat;
         let follower = Scheme::verifier(namespace, committee.clone());
+        let journal = journal(partition, number);
         let Some(scheme) = Scheme::signer(namespace, committee.clone(), vote_key.clone()) else {
+            // Votes in it are those of a former key; the engine does not start with them.
+            let _ = self.ctx.remove(&journal, None).await;
             self.memory.enter(number, false).await?;
             return Ok((follower, false));
         };
-        let journal = journal(partition, number);
         let allowed =
             self.memory.may_vote(&self.ctx, number, &journal, &scheme, cache.clone()).await;
         if let Err(reason) = &allowed

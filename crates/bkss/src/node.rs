@@ -12,15 +12,19 @@ use std::{
 use bkss_ledger::{Beginning, Trust};
 use bkss_node::{
     Config, LedgerClock,
-    config::vote_key,
+    config::{Rekey, public_half, vote_key},
     origin::adopt,
     process::start_provider,
     records::Records,
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
+use bkss_scheme::certificate::VoteKey;
 use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, tokio};
-use commonware_utils::{NZU16, NZUsize, channel::oneshot};
+use commonware_utils::{
+    NZU16, NZUsize,
+    channel::{mpsc, oneshot},
+};
 
 use crate::{
     fetch,
@@ -84,11 +88,64 @@ impl Failed {
 
 /// Runs the node and reports why it ended.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match Start::load(args).and_then(Start::run) {
+    match Process::open(args).and_then(|process| process.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed(code, reason)) => {
             output::error(&reason);
             code.into()
+        }
+    }
+}
+
+/// A provider's process. Its node is started again when another vote key begins to count.
+struct Process {
+    dir: PathBuf,
+    settings: Settings,
+    snapshot: Option<PathBuf>,
+    vote_without_memory: bool,
+    /// Held as long as the process runs: one node per directory.
+    _lock: File,
+}
+
+impl Process {
+    fn open(args: &Args) -> Result<Self, Failed> {
+        let settings = settings(args)?;
+        log::start(settings.log, &settings.log_level)
+            .map_err(|error| Failed::usage(format!("log_level: {error}")))?;
+        for variable in &settings.ignored {
+            tracing::warn!(variable, "there is no such setting");
+        }
+        let (dir, vote_without_memory) = (args.dir.clone(), args.vote_without_memory);
+        let lock = lock(&dir)?;
+        std::fs::create_dir_all(&settings.store)
+            .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;
+        let snapshot = args.snapshot.clone();
+        Ok(Self { dir, settings, snapshot, vote_without_memory, _lock: lock })
+    }
+
+    fn run(&self) -> Result<(), Failed> {
+        let (stop, mut stopped) = oneshot::channel();
+        let mut start = Start::load(self, None)?;
+        if let Some(path) = &self.snapshot {
+            let read = fetch::read_snapshot(path, &start.trust);
+            start.beginning = Some(read.map_err(Failed::usage)?);
+        }
+        let stop = Mutex::new(Some(stop));
+        ctrlc::set_handler(move || {
+            if let Some(stop) = stop.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = stop.send(()); // it is stopping already
+            }
+        })
+        .map_err(|error| Failed::later(format!("signals: {error}")))?;
+        loop {
+            let runtime = tokio::Config::new()
+                .with_storage_directory(&self.settings.store)
+                .with_worker_threads(self.settings.workers);
+            let runner = tokio::Runner::new(runtime);
+            let Some(key) = runner.start(|ctx| start.serve(ctx, &mut stopped))? else {
+                return Ok(());
+            };
+            start = Start::load(self, Some(key))?;
         }
     }
 }
@@ -101,54 +158,32 @@ struct Start {
     sessions: KeepSessions,
     /// Where an empty store begins, if not at the genesis.
     beginning: Option<Beginning>,
-    /// Held as long as the process runs: one node per directory.
-    lock: File,
+    /// The vote key that it is to be started with again.
+    successor: mpsc::Receiver<VoteKey>,
 }
 
 impl Start {
-    fn load(args: &Args) -> Result<Self, Failed> {
-        let dir = &args.dir;
-        let settings = settings(args)?;
-        log::start(settings.log, &settings.log_level)
-            .map_err(|error| Failed::usage(format!("log_level: {error}")))?;
-        for variable in &settings.ignored {
-            tracing::warn!(variable, "there is no such setting");
-        }
+    /// With a vote key of this directory, or without one with that which the genesis file knows.
+    fn load(process: &Process, key: Option<VoteKey>) -> Result<Self, Failed> {
+        let Process { dir, settings, vote_without_memory, .. } = process;
         let keys = Keys::load(dir).map_err(Failed::usage)?;
         let trust = verify::read_trust(&settings.genesis).map_err(Failed::usage)?;
-        let lock = lock(dir)?;
-        std::fs::create_dir_all(&settings.store)
-            .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;
-        let mut config = config(&settings, &keys, &trust)?;
-        config.vote_without_memory = args.vote_without_memory;
+        let mut config = config(settings, &keys, &trust, key)?;
+        config.vote_without_memory = *vote_without_memory;
+        let (rekey, successor) = rekey(dir, public_half(&config.vote_key));
+        config.rekey = Some(rekey);
         let sessions = keep_sessions(dir)?;
-        let snapshot = args.snapshot.as_deref();
-        let beginning = snapshot.map(|path| fetch::read_snapshot(path, &trust)).transpose();
-        let beginning = beginning.map_err(Failed::usage)?;
-        Ok(Self { settings, config, trust, sessions, beginning, lock })
+        Ok(Self { settings: settings.clone(), config, trust, sessions, beginning: None, successor })
     }
 
-    fn run(self) -> Result<(), Failed> {
-        let (stop, stopped) = oneshot::channel();
-        let stop = Mutex::new(Some(stop));
-        ctrlc::set_handler(move || {
-            if let Some(stop) = stop.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                let _ = stop.send(()); // it is stopping already
-            }
-        })
-        .map_err(|error| Failed::later(format!("signals: {error}")))?;
-        let runtime = tokio::Config::new()
-            .with_storage_directory(&self.settings.store)
-            .with_worker_threads(self.settings.workers);
-        tokio::Runner::new(runtime).start(|ctx| self.serve(ctx, stopped))
-    }
-
+    /// Runs until it is stopped, or until a round begins for which another vote key counts: that
+    /// key.
     async fn serve(
         self,
         ctx: tokio::Context,
-        stopped: oneshot::Receiver<()>,
-    ) -> Result<(), Failed> {
-        let Self { settings, mut config, trust, sessions, beginning, lock } = self;
+        stopped: &mut oneshot::Receiver<()>,
+    ) -> Result<Option<VoteKey>, Failed> {
+        let Self { settings, mut config, trust, sessions, beginning, mut successor } = self;
         // A snapshot is of use only if the records reach up to it.
         let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
         let records = Records::open(&ctx.child("look"), PARTITION, cache, trust.clone()).await;
@@ -182,7 +217,11 @@ impl Start {
         let outcome = commonware_macros::select! {
             _ = stopped => {
                 tracing::info!("node is stopping");
-                Ok(())
+                Ok(None)
+            },
+            key = successor.recv() => {
+                tracing::info!("node starts again with its next vote key");
+                Ok(key)
             },
             reason = service.ended => {
                 let reason = reason.unwrap_or_else(|error| error.to_string());
@@ -191,9 +230,26 @@ impl Start {
             },
         };
         let _ = ctx.stop(0, Some(STOP_TIMEOUT)).await; // what is not written out by then is repeated
-        drop(lock);
         outcome
     }
+}
+
+/// Says yes to a vote key that this directory has had later than `own`, and hands it on.
+fn rekey(dir: &Path, own: VoteKey) -> (Rekey, mpsc::Receiver<VoteKey>) {
+    let (sender, successor) = mpsc::channel(1);
+    let dir = dir.to_owned();
+    let rekey = move |named: &VoteKey| match Keys::load(&dir) {
+        Ok(keys) => {
+            let mut newer = keys.votes().map(|secret| vote_key(secret).1);
+            newer.by_ref().any(|key| key == own);
+            newer.any(|key| key == *named) && sender.try_send(*named).is_ok()
+        }
+        Err(error) => {
+            tracing::error!(%error, "keys");
+            false
+        }
+    };
+    (Arc::new(rekey), successor)
 }
 
 fn settings(args: &Args) -> Result<Settings, Failed> {
@@ -214,13 +270,18 @@ fn settings(args: &Args) -> Result<Settings, Failed> {
     Settings::load(&path, &text, std::env::vars(), options).map_err(Failed::usage)
 }
 
-fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Failed> {
+fn config(
+    settings: &Settings,
+    keys: &Keys,
+    trust: &Trust,
+    key: Option<VoteKey>,
+) -> Result<Config, Failed> {
     let genesis = trust.genesis().clone();
     let anchors = trust.anchors();
     let identity = anchors.providers.iter().find(|provider| provider.id == keys.id);
     // After a rotation the ledger may still know the key before.
-    let known = identity
-        .and_then(|identity| keys.votes().find(|secret| vote_key(secret).1 == identity.vote_key));
+    let key = key.or(identity.map(|identity| identity.vote_key));
+    let known = keys.votes().find(|secret| Some(vote_key(secret).1) == key);
     if identity.is_some_and(|identity| identity.key != keys.identity.public()) {
         let file = settings.genesis.display();
         return Err(Failed::usage(format!(
@@ -235,6 +296,7 @@ fn config(settings: &Settings, keys: &Keys, trust: &Trust) -> Result<Config, Fai
         provider: keys.id,
         identity: keys.identity.clone(),
         vote_key: vote_key(known.unwrap_or_else(|| keys.vote())).0,
+        rekey: None,
         clock,
         pacing: settings.pacing,
         trust: settings.trust.clone(),

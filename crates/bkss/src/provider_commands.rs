@@ -352,10 +352,7 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
     if args.own.how.dry_run {
         output::note("another key will be made then: nothing was kept of this one");
     } else if args.vote {
-        output::note(
-            "the former key votes until this round ends: then fetch the genesis and start the node \
-             again",
-        );
+        output::note("the former key votes until this round ends: then the node takes the new one");
     } else {
         output::note(
             "meters that are provisioned from now on seal to the new key; keep the old one",

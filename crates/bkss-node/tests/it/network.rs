@@ -74,6 +74,7 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 provider: ProviderId(i),
                 identity: consortium.keys[usize::from(i)].clone(),
                 vote_key: config::vote_key(secret).0,
+                rekey: None,
                 clock: clock.clone(),
                 pacing: Pacing::default(),
                 trust: None,

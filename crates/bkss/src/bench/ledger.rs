@@ -87,6 +87,7 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             provider: keys.id,
             identity: keys.identity.clone(),
             vote_key: vote_key(keys.vote()).0,
+            rekey: None,
             clock: ledger_clock.clone(),
             pacing: Pacing::default(),
             trust: None,

@@ -20,4 +20,5 @@ mod node;
 mod offline;
 mod providers;
 mod replay;
+mod rotation;
 mod shared;
