@@ -19,6 +19,7 @@ mod networks;
 mod node;
 mod offline;
 mod providers;
+mod relays;
 mod replay;
 mod rotation;
 mod shared;

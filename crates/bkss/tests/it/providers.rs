@@ -41,9 +41,7 @@ impl Providers {
     pub(crate) fn settle(&mut self, hosts: &[(String, String)]) {
         self.hosts =
             hosts.iter().map(|(host, space)| (host.clone(), Some(space.clone()))).collect();
-        let peers: String = (0..hosts.len())
-            .map(|provider| format!("{provider} = \"{}\"\n", self.p2p(provider)))
-            .collect();
+        let peers: Vec<_> = (0..hosts.len()).map(|peer| (peer, self.p2p(peer))).collect();
         for provider in 0..hosts.len() {
             let path = self.directory(provider).join("node.toml");
             let settings = std::fs::read_to_string(&path).unwrap();
@@ -55,8 +53,18 @@ impl Providers {
                     _ => format!("{line}\n"),
                 })
                 .collect();
-            std::fs::write(path, format!("{settings}\n[peers]\n{peers}")).unwrap();
+            std::fs::write(path, settings).unwrap();
+            self.set_peers(provider, &peers);
         }
+    }
+
+    /// Where a provider is to dial others, instead of where the ledger says.
+    pub(crate) fn set_peers(&self, provider: usize, peers: &[(usize, String)]) {
+        let path = self.directory(provider).join("node.toml");
+        let settings = std::fs::read_to_string(&path).unwrap();
+        let peers: String =
+            peers.iter().map(|(peer, address)| format!("{peer} = \"{address}\"\n")).collect();
+        std::fs::write(path, format!("{settings}\n[peers]\n{peers}")).unwrap();
     }
 
     pub(crate) fn directory(&self, provider: usize) -> PathBuf {
