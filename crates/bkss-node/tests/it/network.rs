@@ -10,8 +10,9 @@ use bkss_scheme::ProviderId;
 use commonware_actor::Feedback;
 use commonware_cryptography::{Signer, ed25519::PublicKey};
 use commonware_p2p::{
-    BlockedSubscription, Blocker, Manager as _, PeerSetSubscription, Provider, TrackedPeers,
-    simulated::{self, Link, Network, Oracle},
+    BlockedSubscription, Blocker, Manager as _, PeerSetSubscription, Provider, Sender,
+    TrackedPeers,
+    simulated::{self, Link, Network, Oracle, SplitForwarder, SplitTarget},
 };
 use commonware_runtime::{Clock, Handle, Quota, Spawner, Supervisor, deterministic::Context};
 use commonware_utils::{NZU32, NZUsize, channel::oneshot, ordered::Set, probability};
@@ -89,6 +90,15 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
         .collect()
 }
 
+/// A way between two providers.
+pub(crate) const fn link() -> Link {
+    Link {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(5),
+        success_rate: probability!(1.0),
+    }
+}
+
 /// A network of 20 ms links.
 pub(crate) struct Net {
     pub(crate) oracle: Oracle<PublicKey, Context>,
@@ -109,14 +119,9 @@ impl Net {
         let (network, oracle) =
             Network::new_with_peers(ctx.child("network"), simulation, known).await;
         network.start();
-        let link = Link {
-            latency: Duration::from_millis(20),
-            jitter: Duration::from_millis(5),
-            success_rate: probability!(1.0),
-        };
         for from in &keys {
             for to in keys.iter().filter(|to| *to != from) {
-                oracle.add_link(from.clone(), to.clone(), link.clone()).await.unwrap();
+                oracle.add_link(from.clone(), to.clone(), link()).await.unwrap();
             }
         }
         Self { oracle, keys }
@@ -140,19 +145,65 @@ impl Net {
     /// Starts one provider; all of it ends with the handle.
     pub(crate) async fn run(&self, ctx: &Context, index: usize, config: Config) -> Running {
         let (channels, peers) = self.channels(index).await;
-        let (started, node) = oneshot::channel();
         let ctx = ctx.child("provider").with_attribute("index", index);
-        let handle = ctx.spawn(move |ctx| async move {
-            let node = node::start(ctx, config, channels, peers).await;
-            assert!(started.send(node.unwrap()).is_ok());
-            futures::future::pending::<()>().await;
-        });
-        Running { node: node.await.unwrap(), handle }
+        launch(ctx, config, channels, peers).await
     }
+
+    /// Another way between one provider and all others, in both directions.
+    pub(crate) async fn relink(&self, index: usize, link: &Link) {
+        for other in (0..self.keys.len()).filter(|other| *other != index) {
+            for (from, to) in [(index, other), (other, index)] {
+                let (from, to) = (&self.keys[from], &self.keys[to]);
+                self.oracle.remove_link(from.clone(), to.clone()).await.unwrap();
+                self.oracle.add_link(from.clone(), to.clone(), link.clone()).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Starts a provider on these channels.
+pub(crate) async fn launch<S: Sender<PublicKey = PublicKey>>(
+    ctx: Context,
+    config: Config,
+    channels: node::Channels<S, simulated::Receiver<PublicKey>>,
+    peers: Peers,
+) -> Running {
+    let (started, node) = oneshot::channel();
+    let handle = ctx.spawn(move |ctx| async move {
+        let node = node::start(ctx, config, channels, peers).await;
+        assert!(started.send(node.unwrap()).is_ok());
+        futures::future::pending::<()>().await;
+    });
+    Running { node: node.await.unwrap(), handle }
 }
 
 type SimulatedChannels =
     node::Channels<simulated::Sender<PublicKey, Context>, simulated::Receiver<PublicKey>>;
+type SplitChannels<F> =
+    node::Channels<simulated::SplitSender<PublicKey, Context, F>, simulated::Receiver<PublicKey>>;
+
+/// The channels of one key for two nodes: `forward` says, by the channel's number, whom a message
+/// of either reaches; both hear everything.
+pub(crate) fn split<F: SplitForwarder<PublicKey>>(
+    ctx: &Context,
+    channels: SimulatedChannels,
+    forward: impl Fn(usize) -> F,
+) -> [SplitChannels<F>; 2] {
+    let node::Channels { votes, certificates, resolver, backfill, broadcast, batches } = channels;
+    let all = [votes, certificates, resolver, backfill, broadcast, batches];
+    let halves = all.into_iter().enumerate().map(|(number, (sender, receiver))| {
+        let ctx = ctx.child("split").with_attribute("channel", number);
+        let (one, two) = sender.split_with(forward(number));
+        let (first, second) = receiver.split_with(ctx, |_: &_| SplitTarget::Both);
+        ((one, first), (two, second))
+    });
+    let (first, second): (Vec<_>, Vec<_>) = halves.unzip();
+    [first, second].map(|halves| {
+        let halves: [_; 6] = halves.try_into().ok().unwrap();
+        let [votes, certificates, resolver, backfill, broadcast, batches] = halves;
+        node::Channels { votes, certificates, resolver, backfill, broadcast, batches }
+    })
+}
 
 /// A provider that can be killed.
 pub(crate) struct Running {

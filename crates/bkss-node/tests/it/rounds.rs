@@ -71,8 +71,14 @@ impl<'a> World<'a> {
 
     /// Starts one; it shows its stored blocks from the first.
     pub(crate) async fn begin(&mut self, index: usize, config: Config) {
+        let running = self.net.run(self.ctx, index, config).await;
+        self.replace(index, running);
+    }
+
+    /// Puts one in the place of another that was killed; it shows its stored blocks from the first.
+    pub(crate) fn replace(&mut self, index: usize, running: Running) {
         self.ids[index].clear();
-        self.running[index] = Some(self.net.run(self.ctx, index, config).await);
+        self.running[index] = Some(running);
     }
 
     /// Ends one without notice.
