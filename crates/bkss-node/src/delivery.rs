@@ -31,9 +31,9 @@ use crate::{
     engine_block::EngineBlock,
     plan::Plan,
     retention::Retention,
-    rounds::Turns,
     snapshots::Snapshots,
     status::Status,
+    turns::Turns,
 };
 
 /// The engine's mailbox for finalized blocks.

@@ -39,6 +39,7 @@ pub mod settings;
 pub mod snapshots;
 pub mod status;
 pub mod store;
+pub mod turns;
 
 pub use clock::LedgerClock;
 pub use config::{Config, Pacing};

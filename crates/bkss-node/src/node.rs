@@ -41,10 +41,11 @@ use crate::{
     plan::{MOST_MEMBERS, Network, Schemes},
     repair,
     retention::Retention,
-    rounds::{Rounds, Seat, Turns},
+    rounds::{Rounds, Seat},
     snapshots::Snapshots,
     status::Status,
     store::{BlockStore, CertificateStore},
+    turns::Turns,
 };
 
 /// Messages that wait for an engine's actor.

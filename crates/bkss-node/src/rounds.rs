@@ -29,12 +29,7 @@ use commonware_parallel::Sequential;
 use commonware_runtime::{
     Clock, Handle, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
 };
-use commonware_utils::{
-    NZDuration, NZUsize,
-    channel::{mpsc, oneshot},
-    ordered::Set,
-    vec::NonEmptyVec,
-};
+use commonware_utils::{NZDuration, NZUsize, channel::mpsc, ordered::Set, vec::NonEmptyVec};
 use rand_core::CryptoRng;
 
 use crate::{
@@ -49,6 +44,7 @@ use crate::{
     memory::Memory,
     plan::{Network, Peer, Plan, Schemes, participants},
     status::Status,
+    turns::Turn,
 };
 
 /// A peer that is ahead is asked no more often for the end of a round.
@@ -130,31 +126,6 @@ struct Running {
     committee: Set<PublicKey>,
     peers: Vec<Peer>,
     engine: Handle<()>,
-}
-
-/// Asks for the next round, or for other peers in this one; `done` when that is so.
-pub struct Turn {
-    plan: Plan,
-    done: oneshot::Sender<()>,
-}
-
-/// Starts rounds.
-#[derive(Clone)]
-pub struct Turns(mpsc::Sender<Turn>);
-
-impl Turns {
-    /// A channel for them.
-    pub fn channel() -> (Self, mpsc::Receiver<Turn>) {
-        let (sender, receiver) = mpsc::channel(1);
-        (Self(sender), receiver)
-    }
-
-    /// Starts a round, or lets it have other peers, and waits until that is so; false if the node
-    /// stops.
-    pub async fn follow(&self, plan: Plan) -> bool {
-        let (done, started) = oneshot::channel();
-        self.0.send(Turn { plan, done }).await.is_ok() && started.await.is_ok()
-    }
 }
 
 impl<E, S, N> Rounds<E, S, N>

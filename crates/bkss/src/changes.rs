@@ -243,12 +243,9 @@ impl Known {
         let checked = paper.change.check_signatures(&self.members, paper.network);
         checked.map_err(CommandError::refused("by the ledger's rules"))?;
         bring(&self.client, &Transaction::Change(paper.change.clone()))?;
-        let began = clock::now();
-        while !holds(&self.client.ledger_members()?, &paper.change.body) {
-            wait(began, "the change is not on the ledger")?;
-        }
-        output::note("it is on the ledger");
-        Ok(())
+        seen("the change is not on the ledger", || {
+            Ok(holds(&self.client.ledger_members()?, &paper.change.body))
+        })
     }
 
     /// Approvals that are missing, with who may give them.
@@ -292,12 +289,33 @@ pub(crate) fn bring(client: &Client, transaction: &Transaction) -> Result<(), Co
     }
 }
 
-/// Waits a little, but not for ever.
+/// Asks a node until it sees on the ledger what was brought there; a node that is starting again
+/// answers later.
 ///
 /// # Errors
 ///
-/// [`CommandError::Refused`].
-pub(crate) fn wait(began: Instant, what: &str) -> Result<(), CommandError> {
+/// [`CommandError`]; `otherwise` says what has not happened.
+pub(crate) fn seen(
+    otherwise: &str,
+    holds: impl Fn() -> Result<bool, CommandError>,
+) -> Result<(), CommandError> {
+    let began = clock::now();
+    loop {
+        match holds() {
+            Ok(true) => break,
+            Ok(false)
+            | Err(CommandError::Node(ClientError::Unreachable { .. } | ClientError::Busy { .. })) =>
+                {}
+            Err(error) => return Err(error),
+        }
+        wait(began, otherwise)?;
+    }
+    output::note("it is on the ledger");
+    Ok(())
+}
+
+/// Waits a little, but not for ever.
+fn wait(began: Instant, what: &str) -> Result<(), CommandError> {
     if began.elapsed() > PATIENCE {
         let seconds = PATIENCE.as_secs();
         return Err(CommandError::Refused(format!("{what} after {seconds} s")));
@@ -317,5 +335,39 @@ fn holds(members: &Members, body: &Body) -> bool {
         Body::Address(id, address) => provider(id).is_some_and(|found| found.address == *address),
         Body::AddSdi(sdi) => members.sdi(sdi.id) == Some(sdi),
         Body::RemoveSdi(id) => members.sdi(*id).is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_starting_again_is_asked_again_and_one_that_refuses_is_not() {
+        let asked = Cell::new(0);
+        let away = || {
+            CommandError::from(ClientError::Unreachable {
+                url: "http://127.0.0.1:1".into(),
+                reason: "refused".into(),
+            })
+        };
+        let answers = |last: fn() -> Result<bool, CommandError>| {
+            asked.set(0);
+            seen("it has not come", || {
+                asked.set(asked.get() + 1);
+                match asked.get() {
+                    1 => Err(away()),
+                    2 => Ok(false),
+                    _ => last(),
+                }
+            })
+        };
+        assert!(answers(|| Ok(true)).is_ok());
+        assert_eq!(asked.get(), 3);
+        let refused = answers(|| Err(CommandError::Refused("no".into())));
+        assert_eq!(refused.map_err(|error| error.to_string()), Err("no".into()));
+        assert_eq!(asked.get(), 3);
     }
 }

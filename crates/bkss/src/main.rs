@@ -13,6 +13,7 @@ mod files;
 mod fleet;
 mod found;
 mod households;
+mod known_meter;
 mod log;
 mod meter_commands;
 mod meter_paper;

@@ -13,15 +13,15 @@ use bkss_ledger::{
     Revocation, Transaction, Trust,
     revocation::{Reason, Right},
 };
-use bkss_scheme::{MeterId, RootMessage};
+use bkss_scheme::MeterId;
 
 use crate::{
-    changes::{bring, wait},
-    clock,
+    changes::{bring, seen},
     command::{self, CommandError},
     files,
     found::SdiKeys,
-    meter_paper::{KnownMeter, Matter, MeterPaper, newest_chain},
+    known_meter::{KnownMeter, newest_chain},
+    meter_paper::{Matter, MeterPaper},
     output,
     provider::Keys,
     verify,
@@ -259,11 +259,7 @@ fn finish(paper: &MeterPaper, known: &KnownMeter, trust: &Trust) -> Result<(), C
         output::note("accepted: it is on its way to the ledger");
         return Ok(());
     };
-    let began = clock::now();
-    let holds = |newest: &RootMessage| newest == message;
-    while !holds(&newest_chain(&known.client, message.meter)?) {
-        wait(began, "the chain is not on the ledger")?;
-    }
-    output::note("it is on the ledger");
-    Ok(())
+    seen("the chain is not on the ledger", || {
+        Ok(newest_chain(&known.client, message.meter)? == *message)
+    })
 }

@@ -6,27 +6,25 @@
 use std::path::Path;
 
 use bkss_ledger::{
-    Members, Revocation, Terms, Transaction,
-    membership::{self, RegistrationRefusal},
+    Revocation, Terms, Transaction, membership,
     revocation::{self, Reason, RevocationRefusal, Right},
 };
 use bkss_scheme::{
-    Digest, LedgerTime, MeterId, Network, PublicKey, RootMessage, SdiId, Signature,
+    Digest, LedgerTime, MeterId, Network, RootMessage, SdiId, Signature,
     codec::{self, Encoded},
     identity::signed_digest,
     merkle,
     root_message::Registration,
-    timestamp::RegistrationProof,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     changes::hex,
-    client::Client,
     command::CommandError,
     documents::title,
     files::{self, Readers, malformed},
     found::SdiKeys,
+    known_meter::KnownMeter,
     output,
     provider::Keys,
     verify::utc,
@@ -303,56 +301,6 @@ pub(crate) const fn end_of(message: &RootMessage) -> LedgerTime {
     let schedule = &message.schedule;
     let slot = schedule.first.0.saturating_add(schedule.slots as u64);
     LedgerTime::from_seconds(slot.saturating_mul(schedule.slot_s as u64))
-}
-
-/// What a node says of a meter, for checks before anything is signed.
-pub(crate) struct KnownMeter {
-    /// The node.
-    pub(crate) client: Client,
-    /// Members of the consortium.
-    pub(crate) members: Members,
-    /// The meter's newest chain.
-    pub(crate) last: RootMessage,
-    /// Time of the newest block.
-    pub(crate) time: LedgerTime,
-}
-
-impl KnownMeter {
-    /// Asks a node.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::Node`].
-    pub(crate) fn ask(url: &str, meter: MeterId) -> Result<Self, CommandError> {
-        let client = Client::new(url)?;
-        let (members, time) = (client.ledger_members()?, LedgerTime(client.head()?.time_ms));
-        let last = newest_chain(&client, meter)?;
-        Ok(Self { client, members, last, time })
-    }
-
-    fn sdi_key(&self, id: SdiId) -> Result<PublicKey, CommandError> {
-        let unknown = || CommandError::Refused(RegistrationRefusal::UnknownSdi(id).to_string());
-        self.members.sdi(id).map(|sdi| sdi.key).ok_or_else(unknown)
-    }
-
-    /// A provider that has left still answers for its meters.
-    fn owner_key(&self) -> Result<PublicKey, CommandError> {
-        let id = self.last.owner;
-        let unknown = || CommandError::Refused(RegistrationRefusal::UnknownOwner(id).to_string());
-        self.members.provider_ever(id).map(|owner| owner.key).ok_or_else(unknown)
-    }
-}
-
-/// A meter's newest chain on the ledger.
-///
-/// # Errors
-///
-/// [`CommandError`].
-pub(crate) fn newest_chain(client: &Client, meter: MeterId) -> Result<RootMessage, CommandError> {
-    let bytes = client.registration_proof(meter)?;
-    let proof: RegistrationProof<'_> =
-        codec::decode("registration", &bytes).map_err(CommandError::refused(client.url()))?;
-    Ok(proof.registration.message)
 }
 
 impl<C> Encode<C> for Matter {

@@ -17,8 +17,9 @@ use crate::{
     fetch,
     files::{self, Readers},
     fleet,
+    known_meter::KnownMeter,
     meter_commands::keep,
-    meter_paper::{KnownMeter, Matter, MeterPaper, end_of},
+    meter_paper::{Matter, MeterPaper, end_of},
     meters::{CHAIN_BLOCK_LOG2, Issued, Plan, RunError, issue},
     output, verify,
 };

@@ -1,6 +1,9 @@
 //! A provider takes another vote key: its process goes on by itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use bkss_ledger::Trust;
 
@@ -78,6 +81,11 @@ fn a_provider_votes_with_its_next_key_without_a_restart_by_hand() {
     providers.start(3);
     providers.progress(3, 5);
     assert_no_faults(&providers);
+    // It is still the process that was started, and stops when it is asked to.
+    let mut process = providers.running[1].take().unwrap();
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
 #[test]
