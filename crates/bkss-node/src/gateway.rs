@@ -13,8 +13,8 @@ mod sections;
 
 use std::{sync::atomic::Ordering, time::SystemTime};
 
-use bkss_ledger::{FinalBlock, Transaction, pool::PoolError};
-use bkss_scheme::{ProviderId, SecretKey};
+use bkss_ledger::{FinalBlock, pool::PoolError};
+use bkss_scheme::{ProviderId, SecretKey, codec};
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::{
@@ -40,6 +40,8 @@ pub use sections::{MAX_SECTIONS, SECTION_BYTES};
 
 /// Messages that are taken together at most.
 const MAX_TOGETHER: usize = 4096;
+/// Transactions travel together in messages of about so many bytes: their number is limited.
+const MESSAGE_BYTES: usize = 512 << 10;
 
 /// The gateway of one provider.
 pub struct Gateway<E: Storage + RuntimeMetrics> {
@@ -244,15 +246,17 @@ impl Desk {
         }
     }
 
-    /// A batch of another gateway.
-    fn accept(&self, bytes: &[u8]) {
-        match Transaction::decode(bytes) {
-            Ok(transaction) => {
-                if let Err(error) = self.shared.add(transaction) {
-                    tracing::debug!(%error, "batch of another gateway");
+    /// Transactions of another gateway.
+    fn accept(&self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match codec::decode_first("transaction", &mut bytes) {
+                Ok(transaction) => {
+                    if let Err(error) = self.shared.add(transaction) {
+                        tracing::debug!(%error, "transaction of another gateway");
+                    }
                 }
+                Err(error) => return tracing::warn!(%error, "transaction of another gateway"),
             }
-            Err(error) => tracing::warn!(%error, "batch of another gateway"),
         }
     }
 
@@ -277,7 +281,7 @@ impl Desk {
         for digest in useless {
             held.drop_transaction(&digest);
         }
-        let mut bytes = Vec::new();
+        let mut messages = Vec::<Vec<u8>>::new();
         for (digest, transaction) in due {
             // What does not fit into this gateway's share here does not fit elsewhere either.
             let encoded = transaction.encode();
@@ -286,12 +290,14 @@ impl Desk {
             if let Err(error) = added {
                 tracing::debug!(%error, "own batch");
             }
-            if fits {
-                bytes.push(encoded);
-            }
             outgoing.sent(digest, fits, now, self.pacing.resend);
+            match messages.last_mut() {
+                _ if !fits => {}
+                Some(last) if last.len() + encoded.len() <= MESSAGE_BYTES => last.extend(encoded),
+                _ => messages.push(encoded),
+            }
         }
-        bytes
+        messages
     }
 
     /// Forgets what a final block has settled.
