@@ -36,6 +36,7 @@ pub mod retention;
 pub mod rounds;
 pub mod service;
 pub mod settings;
+pub mod simulated;
 pub mod snapshots;
 pub mod status;
 pub mod store;

@@ -15,5 +15,6 @@ pub mod paper;
 pub mod report;
 pub mod scale;
 mod scene;
+pub mod world;
 
 pub use scene::Broken;

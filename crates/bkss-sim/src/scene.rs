@@ -6,6 +6,7 @@
 
 mod broken;
 mod founding;
+mod provisioned;
 mod votes;
 mod walk;
 
@@ -18,24 +19,25 @@ use bkss_ledger::{
     transaction_batch::{Bodies, Row, Shape},
     verify,
 };
-use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
+use bkss_meter::{Journal, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId, Reading,
-    SecretKey, Slot,
+    Committee, Digest, Era, Header, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
+    Reading, SecretKey, Slot,
     certificate::VoteKey,
     codec,
     hash_chain::Blocks,
     reading::{Channel, Interval},
     root_message::Registration,
-    seal::{Body, KeyId, OpeningKey},
+    seal::{Body, OpeningKey},
     slot::Schedule,
 };
-use bkss_sdi::issue::{Answer, Offer, Order, Sdi, countersign};
+use bkss_sdi::issue::{Order, Sdi};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use rand_core::Rng;
 
 pub use broken::Broken;
+pub(crate) use founding::{Founders, identity};
+pub(crate) use provisioned::{Provisioned, provision};
 pub(crate) use votes::Votes;
 
 /// Slot length `L`, seconds.
@@ -56,7 +58,7 @@ pub(crate) const LONG_ROUND: Rounds =
 /// A meter in software.
 pub(crate) type SoftwareMeter = Meter<MemoryFlash<256>, Vec<Link>>;
 
-/// A provisioned meter, and what only the scene knows of it.
+/// A provisioned meter with its journal, and what only the scene knows of it.
 pub(crate) struct Home {
     /// Its number in the registry.
     pub(crate) row: Row,
@@ -127,21 +129,11 @@ impl Scene {
         rounds: Rounds,
     ) -> Result<Self, Broken> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let keys: Vec<_> = (0..providers).map(|_| SecretKey::generate(&mut rng)).collect();
-        let opening_keys: Vec<_> =
-            (0..providers).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
-        let mut votes: Vec<_> = (0..providers).map(|_| SigningKey::new(&mut rng)).collect();
-        votes.sort_by_key(vote_key);
-        let sdi_key = SecretKey::generate(&mut rng);
-        let members = (0..providers).zip(&keys).zip(&opening_keys).zip(&votes);
-        let members = members.map(|(((id, key), sealing), vote)| {
-            founding::identity(ProviderId(id), key, sealing, vote_key(vote))
-        });
-        let sdi = founding::sdi(&sdi_key);
-        let charter = founding::charter(name, rounds, members.collect(), sdi.clone());
-        let genesis = Arc::new(Genesis::found(charter, &keys, std::slice::from_ref(&sdi_key))?);
+        let founders = Founders::draw(&mut rng, providers);
+        let (genesis, sdi) = founders.found(founders.charter(name, rounds))?;
+        let Founders { keys, opening_keys, votes, sdi_key } = founders;
         Ok(Self {
-            sdi: Some(Sdi::new(sdi, sdi_key.clone(), genesis.network())),
+            sdi: Some(sdi),
             sdi_key,
             state: State::new(genesis.clone()),
             witness: Witness::new(genesis.clone(), None),
@@ -193,24 +185,16 @@ impl Scene {
             block_log2: BLOCK_LOG2,
             revocable_by_secret: false,
         };
-        let mut entropy = [0; 32];
-        self.rng.fill_bytes(&mut entropy);
         let sdi = self.sdi.as_mut().ok_or(Broken::DoesNotHold("the SDI"))?;
-        let offer = sdi.offer(order, &mut self.rng)?;
-        let last = offer.last_link(&entropy);
-        let (registration, roots) = register(sdi, &offer, &last, (owner, &self.keys[owner]))?;
-        let blank = vec![Link::from_bytes([0; 32]); offer.blocks.count() as usize];
-        let (keys, _) = KeyStore::make(offer.salt, offer.blocks, &last, blank, |_, _| ())?;
-        let parameters = Parameters {
-            network: self.network(),
-            committee: self.committee(),
+        let keys = (&self.keys[owner], &self.opening_keys[owner]);
+        let era = Era {
+            committee: self.state.round().committee.clone(),
             from_epoch: self.state.round().number,
-            owner: self.opening_keys[owner].public(),
-            root_message: registration.message.clone(),
         };
+        let provisioned = provision(sdi, order, keys, era, &mut self.rng)?;
+        let Provisioned { parameters, registration, keys, blocks, last } = provisioned;
         let Ok(journal) = Journal::open(MemoryFlash::default());
         let meter = Meter::new(parameters.clone(), journal, keys);
-        let blocks = (offer.blocks, roots);
         Ok(Home { row: number, meter, parameters, registration, blocks, last })
     }
 
@@ -309,20 +293,6 @@ impl Scene {
     }
 }
 
-fn register(
-    sdi: &mut Sdi,
-    offer: &Offer,
-    last: &Link,
-    owner: (usize, &SecretKey),
-) -> Result<(Registration, Vec<Digest>), Broken> {
-    let answer = Answer::make(offer.salt, offer.blocks, last, |_| ());
-    let (message, signature) = sdi.register(offer, &answer)?;
-    let (network, sdi_key) = (offer.network, sdi.identity().key);
-    let owner = (provider(owner.0), owner.1);
-    let registration = countersign(network, message, signature, &sdi_key, owner)?;
-    Ok((registration, answer.block_roots))
-}
-
 /// Ledger time so many seconds after the start of slot `index`.
 pub(crate) fn at(index: u32, seconds: u64) -> LedgerTime {
     LedgerTime::from_seconds(slot(index).0 * u64::from(SLOT_S) + seconds)
@@ -355,6 +325,7 @@ fn provider(number: usize) -> ProviderId {
     ProviderId(u16::try_from(number).unwrap_or(u16::MAX))
 }
 
-fn vote_key(key: &SigningKey) -> VoteKey {
+/// The public half of a vote key.
+pub(crate) fn vote_key(key: &SigningKey) -> VoteKey {
     VoteKey(VerificationKeyBytes::from(key).into())
 }

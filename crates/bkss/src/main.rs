@@ -28,6 +28,7 @@ mod provider_commands;
 mod renew;
 mod replay;
 mod sdi_commands;
+mod sim;
 mod status;
 mod terms;
 mod verify;
@@ -84,6 +85,8 @@ enum Command {
     Audit(audit::Args),
     /// The paper's attacks, tables and figures, run and measured
     Paper(paper::Args),
+    /// Whole consortia in virtual time, by seed: what must never happen, whatever goes wrong
+    Sim(sim::Args),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Command::Open(args) => open::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Paper(args) => paper::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Bench(Bench::Verify(args)) => bench::run(&args),
         Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bkss_node::{Config, LedgerClock, plan::participants};
+use bkss_node::{Config, LedgerClock, plan::participants, simulated};
 use bkss_scheme::{LedgerTime, ProviderId, certificate::vote_namespace};
 use commonware_consensus::simplex::{mocks::conflicter, scheme::ed25519::Scheme};
 use commonware_cryptography::{Sha256, ed25519::PublicKey};
@@ -110,7 +110,7 @@ fn a_leader_that_shows_two_blocks_is_on_record_and_forks_nobody() {
         // Two whole nodes with the key of provider 3: each proposes and votes for itself. One is
         // heard by 0 and 1, the other by 1 and 2.
         let (channels, peers) = world.net.channels(3).await;
-        let heard = [&world.net.keys[..2], &world.net.keys[1..3]].map(<[_]>::to_vec);
+        let heard = [&world.net.0.keys()[..2], &world.net.0.keys()[1..3]].map(<[_]>::to_vec);
         let twins = network::split(&ctx, channels, |_| {
             let heard = heard.clone();
             move |origin, asked: &Recipients<PublicKey>, _: &_| match origin {
@@ -122,7 +122,7 @@ fn a_leader_that_shows_two_blocks_is_on_record_and_forks_nobody() {
             let partition = format!("twin-{number}");
             let config = Config { partition, vote_without_memory: true, ..configs[3].clone() };
             let twin = ctx.child("twin").with_attribute("number", number);
-            let mut twin = network::launch(twin, config, channels, peers.clone()).await;
+            let mut twin = simulated::launch(twin, config, channels, peers.clone()).await.unwrap();
             ctx.child("drain").spawn(move |_| async move {
                 while twin.node.events.recv().await.is_some() {}
                 twin.handle.abort();
@@ -204,7 +204,9 @@ fn a_leader_that_withholds_its_blocks_loses_its_turns() {
             let silent = matches!(channel, BACKFILL | BROADCAST);
             move |_, asked: &Recipients<PublicKey>, _: &_| (!silent).then(|| asked.clone())
         });
-        let liar = network::launch(ctx.child("liar"), configs[3].clone(), channels, peers).await;
+        let liar = simulated::launch(ctx.child("liar"), configs[3].clone(), channels, peers)
+            .await
+            .unwrap();
         world.replace(3, liar);
         let height = world.height();
         world.until(height + 16, 600).await;

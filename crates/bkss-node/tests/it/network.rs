@@ -4,64 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_node::{
     Config, LedgerClock, Pacing, config, node,
-    plan::{self, Peer},
+    simulated::{self, Running, SimulatedSender},
 };
 use bkss_scheme::ProviderId;
-use commonware_actor::Feedback;
 use commonware_cryptography::{Signer, ed25519::PublicKey};
-use commonware_p2p::{
-    BlockedSubscription, Blocker, Manager as _, PeerSetSubscription, Provider, Sender,
-    TrackedPeers,
-    simulated::{self, Link, Network, Oracle, SplitForwarder, SplitTarget},
-};
-use commonware_runtime::{Clock, Handle, Quota, Spawner, Supervisor, deterministic::Context};
-use commonware_utils::{NZU32, NZUsize, channel::oneshot, ordered::Set, probability};
+use commonware_p2p::simulated::{Link, Receiver, SplitForwarder, SplitSender, SplitTarget};
+use commonware_runtime::{Clock, Supervisor, deterministic::Context};
+use commonware_utils::probability;
 
 use crate::consortium::Consortium;
 
 /// Ledger seconds per second of virtual time.
 pub(crate) const SCALE: u32 = 60;
-
-#[derive(Clone)]
-pub(crate) struct Peers {
-    control: simulated::Control<PublicKey, Context>,
-    manager: simulated::Manager<PublicKey, Context>,
-}
-
-impl std::fmt::Debug for Peers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Peers")
-    }
-}
-
-impl Blocker for Peers {
-    type PublicKey = PublicKey;
-    fn block(&mut self, key: PublicKey) -> Feedback {
-        self.control.block(key)
-    }
-    fn blocked(&mut self) -> BlockedSubscription<PublicKey> {
-        self.control.blocked()
-    }
-}
-
-impl plan::Network for Peers {
-    fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
-        let others = peers.iter().map(|peer| peer.key.clone());
-        let others = others.filter(|key| committee.position(key).is_none());
-        let others = Set::from_iter_dedup(others);
-        self.manager.track(height, TrackedPeers::new(committee.clone(), others));
-    }
-}
-
-impl Provider for Peers {
-    type PublicKey = PublicKey;
-    async fn peer_set(&mut self, id: u64) -> Option<TrackedPeers<PublicKey>> {
-        self.manager.peer_set(id).await
-    }
-    async fn subscribe(&mut self) -> PeerSetSubscription<PublicKey> {
-        self.manager.subscribe().await
-    }
-}
 
 /// The configuration of each provider; the clocks show the genesis time at `start`.
 pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> Vec<Config> {
@@ -100,87 +54,38 @@ pub(crate) const fn link() -> Link {
 }
 
 /// A network of 20 ms links.
-pub(crate) struct Net {
-    pub(crate) oracle: Oracle<PublicKey, Context>,
-    pub(crate) keys: Vec<PublicKey>,
-}
+pub(crate) struct Net(pub(crate) simulated::Net);
 
 impl Net {
     /// With a place for each of these providers, the first of whom know each other.
     pub(crate) async fn new(ctx: &Context, configs: &[Config], first: usize) -> Self {
-        let keys: Vec<_> = configs.iter().map(|config| config.vote_key.public_key()).collect();
-        let simulation = simulated::Config {
-            max_size: 8 << 20,
-            max_peers_per_set: NZUsize!(16),
-            disconnect_on_block: true,
-            tracked_peer_sets: NZUsize!(4),
-        };
-        let known = keys[..first].to_vec();
-        let (network, oracle) =
-            Network::new_with_peers(ctx.child("network"), simulation, known).await;
-        network.start();
-        for from in &keys {
-            for to in keys.iter().filter(|to| *to != from) {
-                oracle.add_link(from.clone(), to.clone(), link()).await.unwrap();
-            }
-        }
-        Self { oracle, keys }
+        let keys = configs.iter().map(|config| config.vote_key.public_key()).collect();
+        let net = simulated::Net::with_strangers(ctx, keys, first, true).await;
+        net.link_all(&link()).await.unwrap();
+        Self(net)
     }
 
     /// The channels of one provider.
-    pub(crate) async fn channels(&self, index: usize) -> (SimulatedChannels, Peers) {
-        let control = self.oracle.control(self.keys[index].clone());
-        let quota = Quota::per_second(NZU32!(10_000));
-        let channels = node::Channels {
-            votes: control.register(0, quota).await.unwrap(),
-            certificates: control.register(1, quota).await.unwrap(),
-            resolver: control.register(2, quota).await.unwrap(),
-            backfill: control.register(3, quota).await.unwrap(),
-            broadcast: control.register(4, quota).await.unwrap(),
-            batches: control.register(5, quota).await.unwrap(),
-        };
-        (channels, Peers { control, manager: self.oracle.manager() })
+    pub(crate) async fn channels(&self, index: usize) -> (SimulatedChannels, simulated::Peers) {
+        self.0.channels(index).await.unwrap()
     }
 
     /// Starts one provider; all of it ends with the handle.
     pub(crate) async fn run(&self, ctx: &Context, index: usize, config: Config) -> Running {
-        let (channels, peers) = self.channels(index).await;
-        let ctx = ctx.child("provider").with_attribute("index", index);
-        launch(ctx, config, channels, peers).await
+        self.0.run(ctx, index, config, None).await.unwrap().0
     }
 
     /// Another way between one provider and all others, in both directions.
     pub(crate) async fn relink(&self, index: usize, link: &Link) {
-        for other in (0..self.keys.len()).filter(|other| *other != index) {
-            for (from, to) in [(index, other), (other, index)] {
-                let (from, to) = (&self.keys[from], &self.keys[to]);
-                self.oracle.remove_link(from.clone(), to.clone()).await.unwrap();
-                self.oracle.add_link(from.clone(), to.clone(), link.clone()).await.unwrap();
-            }
+        for other in (0..self.0.keys().len()).filter(|other| *other != index) {
+            self.0.link(index, other, Some(link)).await.unwrap();
+            self.0.link(other, index, Some(link)).await.unwrap();
         }
     }
 }
 
-/// Starts a provider on these channels.
-pub(crate) async fn launch<S: Sender<PublicKey = PublicKey>>(
-    ctx: Context,
-    config: Config,
-    channels: node::Channels<S, simulated::Receiver<PublicKey>>,
-    peers: Peers,
-) -> Running {
-    let (started, node) = oneshot::channel();
-    let handle = ctx.spawn(move |ctx| async move {
-        let node = node::start(ctx, config, channels, peers).await;
-        assert!(started.send(node.unwrap()).is_ok());
-        futures::future::pending::<()>().await;
-    });
-    Running { node: node.await.unwrap(), handle }
-}
-
-type SimulatedChannels =
-    node::Channels<simulated::Sender<PublicKey, Context>, simulated::Receiver<PublicKey>>;
-type SplitChannels<F> =
-    node::Channels<simulated::SplitSender<PublicKey, Context, F>, simulated::Receiver<PublicKey>>;
+type SimulatedChannels = node::Channels<SimulatedSender, Receiver<PublicKey>>;
+type SplitChannels<F> = node::Channels<SplitSender<PublicKey, Context, F>, Receiver<PublicKey>>;
 
 /// The channels of one key for two nodes: `forward` says, by the channel's number, whom a message
 /// of either reaches; both hear everything.
@@ -203,12 +108,6 @@ pub(crate) fn split<F: SplitForwarder<PublicKey>>(
         let [votes, certificates, resolver, backfill, broadcast, batches] = halves;
         node::Channels { votes, certificates, resolver, backfill, broadcast, batches }
     })
-}
-
-/// A provider that can be killed.
-pub(crate) struct Running {
-    pub(crate) node: node::Node,
-    pub(crate) handle: Handle<()>,
 }
 
 /// Starts these providers on a network of 20 ms links.

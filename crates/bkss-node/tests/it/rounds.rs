@@ -6,7 +6,7 @@ use std::{
 };
 
 use bkss_ledger::Rounds;
-use bkss_node::{Config, Event};
+use bkss_node::{Config, Event, simulated::Running};
 use bkss_scheme::{Digest, ProviderId};
 use commonware_runtime::{
     Clock, Runner,
@@ -15,7 +15,7 @@ use commonware_runtime::{
 
 use crate::{
     consortium::Consortium,
-    network::{self, Net, Running},
+    network::{self, Net},
 };
 
 /// Four seats, rounds of eight blocks.

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Broken,
     scene::{Home, Scene, at, reading},
+    world::{Failure, Summary, stories},
 };
 
 pub(super) const STORIES: [Story; 8] =
@@ -104,8 +105,17 @@ fn timer(_: &Effort) -> Result<Attack, Broken> {
     // The leader is there and has just spoken: nobody should stand. The leader is gone: all should.
     printed.attempt_if(node.stands(0, 10), "waits for a leader that is there");
     printed.attempt_if(!node.stands(11, 10), "stands when the leader is gone");
-    let ours = Side::NotRun("the engine's time-outs; its view changes are tested with whole nodes");
-    Ok(attack("A1.1", "wait for the timeout", "B8", printed, ours))
+    let mut ours =
+        Tried::new("whole nodes: no view ends while leaders are there, some when one is gone");
+    let views = |world: Result<Summary, Failure>| match world {
+        Ok(world) => Ok(world.view_changes),
+        Err(Failure::Broken(broken)) => Err(broken),
+        Err(_) => Err(Broken::DoesNotHold("the world")),
+    };
+    let (calm, gone) = (views(stories::calm())?, views(stories::one_leader_gone())?);
+    ours.attempt_if(calm > 0, "nobody stands while leaders are there");
+    ours.attempt_if(gone == 0, "a leader that is gone is passed over");
+    Ok(attack("A1.1", "wait for the timeout", "B8", printed, ours.into()))
 }
 
 /// A1.2. A Byzantine provider wants to lead for ever.

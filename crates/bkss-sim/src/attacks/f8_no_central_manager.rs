@@ -6,20 +6,51 @@ use super::{
     Attack, Effort, Feature, Side, Story, Tried,
     printed::consensus::{commits, commits_as_read, faults},
 };
-use crate::{Broken, scene::Scene};
+use crate::{
+    Broken,
+    scene::Scene,
+    world::{Failure, stories},
+};
 
 pub(super) const STORIES: [Story; 4] = [one_process, byzantine_minority, split_votes, one_crashed];
 
-/// T8.1. Every single process is stopped in turn.
+/// The longest time without a block that stopping one of four may cost, milliseconds: two turns of
+/// a leader that is gone.
+const BOUND_MS: u64 = 3000;
+
+/// T8.1. Every single process is stopped in turn; the SDI is not there at all.
 fn one_process(_: &Effort) -> Result<Attack, Broken> {
-    let ours = Side::NotRun("needs whole nodes: the node's simulation tests stop them one by one");
-    Ok(attack("T8.1", "stop any one process", "", NO_PRINTED, ours))
+    let mut ours = Tried::new("whole nodes, each stopped for 3.5 s and started again");
+    ours.attempt(match stories::each_stopped_in_turn() {
+        Ok(world) if world.longest_pause_ms <= BOUND_MS => {
+            Err("blocks go on and every reading becomes final".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(failure) => stopped(failure)?,
+    });
+    Ok(attack("T8.1", "stop any one process", "", NO_PRINTED, ours.into()))
 }
 
 /// T8.2. Whole Byzantine nodes.
 fn byzantine_minority(_: &Effort) -> Result<Attack, Broken> {
-    let ours = Side::NotRun("needs whole nodes: the simulated world is not built");
-    Ok(attack("T8.2", "equivocate, vote twice, withhold, lie about time", "", NO_PRINTED, ours))
+    let mut ours = Tried::new("whole nodes, one of four lies all the time in one way");
+    for world in stories::byzantine() {
+        ours.attempt(match world {
+            Ok(_) => Err("one chain, and every reading becomes final".to_owned()),
+            Err(failure) => stopped(failure)?,
+        });
+    }
+    let what = "equivocate, vote twice, withhold, lie about time";
+    Ok(attack("T8.2", what, "", NO_PRINTED, ours.into()))
+}
+
+/// A rule that does not hold is a success of the adversary, anything else an error of the world.
+fn stopped(failure: Failure) -> Result<Result<(), String>, Broken> {
+    match failure {
+        Failure::Violation(_) => Ok(Ok(())),
+        Failure::Broken(broken) => Err(broken),
+        Failure::Simulation(_) | Failure::Panic(_) => Err(Broken::DoesNotHold("the world")),
+    }
 }
 
 /// T8.3. 21 members, 6 of them liars: they vote for two blocks of one height, and the honest 15 are

@@ -1,0 +1,54 @@
+//! How a meter gets its chain: order, offer, the meter's answer, both signatures.
+
+use bkss_meter::{KeyStore, Parameters};
+use bkss_scheme::{
+    Digest, Era, Link, SecretKey, hash_chain::Blocks, root_message::Registration, seal::OpeningKey,
+};
+use bkss_sdi::issue::{Answer, Order, Sdi, countersign};
+use rand_core::CryptoRng;
+
+use super::Broken;
+
+/// A meter before it is switched on, and what only a scene knows of it.
+pub(crate) struct Provisioned {
+    /// What the meter is provisioned with.
+    pub(crate) parameters: Parameters,
+    /// `[M_r, sdi_sig, sp_sig]`.
+    pub(crate) registration: Registration,
+    /// Its links.
+    pub(crate) keys: KeyStore<Vec<Link>>,
+    /// Shape of its chain, and the public root of each block.
+    pub(crate) blocks: (Blocks, Vec<Digest>),
+    /// `v_n`.
+    pub(crate) last: Link,
+}
+
+/// Provisions a meter of an owner, whose identity key and sealing key these are.
+pub(crate) fn provision(
+    sdi: &mut Sdi,
+    order: Order,
+    owner: (&SecretKey, &OpeningKey),
+    era: Era,
+    rng: &mut impl CryptoRng,
+) -> Result<Provisioned, Broken> {
+    let id = order.owner;
+    let mut entropy = [0; 32];
+    rng.fill_bytes(&mut entropy);
+    let offer = sdi.offer(order, rng)?;
+    let last = offer.last_link(&entropy);
+    let answer = Answer::make(offer.salt, offer.blocks, &last, |_| ());
+    let (message, signature) = sdi.register(&offer, &answer)?;
+    let (network, sdi_key) = (offer.network, sdi.identity().key);
+    let registration = countersign(network, message, signature, &sdi_key, (id, owner.0))?;
+    let blank = vec![Link::from_bytes([0; 32]); offer.blocks.count() as usize];
+    let (keys, _) = KeyStore::make(offer.salt, offer.blocks, &last, blank, |_, _| ())?;
+    let parameters = Parameters {
+        network,
+        committee: era.committee,
+        from_epoch: era.from_epoch,
+        owner: owner.1.public(),
+        root_message: registration.message.clone(),
+    };
+    let blocks = (offer.blocks, answer.block_roots);
+    Ok(Provisioned { parameters, registration, keys, blocks, last })
+}

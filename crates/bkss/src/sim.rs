@@ -1,0 +1,322 @@
+//! `bkss sim`: worlds by seed, until one does not keep to its rules.
+
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bkss_sim::world::{Failed, Failure, Options, Summary, Tally, campaign};
+use serde_json::{Value, json};
+
+use crate::{
+    clock,
+    command::CommandError,
+    files::{self, Readers},
+    output,
+};
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Worlds that are told of one by one.
+const FEW: u64 = 20;
+/// How often progress is written to the file that a campaign goes on from.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// Most bytes of such a file.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Options of `bkss sim`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, one after the other
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Worlds at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Providers of a world
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(4..=50))]
+    providers: u16,
+    /// Seats of its committee [default: all providers, at most 21]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(4..=21))]
+    committee: Option<u16>,
+    /// Blocks of a round
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(8..))]
+    round_blocks: u32,
+    /// Meters
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    meters: u32,
+    /// Slots in which each has something to say
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    slots: u32,
+    /// Keep progress in this file, and go on from it if it is there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options {
+            providers: self.providers,
+            committee: self.committee.unwrap_or(self.providers.min(21)).min(self.providers),
+            round_blocks: self.round_blocks,
+            meters: self.meters,
+            slots: self.slots,
+        }
+    }
+}
+
+/// Runs and reports; exit code 1 if a world fails, 130 after Ctrl-C.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let tally = match work(args) {
+        Ok(tally) => tally,
+        Err(error) => {
+            output::error(&error);
+            return error.exit_code();
+        }
+    };
+    if args.json {
+        output::json(&as_json(&args.options(), &tally));
+    }
+    if !tally.failed.is_empty() {
+        ExitCode::FAILURE
+    } else if STOP.load(Ordering::SeqCst) {
+        ExitCode::from(130)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn work(args: &Args) -> Result<Tally, CommandError> {
+    // Without a handler Ctrl-C ends the run at once, and the file has what was written last.
+    let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
+    let options = args.options();
+    let mut tally = match &args.resume {
+        Some(path) if path.exists() => load(path, &options)?,
+        _ => Tally::from(args.seed),
+    };
+    let until = args.seed.saturating_add(args.seeds);
+    let total = until.saturating_sub(tally.next);
+    let teller = Mutex::new(Teller::new(total));
+    let tell = |seed: u64, outcome: &Result<Summary, Failure>, tally: &Tally| {
+        let mut teller = teller.lock().unwrap_or_else(PoisonError::into_inner);
+        teller.tell(seed, outcome, &options);
+        if let Some(path) = args.resume.as_deref().filter(|_| teller.is_due()) {
+            // The next time may be better; the last one is what counts.
+            let _ = save(path, &options, tally);
+        }
+    };
+    campaign(&options, until, args.jobs.into(), &STOP, &mut tally, &tell);
+    let teller = teller.into_inner().unwrap_or_else(PoisonError::into_inner);
+    teller.progress.finish();
+    if let Some(path) = &args.resume {
+        save(path, &options, &tally)?;
+    }
+    output::note(&summary(&tally, teller.began.elapsed()));
+    Ok(tally)
+}
+
+/// Tells people how it goes.
+struct Teller {
+    began: Instant,
+    saved: Instant,
+    total: u64,
+    done: u64,
+    failed: u64,
+    progress: output::Progress,
+}
+
+impl Teller {
+    fn new(total: u64) -> Self {
+        let now = clock::now();
+        let progress = output::Progress::new(total);
+        Self { began: now, saved: now, total, done: 0, failed: 0, progress }
+    }
+
+    fn tell(&mut self, seed: u64, outcome: &Result<Summary, Failure>, options: &Options) {
+        self.done += 1;
+        match outcome {
+            Ok(world) if self.total <= FEW => output::note(&format!(
+                "seed {seed}: {} blocks, {} openings, {} faults, {} Byzantine, {:.1} s of virtual time, {}",
+                world.height,
+                world.openings,
+                world.faults,
+                world.byzantine,
+                seconds(world.virtual_ms),
+                world.digest,
+            )),
+            Ok(_) => {}
+            Err(failure) => {
+                self.failed += 1;
+                output::note(&format!("seed {seed}: {failure}\n  {}", command(seed, options)));
+            }
+        }
+        if self.total > FEW {
+            let line = self.line();
+            self.progress.update(self.done, &line);
+        }
+    }
+
+    fn line(&self) -> String {
+        let passed = self.began.elapsed();
+        let left = passed.as_secs_f64() * (self.total - self.done) as f64 / self.done as f64;
+        format!(
+            "{} of {} worlds, {} failed, {:.0} s passed, {left:.0} s to go",
+            self.done,
+            self.total,
+            self.failed,
+            passed.as_secs_f64()
+        )
+    }
+
+    /// Whether progress should be written; it counts as written then.
+    fn is_due(&mut self) -> bool {
+        let due = self.saved.elapsed() >= SAVE_EVERY;
+        if due {
+            self.saved = clock::now();
+        }
+        due
+    }
+}
+
+/// The command that runs one world again.
+fn command(seed: u64, options: &Options) -> String {
+    let Options { providers, committee, round_blocks, meters, slots } = options;
+    format!(
+        "bkss sim --seed {seed} --providers {providers} --committee {committee} --round-blocks {round_blocks} --meters {meters} --slots {slots}"
+    )
+}
+
+fn summary(tally: &Tally, passed: Duration) -> String {
+    let Tally { worlds, blocks, openings, faults, byzantine, virtual_ms, failed, .. } = tally;
+    let mut text = format!(
+        "{worlds} worlds ({byzantine} with Byzantine providers), {faults} faults, {blocks} blocks, {openings} openings, {:.0} s of virtual time, {:.1} s: {} failed",
+        seconds(*virtual_ms),
+        passed.as_secs_f64(),
+        failed.len()
+    );
+    for Failed { seed, finding, .. } in failed.values() {
+        // A string takes everything.
+        let _ = write!(text, "\n  seed {seed}: {finding}");
+    }
+    text
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn shape(options: &Options) -> Value {
+    let Options { providers, committee, round_blocks, meters, slots } = options;
+    json!({
+        "providers": providers, "committee": committee, "round_blocks": round_blocks,
+        "meters": meters, "slots": slots,
+    })
+}
+
+fn as_json(options: &Options, tally: &Tally) -> Value {
+    let failed = tally.failed.values().map(|one| {
+        json!({
+            "seed": one.seed, "invariant": one.invariant, "finding": one.finding,
+            "command": command(one.seed, options),
+        })
+    });
+    json!({
+        "world": shape(options),
+        "next": tally.next,
+        "worlds": tally.worlds,
+        "byzantine": tally.byzantine,
+        "faults": tally.faults,
+        "blocks": tally.blocks,
+        "openings": tally.openings,
+        "virtual_ms": tally.virtual_ms,
+        "failed": failed.collect::<Vec<_>>(),
+    })
+}
+
+fn save(path: &Path, options: &Options, tally: &Tally) -> Result<(), CommandError> {
+    let text = format!("{:#}\n", as_json(options, tally));
+    Ok(files::replace(path, text.as_bytes(), Readers::All)?)
+}
+
+/// Reads how far a campaign of such worlds had come.
+fn load(path: &Path, options: &Options) -> Result<Tally, CommandError> {
+    let usage = |reason: &str| CommandError::Usage(format!("{}: {reason}", path.display()));
+    let bytes = files::read(path, MAX_FILE)?;
+    let saved: Value = serde_json::from_slice(&bytes).map_err(|error| usage(&error.to_string()))?;
+    if saved["world"] != shape(options) {
+        let expected = shape(options);
+        return Err(usage(&format!("of worlds {}, asked for are {expected}", saved["world"])));
+    }
+    let number =
+        |value: &Value| value.as_u64().ok_or_else(|| usage("not how far a campaign had come"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut tally = Tally {
+        next: number(&saved["next"])?,
+        worlds: number(&saved["worlds"])?,
+        byzantine: number(&saved["byzantine"])?,
+        faults: number(&saved["faults"])?,
+        blocks: number(&saved["blocks"])?,
+        openings: number(&saved["openings"])?,
+        virtual_ms: number(&saved["virtual_ms"])?,
+        ..Tally::default()
+    };
+    for one in saved["failed"].as_array().into_iter().flatten() {
+        let seed = number(&one["seed"])?;
+        let (invariant, finding) = (text(&one["invariant"]), text(&one["finding"]));
+        tally.failed.insert(seed, Failed { seed, invariant, finding });
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_back_by_a_campaign_of_the_same_worlds_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("progress.json");
+        let options = Options::default();
+        let failed = Failed { seed: 9, invariant: "progress".into(), finding: "no block".into() };
+        let tally = Tally {
+            next: 10,
+            worlds: 3,
+            blocks: 7,
+            failed: [(9, failed)].into(),
+            ..Tally::default()
+        };
+        save(&path, &options, &tally).unwrap();
+        assert_eq!(load(&path, &options).unwrap(), tally);
+        let others = Options { meters: 1, ..options };
+        assert!(load(&path, &others).unwrap_err().to_string().contains("asked for"));
+        std::fs::write(&path, "{}").unwrap();
+        assert!(load(&path, &options).is_err());
+    }
+
+    #[test]
+    fn the_command_of_a_failing_seed_asks_for_the_same_world() {
+        use clap::Parser;
+
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let options = Options { providers: 9, committee: 4, round_blocks: 16, meters: 5, slots: 6 };
+        let line = command(77, &options);
+        let line = Line::parse_from(line.split(' ').skip(1));
+        assert_eq!((line.args.seed, line.args.options()), (77, options));
+    }
+}
