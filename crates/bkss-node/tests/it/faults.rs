@@ -1,6 +1,6 @@
 //! One of four does what it must not: the others go on, and what can be proven is on the ledger.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bkss_node::{Config, LedgerClock, plan::participants, simulated};
 use bkss_scheme::{LedgerTime, ProviderId, certificate::vote_namespace};
@@ -186,6 +186,11 @@ fn a_slow_provider_loses_its_turns_and_nobody_else_does() {
     });
 }
 
+/// Who has led to a block.
+fn leaders(world: &World<'_>) -> Vec<u16> {
+    BTreeSet::from_iter(world.led.iter().map(|leader| leader.0)).into_iter().collect()
+}
+
 #[test]
 fn a_leader_that_withholds_its_blocks_loses_its_turns() {
     let seed = 15;
@@ -197,6 +202,7 @@ fn a_leader_that_withholds_its_blocks_loses_its_turns() {
         world.until(8, 600).await;
         let (lost, blocks) = half_a_minute(&mut world).await;
         assert!(lost < FEW, "{lost} turns lost while all show their blocks");
+        assert_eq!(leaders(&world), [0, 1, 2, 3]);
         world.kill(3).await;
         // It votes for its proposals and shows nobody their blocks, however they ask.
         let (channels, peers) = world.net.channels(3).await;
@@ -210,13 +216,15 @@ fn a_leader_that_withholds_its_blocks_loses_its_turns() {
         world.replace(3, liar);
         let height = world.height();
         world.until(height + 16, 600).await;
+        world.led.clear();
         let (lost, slower) = half_a_minute(&mut world).await;
         println!("{blocks} blocks in half a minute, {slower} with a liar, {lost} turns lost");
         assert!(
             lost > FEW && slower * 3 > blocks,
             "{lost} turns lost, {slower} of {blocks} blocks"
         );
-        // What it proposed is nowhere on the ledger, and it keeps the ledger of the others.
+        assert_eq!(leaders(&world), [0, 1, 2], "what it proposed is nowhere on the ledger");
+        // It keeps the ledger of the others.
         let status: Vec<_> = world.nodes().map(|node| node.status.read()).collect();
         assert!(status[3].votes && status[3].height + 4 > status[0].height, "{status:?}");
     });

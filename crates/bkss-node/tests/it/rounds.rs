@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bkss_ledger::Rounds;
-use bkss_node::{Config, Event, simulated::Running};
+use bkss_ledger::{FinalBlock, Rounds, leader::leader_of};
+use bkss_node::{Config, Event, node::Node, simulated::Running};
 use bkss_scheme::{Digest, ProviderId};
 use commonware_runtime::{
     Clock, Runner,
@@ -34,6 +34,8 @@ pub(crate) struct World<'a> {
     known: BTreeMap<u64, Digest>,
     /// When the first provider had its blocks.
     pub(crate) seen: Vec<SystemTime>,
+    /// Who led to the first provider's blocks, of those that have a certificate of their own.
+    pub(crate) led: Vec<ProviderId>,
     /// Committees by round.
     pub(crate) committees: BTreeMap<u64, Vec<ProviderId>>,
     /// The handovers that the first provider has shown.
@@ -57,6 +59,7 @@ impl<'a> World<'a> {
             first: vec![1; configs.len()],
             known: BTreeMap::new(),
             seen: Vec::new(),
+            led: Vec::new(),
             committees: BTreeMap::new(),
             handovers: BTreeMap::new(),
         };
@@ -100,6 +103,7 @@ impl<'a> World<'a> {
                 if index == 0 {
                     self.seen.push(seen);
                     self.handovers.extend(block.handover().map(|handover| (height, handover)));
+                    self.led.extend(leader(node, &block));
                 }
                 let last = self.ids[index].keys().last();
                 let expected = last.map_or(self.first[index], |last| last + 1);
@@ -146,9 +150,18 @@ impl<'a> World<'a> {
         self.known[&height]
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &bkss_node::node::Node> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.running.iter().flatten().map(|running| &running.node)
     }
+}
+
+/// Who led in the view of a block of this round; `None` if it is proven by a later one.
+fn leader(node: &Node, block: &FinalBlock) -> Option<ProviderId> {
+    let (finality, chain) = (block.finality(), node.shared.chain());
+    let (round, certificate) = (chain.state().round(), finality.certificate);
+    let tenure_views = chain.state().genesis().charter().rounds.tenure_views;
+    let known = finality.descendants.is_empty() && certificate.epoch == round.number;
+    known.then(|| leader_of(round, certificate.view, tenure_views))?.map(|(leader, _)| leader)
 }
 
 fn newest(ids: &BTreeMap<u64, Digest>) -> u64 {
