@@ -141,6 +141,7 @@ fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) {
         "rss_bytes_max": rss,
         "blocks": measured.blocks,
         "refused": measured.refused,
+        "view_changes": measured.view_changes,
     });
     if args.json {
         output::json(&value);
@@ -151,7 +152,10 @@ fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) {
         format!("final {p50} ms after the gateway got the message (99 %: {p99} ms)"),
         format!("{cpu:.1} s of processor time per million readings, all providers together"),
         format!("{disk:.0} bytes on each provider's disk per reading"),
-        format!("{} blocks, {} items refused", measured.blocks, measured.refused),
+        format!(
+            "{} blocks, {} views without one, {} items refused",
+            measured.blocks, measured.view_changes, measured.refused
+        ),
     ] {
         output::note(&line);
     }

@@ -109,6 +109,8 @@ pub(super) struct Measured {
     pub(super) blocks: u64,
     /// Items that blocks carried and the rules skipped.
     pub(super) refused: u64,
+    /// Views that a quorum ended without a block.
+    pub(super) view_changes: u64,
     /// Of each request and opening, from the gateway to all, milliseconds, ascending.
     latencies: Vec<u32>,
 }
@@ -174,7 +176,7 @@ impl<'a> Load<'a> {
     pub(super) fn measure(&mut self, wall: Duration) -> Result<Measured, CommandError> {
         let began = clock::now();
         let (cpu, own) = (usage::process_cpu(), usage::thread_cpu());
-        let (blocks, refused) = (self.blocks, self.refused);
+        let (blocks, refused, views) = (self.blocks, self.refused, self.view_changes());
         self.progressed = began;
         let last = u32::try_from(self.fleet.meters[0].slots()).unwrap_or(u32::MAX);
         while began.elapsed() < wall {
@@ -199,8 +201,13 @@ impl<'a> Load<'a> {
             cpu: cpu.saturating_sub(own),
             blocks: self.blocks - blocks,
             refused: self.refused - refused,
+            view_changes: self.view_changes().saturating_sub(views),
             latencies,
         })
+    }
+
+    fn view_changes(&self) -> u64 {
+        self.consortium.members[0].status.read().view_changes
     }
 
     /// Stops all providers.
