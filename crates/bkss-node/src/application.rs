@@ -149,6 +149,8 @@ where
                     let digest = engine_digest(block.block().id());
                     return Some(Digested::precomputed(block, digest));
                 }
+                // Candidates that come to nothing now may do so later; each look checks them all.
+                ctx.sleep(self.pacing.gather.max(POLL)).await;
             }
             ctx.sleep(POLL).await;
         }

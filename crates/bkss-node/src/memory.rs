@@ -11,14 +11,17 @@
 //! - that it entered last, if the journal reads well and has all votes of the record.
 //!
 //! In any other round it follows without voting, until the next begins. A node that begins without
-//! any record votes in round 0, since all nodes begin so, and then in rounds that no peer was in
-//! when the node started. What remains open: a disk that is lost within
-//! the first round of a network, and the votes of the moment before the record is written.
-//! Where more than a third of a committee has lost its disks the round cannot end by this rule;
-//! their operators can let them vote (`Config::vote_without_memory`), knowing what they do.
+//! any record votes in round 0, since all nodes begin so, and then in rounds that have begun after
+//! it started: the block before such a round is certified, and later than the node's clock was, so
+//! no earlier life of the node can have been in it. What peers claim does not count, since one of
+//! them could silence all others by it. What remains open: a disk that is lost within the first
+//! round of a network, and the votes of the moment before the record is written. Where more than a
+//! third of a committee has lost its disks the round cannot end by this rule; their operators can
+//! let them vote (`Config::vote_without_memory`), knowing what they do.
 
 use std::collections::BTreeMap;
 
+use bkss_scheme::LedgerTime;
 use commonware_codec::varint::UInt;
 use commonware_consensus::{
     Viewable,
@@ -41,8 +44,8 @@ use commonware_utils::{NZUsize, sequence::U64};
 const ROUND: U64 = U64::new(0);
 const VIEW: U64 = U64::new(1);
 const KINDS: U64 = U64::new(3);
-/// The newest round that may have seen votes which this node does not remember.
-const HORIZON: U64 = U64::new(2);
+/// Ledger time until when this node may have voted without remembering it.
+const FORGOTTEN: U64 = U64::new(4);
 /// The view of a round that this node must not vote in (any more).
 const NEVER: u64 = u64::MAX;
 
@@ -99,43 +102,43 @@ pub enum Abstains {
     Never { round: u64 },
     #[error("journal of votes cannot be read: {0}")]
     Torn(String),
-    #[error("this node has no record of its votes, and round {seen} was on when it started")]
-    Unknown { seen: u64 },
+    #[error(
+        "this node has no record of its votes until {forgotten} ms, the round began at {began} ms"
+    )]
+    Unknown { forgotten: LedgerTime, began: LedgerTime },
 }
 
 /// The record of a node's votes.
 pub struct Memory<E: Storage + Clock + Metrics> {
     record: Option<Metadata<E, U64, UInt<u64>>>,
-    /// Whether the node began without a record, with or without a ledger.
-    blank: bool,
     has_ledger: bool,
     written: Votes,
 }
 
 impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
-    /// Opens the record; `has_ledger` if blocks are stored.
+    /// Opens the record; `has_ledger` if blocks are stored. Without a record, no vote until `now`
+    /// is remembered: the newest ledger time that a block can be of which is there already.
     ///
     /// # Errors
     ///
     /// Those of the storage.
-    pub async fn open(ctx: &E, partition: &str, has_ledger: bool) -> Result<Self, metadata::Error> {
+    pub async fn open(
+        ctx: &E,
+        partition: &str,
+        has_ledger: bool,
+        now: LedgerTime,
+    ) -> Result<Self, metadata::Error> {
         let config =
             metadata::Config { partition: format!("{partition}-memory"), codec_config: () };
-        let record = Metadata::init(ctx.child("memory"), config).await?;
-        let blank = record.get(&ROUND).is_none();
-        Ok(Self { record: Some(record), blank, has_ledger, written: Votes::default() })
-    }
-
-    /// Peers were in a round when this node started. Without a record, it may have been there too.
-    pub fn saw(&mut self, round: u64) {
-        if let Some(record) = self.record.as_mut().filter(|_| self.blank)
-            && record.get(&HORIZON).is_none_or(|seen| seen.0 < round)
-        {
-            record.put(HORIZON, UInt(round));
+        let mut record = Metadata::init(ctx.child("memory"), config).await?;
+        if record.get(&ROUND).is_none() {
+            record.put(FORGOTTEN, UInt(now.0));
         }
+        Ok(Self { record: Some(record), has_ledger, written: Votes::default() })
     }
 
-    /// Whether the node may vote in a round; `journal` names the round's journal of votes.
+    /// Whether the node may vote in a round which began on a block of time `began`, or earlier;
+    /// `journal` names the round's journal of votes.
     ///
     /// # Errors
     ///
@@ -143,22 +146,23 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
     pub async fn may_vote(
         &self,
         ctx: &E,
-        round: u64,
+        (round, began): (u64, LedgerTime),
         journal: &str,
         scheme: &Scheme,
         cache: CacheRef,
     ) -> Result<(), Abstains> {
-        let seen = self.get(&HORIZON).unwrap_or(0);
+        let forgotten = LedgerTime(self.get(&FORGOTTEN).unwrap_or(0));
+        let later = began > forgotten;
+        let unknown = if later { Ok(()) } else { Err(Abstains::Unknown { forgotten, began }) };
         let Some(entered) = self.get(&ROUND) else {
             let founds = round == 0 && !self.has_ledger;
-            return if founds { Ok(()) } else { Err(Abstains::Unknown { seen: seen.max(round) }) };
+            return if founds { Ok(()) } else { unknown };
         };
         if round < entered {
             return Err(Abstains::Earlier { entered });
         }
         if round > entered {
-            let forgotten = round <= seen;
-            return if forgotten { Err(Abstains::Unknown { seen }) } else { Ok(()) };
+            return unknown;
         }
         let newest = self.get(&VIEW).unwrap_or(NEVER);
         if newest == NEVER {

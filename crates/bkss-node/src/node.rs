@@ -3,8 +3,12 @@
 //! Generic over the engine's runtime and network, so that the same node runs on tokio with
 //! authenticated TCP and in deterministic simulation.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, SystemTime},
+};
 
+use bkss_scheme::LedgerTime;
 use commonware_broadcast::buffered;
 use commonware_consensus::{
     marshal::{
@@ -189,7 +193,8 @@ where
     };
     let has_ledger = shared.chain().state().head().height > 0
         || marshal.get_block(Height::new(1)).await.is_some();
-    let memory = Memory::open(&ctx, &config.partition, has_ledger).await?;
+    let newest = newest_possible(&config, ctx.current());
+    let memory = Memory::open(&ctx, &config.partition, has_ledger, newest).await?;
     let lanes = Lanes::split(&ctx, channels.votes, channels.certificates, channels.resolver);
     let rounds = Rounds::new(
         ctx.child("rounds"),
@@ -226,6 +231,14 @@ where
         }
     });
     Ok(Node { mailbox, events, status, shared, marshal, snapshots, metrics, task })
+}
+
+/// The newest ledger time that a block can be of which is there already: this clock and those of
+/// the others differ by no more than the precision.
+fn newest_possible(config: &Config, now: SystemTime) -> LedgerTime {
+    let precision = config.genesis.charter().terms.precision_ms;
+    let precision = config.clock.ledger_ms(Duration::from_millis(precision.into()));
+    LedgerTime(config.clock.at(now).0.saturating_add(precision))
 }
 
 /// What the engine's store of finalized blocks is opened with.

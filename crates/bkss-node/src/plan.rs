@@ -8,7 +8,7 @@ use std::{
 
 use bkss_ledger::{Round, State, leader::leader_of};
 use bkss_scheme::{
-    Committee, Digest, ProviderId,
+    Committee, Digest, LedgerTime, ProviderId,
     certificate::{MAX_COMMITTEE, VoteKey},
 };
 use bytes::Bytes;
@@ -50,6 +50,7 @@ pub struct Plan {
     peers: Arc<Vec<Peer>>,
     height: u64,
     tenure_views: u32,
+    began: LedgerTime,
 }
 
 impl Plan {
@@ -70,7 +71,8 @@ impl Plan {
         });
         let peers = Arc::new(peers.collect());
         let tenure_views = state.genesis().charter().rounds.tenure_views;
-        Self { round, peers, height: state.head().height, tenure_views }
+        let (height, began) = (state.head().height, state.head().time);
+        Self { round, peers, height, tenure_views, began }
     }
 
     /// The key that a present provider has in this round.
@@ -97,6 +99,11 @@ impl Plan {
     /// Height of the block that it follows.
     pub const fn height(&self) -> u64 {
         self.height
+    }
+
+    /// Time of the block before the round's first, or of a later one of a round that is under way.
+    pub const fn began(&self) -> LedgerTime {
+        self.began
     }
 
     /// Number of the round.

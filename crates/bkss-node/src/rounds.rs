@@ -51,9 +51,6 @@ use crate::{
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How often own votes are recorded apart from the journal.
 const RECORD: Duration = Duration::from_millis(250);
-/// A node without memory that just started counts rounds that peers are in as rounds it may have
-/// voted in: the next one for a moment, since it may begin by itself, later ones for longer.
-const YOUNG: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// Rounds whose journals have gone when a round starts; the newest two are kept.
 const SWEPT: std::ops::RangeInclusive<u64> = 2..=4;
 
@@ -102,7 +99,6 @@ where
     S: Sender<PublicKey = PublicKey>,
 {
     ctx: E,
-    started: SystemTime,
     seat: Seat<N>,
     memory: Memory<E>,
     lanes: Lanes<S>,
@@ -149,10 +145,8 @@ where
         accusations: Accusations,
     ) -> Self {
         let (voted, running) = (Arc::default(), None);
-        let started = ctx.current();
         Self {
             ctx,
-            started,
             seat,
             memory,
             lanes,
@@ -212,11 +206,6 @@ where
     fn behind(&mut self, round: u64, peer: PublicKey) {
         let Some(own) = self.running.as_ref().map(|running| running.number) else { return };
         let now = self.ctx.current();
-        let age = now.duration_since(self.started).unwrap_or_default();
-        let young = YOUNG[usize::from(round > own + 1)];
-        if round > own && age < young {
-            self.memory.saw(round);
-        }
         let asked = self.asked.get(&peer).is_some_and(|asked| now < *asked + ASK_AGAIN);
         if round <= own || asked {
             return;
@@ -265,7 +254,7 @@ where
             tracing::error!(round = number, "a vote key of the committee is no ed25519 key");
             return false;
         };
-        let (scheme, votes) = match self.seated(number, &committee).await {
+        let (scheme, votes) = match self.seated(&plan, &committee).await {
             Ok(seated) => seated,
             Err(error) => {
                 tracing::error!(round = number, %error, "votes cannot be recorded");
@@ -308,10 +297,11 @@ where
     /// voted.
     async fn seated(
         &mut self,
-        number: u64,
+        plan: &Plan,
         committee: &Set<PublicKey>,
     ) -> Result<(Scheme, bool), commonware_storage::metadata::Error> {
         let Seat { vote_key, namespace, partition, cache, vote_without_memory, .. } = &self.seat;
+        let (number, began) = (plan.number(), plan.began());
         let follower = Scheme::verifier(namespace, committee.clone());
         let journal = journal(partition, number);
         let Some(scheme) = Scheme::signer(namespace, committee.clone(), vote_key.clone()) else {
@@ -320,8 +310,10 @@ where
             self.memory.enter(number, false).await?;
             return Ok((follower, false));
         };
-        let allowed =
-            self.memory.may_vote(&self.ctx, number, &journal, &scheme, cache.clone()).await;
+        let allowed = self
+            .memory
+            .may_vote(&self.ctx, (number, began), &journal, &scheme, cache.clone())
+            .await;
         if let Err(reason) = &allowed
             && !vote_without_memory
         {

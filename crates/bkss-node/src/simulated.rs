@@ -1,7 +1,11 @@
 //! Nodes on the engine's simulated network and deterministic runtime: the same node, in virtual
 //! time, from one seed.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+};
 
 use commonware_actor::Feedback;
 use commonware_cryptography::ed25519::PublicKey;
@@ -21,6 +25,8 @@ use crate::{
 
 /// Longest message, bytes.
 const MAX_MESSAGE: u32 = 8 << 20;
+/// Messages a second that a provider sends to another on a channel.
+const RATE: NonZeroU32 = NZU32!(512);
 
 /// What a simulated provider sends by.
 pub type SimulatedSender = simulated::Sender<PublicKey, Context>;
@@ -153,7 +159,8 @@ impl Net {
     ) -> Self {
         let simulation = simulated::Config {
             max_size: MAX_MESSAGE,
-            max_peers_per_set: NZUsize!(64),
+            // Queues have room for a burst of each.
+            max_peers_per_set: NonZeroUsize::new(keys.len()).unwrap_or(NonZeroUsize::MIN),
             disconnect_on_block: disconnects,
             tracked_peer_sets: NZUsize!(4),
         };
@@ -225,7 +232,7 @@ impl Net {
         index: usize,
     ) -> Result<(Channels<SimulatedSender, Receiver<PublicKey>>, Peers), simulated::Error> {
         let control = self.oracle.control(self.keys[index].clone());
-        let quota = Quota::per_second(NZU32!(10_000));
+        let quota = Quota::per_second(RATE);
         let channels = Channels {
             votes: control.register(0, quota).await?,
             certificates: control.register(1, quota).await?,

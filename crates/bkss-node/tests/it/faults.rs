@@ -7,7 +7,7 @@ use bkss_scheme::{LedgerTime, ProviderId, certificate::vote_namespace};
 use commonware_consensus::simplex::{mocks::conflicter, scheme::ed25519::Scheme};
 use commonware_cryptography::{Sha256, ed25519::PublicKey};
 use commonware_p2p::{
-    Recipients,
+    Recipients, Sender,
     simulated::{Link, SplitOrigin},
     utils::mux::Muxer,
 };
@@ -227,5 +227,26 @@ fn a_leader_that_withholds_its_blocks_loses_its_turns() {
         // It keeps the ledger of the others.
         let status: Vec<_> = world.nodes().map(|node| node.status.read()).collect();
         assert!(status[3].votes && status[3].height + 4 > status[0].height, "{status:?}");
+    });
+}
+
+#[test]
+fn a_peer_that_claims_to_be_rounds_ahead_silences_nobody() {
+    let seed = 16;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.kill(3).await;
+        // To nodes that have just started, without any record: a vote of round 99.
+        let (channels, _) = world.net.channels(3).await;
+        let mut votes = channels.votes.0;
+        assert_eq!(votes.send(Recipients::All, vec![99_u8, 0], true).len(), 3);
+        world.until(24, 600).await;
+        for node in world.nodes() {
+            let status = node.status.read();
+            assert!(status.votes && status.round >= 2, "{status:?}");
+        }
     });
 }
