@@ -210,8 +210,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     ///
     /// [`NoProof`].
     pub async fn registration(&self, meter: MeterId) -> Result<Vec<u8>, NoProof> {
-        let row = self.shared.chain().state().view().row(meter);
-        let row = row.ok_or(NoProof::UnknownMeter(meter))?;
+        // The records may be some blocks behind the state.
+        let chains = self.shared.chain().state().view().chains(meter);
+        let recorded = |row: &Row| self.records.directory().registration(*row).is_some();
+        let row = chains.into_iter().find(recorded).ok_or(NoProof::UnknownMeter(meter))?;
         let (provable, position, registration) = self.registered(row).await?;
         let height = provable.block.header().height;
         let inclusion =

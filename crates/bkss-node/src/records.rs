@@ -51,8 +51,8 @@ pub struct Records<E: Storage + Metrics + Clock> {
 pub struct Directory {
     requests: BTreeMap<Slot, Vec<u64>>,
     openings: BTreeMap<Slot, Vec<u64>>,
-    /// First number and height of each block that registers.
-    registrations: BTreeMap<Row, u64>,
+    /// First number, height and how many, of each block that registers.
+    registrations: BTreeMap<Row, (u64, u32)>,
     /// The committees and members since the genesis.
     trust: Trust,
 }
@@ -207,7 +207,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
 impl Directory {
     fn add(&mut self, height: u64, record: &Record) {
         if record.registered > 0 {
-            self.registrations.insert(record.first_row, height);
+            self.registrations.insert(record.first_row, (height, record.registered));
         }
         for (slots, index) in
             [(&record.requests, &mut self.requests), (&record.openings, &mut self.openings)]
@@ -238,10 +238,11 @@ impl Directory {
         self.openings.get(&slot).cloned().unwrap_or_default()
     }
 
-    /// The block that registered a chain, and which of its registrations it is.
+    /// The block that registered a chain, and which of its registrations it is; `None` if that block
+    /// has not been taken in.
     pub fn registration(&self, row: Row) -> Option<(u64, Row)> {
-        let (first, height) = self.registrations.range(..=row).next_back()?;
-        Some((*height, row - first))
+        let (first, (height, count)) = self.registrations.range(..=row).next_back()?;
+        (row - first < *count).then_some((*height, row - first))
     }
 
     /// The committees and members since the genesis.

@@ -122,7 +122,7 @@ impl<'a> World<'a> {
     async fn assert_proofs(&self, meters: &[Meter]) {
         let node = &self.nodes[0];
         for life in ["the first", "the second"] {
-            let records = self.records(life).await;
+            let records = self.records(life, &self.blocks).await;
             let prover = Prover::new(node.shared.clone(), node.marshal.clone(), records.clone());
             for one in &self.receipts {
                 let receipt = prover.receipt(one.meter, one.index).await.unwrap();
@@ -150,20 +150,33 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The records of the first provider, of all its blocks.
-    async fn records(&self, life: &str) -> Arc<Records<Context>> {
+    /// The records of the first provider, of some of its blocks.
+    async fn records(&self, life: &str, blocks: &[FinalBlock]) -> Arc<Records<Context>> {
         let node = &self.nodes[0];
         let genesis = Genesis::clone(node.shared.chain().state().genesis());
         let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
         let ctx = self.ctx.child("records").with_attribute("life", life.len());
         let records = Records::open(&ctx, "first", cache, Trust::new(genesis)).await.unwrap();
-        for block in &self.blocks {
+        for block in blocks {
             let first = first_row(&node.shared.chain().state().view(), block);
             let place = |record: &mut Record| record.first_row = first.unwrap_or_default();
             records.follow(block, place, self.ctx.current()).await.unwrap();
         }
         records.sync().await.unwrap();
         Arc::new(records)
+    }
+
+    /// A chain whose block the records lack is not proven yet, and the node has not lost anything.
+    async fn assert_registered_later(&self) {
+        let registers = |block: &FinalBlock| !block.verified().registered().is_empty();
+        let last = self.blocks.iter().rposition(registers).unwrap();
+        let records = self.records("", &self.blocks[..last]).await;
+        let node = &self.nodes[0];
+        let prover = Prover::new(node.shared.clone(), node.marshal.clone(), records);
+        for registered in self.blocks[last].verified().registered() {
+            let meter = registered.message().meter;
+            assert_eq!(prover.registration(meter).await, Err(NoProof::UnknownMeter(meter)));
+        }
     }
 
     fn assert_no_fork(&self) {
@@ -193,6 +206,7 @@ fn run(seed: u64) -> (String, Vec<Issued>, Consortium) {
                 world.slot(meters, index, index as usize).await;
             }
             world.assert_no_fork();
+            world.assert_registered_later().await;
             world.assert_proofs(meters).await;
             (ctx.auditor().state(), world.receipts)
         }
