@@ -224,9 +224,6 @@ fn a_leader_that_withholds_its_blocks_loses_its_turns() {
             "{lost} turns lost, {slower} of {blocks} blocks"
         );
         assert_eq!(leaders(&world), [0, 1, 2], "what it proposed is nowhere on the ledger");
-        // It keeps the ledger of the others.
-        let status: Vec<_> = world.nodes().map(|node| node.status.read()).collect();
-        assert!(status[3].votes && status[3].height + 4 > status[0].height, "{status:?}");
     });
 }
 
