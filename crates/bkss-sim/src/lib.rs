@@ -5,8 +5,10 @@
 //! | the scheme of s3, Algorithms 1, 2, 3 as printed | `printed`, seen by the attacks alone |
 //! | Table 4, F1 to F9 | [`attacks`] |
 //!
-//! Nothing in the product depends on this crate but the command line's `bkss paper`. Time is an
-//! argument here as everywhere: measurements are given a clock.
+//! [`world`] runs whole consortia in virtual time by seed.
+//!
+//! Nothing in the product depends on this crate but the command line's `bkss paper` and `bkss sim`.
+//! Time is an argument here as everywhere: measurements are given a clock.
 
 pub mod attacks;
 pub mod formulas;

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bkss_node::settings::LogFormat;
 use bkss_sim::world::{Failed, Failure, Options, Summary, Tally, campaign};
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use crate::{
     clock,
     command::CommandError,
     files::{self, Readers},
-    output,
+    log, output,
 };
 
 /// Set by Ctrl-C.
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// Keep progress in this file, and go on from it if it is there
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Log of the nodes, as of `bkss node`: a level, or a filter
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -101,6 +105,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn work(args: &Args) -> Result<Tally, CommandError> {
     // Without a handler Ctrl-C ends the run at once, and the file has what was written last.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
+    if let Some(filter) = &args.log {
+        log::start(LogFormat::Text, filter).map_err(CommandError::Usage)?;
+    }
     let options = args.options();
     let mut tally = match &args.resume {
         Some(path) if path.exists() => load(path, &options)?,

@@ -64,7 +64,7 @@ const PACING: Pacing = Pacing {
     interval: Duration::from_millis(50),
     idle: Duration::from_millis(1000),
     resend: Duration::from_millis(1000),
-    leader_timeout: Duration::from_millis(1200),
+    leader_timeout: Duration::from_millis(1500),
 };
 
 /// The size of a world.
@@ -388,9 +388,22 @@ impl World {
             return Ok(false);
         }
         let opened: Vec<_> = unfinished.iter().map(|home| home.opened()).collect();
+        let rounds: Vec<_> = providers
+            .honest()
+            .map(|(place, node)| {
+                let status = node.status.read();
+                format!(
+                    "provider {place} at {} in view {} of round {}, voting {}",
+                    status.height, status.view, status.round, status.votes
+                )
+            })
+            .collect();
         let text = format!(
-            "all is well since {} ms, at {} ms block {newest} is the newest, providers lack blocks from {behind:?}, meters have final readings {opened:?} of {}",
-            self.plan.healed, self.now, self.options.slots
+            "all is well since {} ms, at {} ms block {newest} is the newest ({}), providers lack blocks from {behind:?}, meters have final readings {opened:?} of {}",
+            self.plan.healed,
+            self.now,
+            rounds.join(", "),
+            self.options.slots
         );
         Err(Violation::Stuck(text).into())
     }
