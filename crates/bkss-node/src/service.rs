@@ -78,6 +78,8 @@ pub struct Settings {
 pub enum ServiceError {
     #[error("records: {0}")]
     Records(#[from] commonware_storage::archive::Error),
+    #[error("genesis file: {0}")]
+    Genesis(std::io::Error),
     #[error("http = {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
 }
@@ -95,9 +97,18 @@ pub struct Service {
 /// # Errors
 ///
 /// [`ServiceError`].
-pub async fn start(ctx: Context, node: Node, settings: Settings) -> Result<Service, ServiceError> {
+pub async fn start(
+    ctx: Context,
+    node: Node,
+    mut settings: Settings,
+) -> Result<Service, ServiceError> {
     let cache = CacheRef::new(NZU16!(4096), NZUsize!(1024));
     let records = Records::open(&ctx, &settings.partition, cache, settings.trust.clone()).await?;
+    let known = records.directory().trust().encode();
+    if known != settings.trust.encode() {
+        // The node stopped between a handover's record and the file.
+        (settings.genesis)(&known).map_err(ServiceError::Genesis)?;
+    }
     let records = Arc::new(records);
     let address = settings.http;
     let listening = TcpListener::bind(address).await;
