@@ -264,10 +264,14 @@ impl Delivery {
     where
         E: Clock + Spawner + Storage + Metrics + Supervisor,
     {
-        // A block that comes again after a restart is behind the state.
+        let height = block.header().height;
+        // A block that comes again after a restart is behind the state, and then its committee may
+        // be another.
+        if self.shared.chain().state().head().height != height {
+            return;
+        }
         let Some(committee) = self.ended.take() else { return };
         let Some((snapshots, rounds)) = &self.snapshots else { return };
-        let height = block.header().height;
         if !(self.lengths.of(height) + 1).is_multiple_of(*rounds) {
             return;
         }

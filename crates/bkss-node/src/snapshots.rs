@@ -133,7 +133,8 @@ impl Snapshots {
         let heights = self.heights(ctx).await;
         let newest = heights.into_iter().rev().find(|found| *found <= height)?;
         let (blob, length) = ctx.open(&self.partition, &newest.to_be_bytes()).await.ok()?;
-        Some((newest, blob, length))
+        // One that was removed meanwhile is there again, and empty.
+        (length > 0).then_some((newest, blob, length))
     }
 
     async fn store<E: Storage>(
