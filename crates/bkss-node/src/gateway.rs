@@ -40,8 +40,11 @@ pub use sections::{MAX_SECTIONS, SECTION_BYTES};
 
 /// Messages that are taken together at most.
 const MAX_TOGETHER: usize = 4096;
-/// Transactions travel together in messages of about so many bytes: their number is limited.
-const MESSAGE_BYTES: usize = 512 << 10;
+/// Transactions that travel in one message at most: the number of messages is limited, and so is
+/// the work that a member can make others do.
+const MESSAGE_TRANSACTIONS: usize = 8;
+/// Most bytes of a batch, about: several fit into a block, and one into a message of the network.
+const BATCH_BYTES: usize = 512 << 10;
 
 /// The gateway of one provider.
 pub struct Gateway<E: Storage + RuntimeMetrics> {
@@ -89,10 +92,10 @@ where
         metrics: Metrics,
         cache: CacheRef,
     ) -> Result<(Self, Mailbox), Error> {
-        let (network, limit) = {
+        let (network, limits) = {
             let chain = shared.chain();
             let genesis = chain.state().genesis();
-            (genesis.network(), genesis.charter().limits.batch_items as usize)
+            (genesis.network(), genesis.charter().limits)
         };
         let mut work = Work::default();
         let journal = Journal::open(ctx, &owner.partition, cache, |section, group| {
@@ -110,7 +113,13 @@ where
         .await?;
         work.held.sections.begin(journal.next_section());
         let (mailbox, inbox) = Mailbox::new(shared.clone(), metrics.clone());
-        let signer = Signer { provider: owner.provider, key: owner.key, network, limit };
+        let signer = Signer {
+            provider: owner.provider,
+            key: owner.key,
+            network,
+            limit: limits.batch_items as usize,
+            bytes: BATCH_BYTES.min(limits.block_bytes as usize / 4),
+        };
         Ok((Self { signer, shared, pacing, metrics, inbox, journal, work }, mailbox))
     }
 
@@ -176,6 +185,30 @@ fn together(inbox: &mut Inbox, first: Call) -> Vec<Call> {
         next = inbox.calls.try_recv().ok();
     }
     calls
+}
+
+/// Transactions on their way to the other gateways, each message shorter than two batches.
+#[derive(Default)]
+struct Messages {
+    messages: Vec<Vec<u8>>,
+    /// Transactions in the last one.
+    last: usize,
+}
+
+impl Messages {
+    /// Adds one; a message of more than `bytes` takes no further.
+    fn add(&mut self, encoded: &[u8], bytes: usize) {
+        match self.messages.last_mut() {
+            Some(last) if self.last < MESSAGE_TRANSACTIONS && last.len() < bytes => {
+                last.extend_from_slice(encoded);
+                self.last += 1;
+            }
+            _ => {
+                self.messages.push(encoded.to_vec());
+                self.last = 1;
+            }
+        }
+    }
 }
 
 /// A gateway at work.
@@ -248,7 +281,10 @@ impl Desk {
 
     /// Transactions of another gateway.
     fn accept(&self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
+        for _ in 0..MESSAGE_TRANSACTIONS {
+            if bytes.is_empty() {
+                return;
+            }
             match codec::decode_first("transaction", &mut bytes) {
                 Ok(transaction) => {
                     if let Err(error) = self.shared.add(transaction) {
@@ -258,9 +294,14 @@ impl Desk {
                 Err(error) => return tracing::warn!(%error, "transaction of another gateway"),
             }
         }
+        if !bytes.is_empty() {
+            let (expected, rest) = (MESSAGE_TRANSACTIONS, bytes.len());
+            tracing::warn!(expected, rest, "message of another gateway has more transactions");
+        }
     }
 
-    /// Signs what was gathered into batches; returns those that are due, as they travel. Nothing before the node has read in its ledger.
+    /// Signs what was gathered into batches; returns those that are due, as they travel. Nothing
+    /// before the node has read in its ledger.
     fn flush(&mut self, now: SystemTime, ready: bool) -> Vec<Vec<u8>> {
         if !ready {
             return Vec::new();
@@ -281,7 +322,7 @@ impl Desk {
         for digest in useless {
             held.drop_transaction(&digest);
         }
-        let mut messages = Vec::<Vec<u8>>::new();
+        let mut messages = Messages::default();
         for (digest, transaction) in due {
             // What does not fit into this gateway's share here does not fit elsewhere either.
             let encoded = transaction.encode();
@@ -291,13 +332,11 @@ impl Desk {
                 tracing::debug!(%error, "own batch");
             }
             outgoing.sent(digest, fits, now, self.pacing.resend);
-            match messages.last_mut() {
-                _ if !fits => {}
-                Some(last) if last.len() + encoded.len() <= MESSAGE_BYTES => last.extend(encoded),
-                _ => messages.push(encoded),
+            if fits {
+                messages.add(&encoded, self.signer.bytes);
             }
         }
-        messages
+        messages.messages
     }
 
     /// Forgets what a final block has settled.

@@ -30,7 +30,7 @@ pub const MAX_PEERS: usize = 64;
 /// Messages per second and peer on each channel, and how many of them at once; what is more is not
 /// sent. The engine allocates two places per peer, channel and message of a burst when it starts,
 /// some 2 KiB together.
-const RATE: Quota = Quota::per_second(NZU32!(1024)).allow_burst(NZU32!(64));
+const RATE: Quota = Quota::per_second(NZU32!(256)).allow_burst(NZU32!(64));
 /// Connections that one address may begin per second; providers of a test share one.
 const HANDSHAKES: Quota = Quota::per_second(NZU32!(64));
 /// How often a peer that is not connected is dialled, and may connect again.

@@ -486,6 +486,7 @@ mod tests {
             key: consortium.keys[0].clone(),
             network: consortium.genesis.network(),
             limit: 16,
+            bytes: 1 << 20,
         });
         let [Transaction::Openings(batch)] = &sent[..] else { unreachable!("{sent:?}") };
         assert_eq!((&batch.rows[..], &batch.links[..]), (&[1][..], &[signed[1].link.clone()][..]));

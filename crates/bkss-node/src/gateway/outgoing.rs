@@ -39,12 +39,13 @@ pub(super) struct Outgoing {
     due: BTreeSet<(SystemTime, Digest)>,
 }
 
-/// Who signs batches, for which network, and how long they may be.
+/// Who signs batches, for which network, and how many items and bytes they have at most.
 pub(super) struct Signer {
     pub(super) provider: ProviderId,
     pub(super) key: SecretKey,
     pub(super) network: Network,
     pub(super) limit: usize,
+    pub(super) bytes: usize,
 }
 
 impl Outgoing {
@@ -73,16 +74,16 @@ impl Outgoing {
 
     /// Signs what was gathered into transactions.
     pub(super) fn flush(&mut self, signer: &Signer) -> Vec<Transaction> {
-        let Signer { provider, key, network, limit } = signer;
+        let Signer { provider, key, network, limit, bytes } = signer;
         let mut transactions = std::mem::take(&mut self.transactions);
         for (slot, items) in std::mem::take(&mut self.requests) {
-            for items in chunks(items, *limit) {
+            for items in chunks(items, (*limit, *bytes), |_| 32) {
                 let batch = RequestBatch::sign(*network, *provider, key, slot, items);
                 transactions.push(Transaction::Requests(batch));
             }
         }
         for ((slot, shape), items) in std::mem::take(&mut self.openings) {
-            for items in chunks(items, *limit) {
+            for items in chunks(items, (*limit, *bytes), |(_, body)| 32 + body.len()) {
                 let mut bodies = Bodies::new(shape);
                 let mut links = Vec::new();
                 for (row, (link, body)) in items {
@@ -170,13 +171,24 @@ impl Outgoing {
     }
 }
 
-/// Cuts ordered items into pieces of at most `limit`.
-fn chunks<V>(items: BTreeMap<Row, V>, limit: usize) -> Vec<Vec<(Row, V)>> {
+/// Cuts ordered items into pieces of at most so many, and of about so many bytes.
+fn chunks<V>(
+    items: BTreeMap<Row, V>,
+    (most, most_bytes): (usize, usize),
+    bytes_of: impl Fn(&V) -> usize,
+) -> Vec<Vec<(Row, V)>> {
     let mut pieces = Vec::new();
-    let mut items = items.into_iter().peekable();
-    while items.peek().is_some() {
-        pieces.push(items.by_ref().take(limit).collect());
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    for (row, value) in items {
+        let more = size_of::<Row>() + bytes_of(&value);
+        if piece.len() == most || (bytes + more > most_bytes && !piece.is_empty()) {
+            pieces.push(std::mem::take(&mut piece));
+            bytes = 0;
+        }
+        piece.push((row, value));
+        bytes += more;
     }
+    pieces.extend(Some(piece).filter(|piece| !piece.is_empty()));
     pieces
 }
 
@@ -188,6 +200,21 @@ mod tests {
 
     use super::*;
     use crate::fixture::Consortium;
+
+    #[test]
+    fn a_batch_is_short_however_long_its_bodies_are() {
+        let lengths = |count: u32, most, bytes: usize| -> Vec<usize> {
+            let items = (0..count).map(|row| (row, vec![0; bytes])).collect();
+            let pieces = chunks(items, (most, 100_000), Vec::len);
+            let rows = pieces.iter().flatten().map(|(row, _)| *row);
+            assert!(rows.eq(0..count), "each once, in order");
+            pieces.iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(200, 16_384, 996), [100, 100]);
+        assert_eq!(lengths(10, 4, 32), [4, 4, 2]);
+        assert_eq!(lengths(2, 4, 100_001), [1, 1], "one item is a batch at least");
+        assert_eq!(lengths(0, 4, 32), [0; 0]);
+    }
 
     #[test]
     fn what_stays_out_is_sent_again_each_time_later() {
