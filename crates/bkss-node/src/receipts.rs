@@ -51,6 +51,8 @@ pub struct Prover<E: Storage + Metrics + Clock> {
 pub enum NoProof {
     #[error("meter {0} is not registered")]
     UnknownMeter(MeterId),
+    #[error("registration of meter {0} is not in this node's records, or not yet")]
+    NotRecorded(MeterId),
     #[error("link {0} is outside the meter's chain")]
     OutsideChain(LinkIndex),
     #[error("no opening of link {0} is final")]
@@ -210,10 +212,13 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     ///
     /// [`NoProof`].
     pub async fn registration(&self, meter: MeterId) -> Result<Vec<u8>, NoProof> {
-        // The records may be some blocks behind the state.
         let chains = self.shared.chain().state().view().chains(meter);
+        if chains.is_empty() {
+            return Err(NoProof::UnknownMeter(meter));
+        }
+        // The records may be some blocks behind the state, or begin behind the registration.
         let recorded = |row: &Row| self.records.directory().registration(*row).is_some();
-        let row = chains.into_iter().find(recorded).ok_or(NoProof::UnknownMeter(meter))?;
+        let row = chains.into_iter().find(recorded).ok_or(NoProof::NotRecorded(meter))?;
         let (provable, position, registration) = self.registered(row).await?;
         let height = provable.block.header().height;
         let inclusion =

@@ -124,7 +124,7 @@ impl From<NotTaken> for ApiError {
 impl From<NoProof> for ApiError {
     fn from(error: NoProof) -> Self {
         let (status, at) = match error {
-            NoProof::UnknownMeter(_) => (StatusCode::NOT_FOUND, "meter"),
+            NoProof::UnknownMeter(_) | NoProof::NotRecorded(_) => (StatusCode::NOT_FOUND, "meter"),
             NoProof::OutsideChain(_) => (StatusCode::NOT_FOUND, "index"),
             NoProof::NotOpened(_) => (StatusCode::NOT_FOUND, "index"),
             NoProof::NotYet(_) => (StatusCode::NOT_FOUND, "after"),

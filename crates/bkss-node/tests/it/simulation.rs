@@ -175,7 +175,7 @@ impl<'a> World<'a> {
         let prover = Prover::new(node.shared.clone(), node.marshal.clone(), records);
         for registered in self.blocks[last].verified().registered() {
             let meter = registered.message().meter;
-            assert_eq!(prover.registration(meter).await, Err(NoProof::UnknownMeter(meter)));
+            assert_eq!(prover.registration(meter).await, Err(NoProof::NotRecorded(meter)));
         }
     }
 
