@@ -20,7 +20,7 @@ use crate::{
     clock,
     command::CommandError,
     documents::title,
-    files::{self, Readers, malformed},
+    files::{self, malformed},
     output,
 };
 
@@ -43,31 +43,6 @@ pub(crate) struct ChangePaper {
 }
 
 impl ChangePaper {
-    /// Writes the change to a file that has not been there before.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::File`].
-    pub(crate) fn save(&self, path: &Path) -> Result<(), CommandError> {
-        Ok(files::write_new(path, &self.bytes(), Readers::All)?)
-    }
-
-    /// Replaces the file by this one with more signatures.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::File`].
-    pub(crate) fn replace(&self, path: &Path) -> Result<(), CommandError> {
-        Ok(files::replace(path, &self.bytes(), Readers::All)?)
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        codec::encode_infallible(self, &mut bytes);
-        files::add_checksum(&mut bytes);
-        bytes
-    }
-
     /// Reads a change and checks the signature of whoever joins.
     ///
     /// # Errors

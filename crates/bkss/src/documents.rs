@@ -141,9 +141,7 @@ impl CharterPaper {
     ///
     /// [`CommandError::File`].
     pub(crate) fn save(&self, path: &Path) -> Result<(), CommandError> {
-        let mut bytes = bytes(self);
-        files::add_checksum(&mut bytes);
-        Ok(files::write_new(path, &bytes, Readers::All)?)
+        write_new(path, self)
     }
 
     /// Reads a charter and checks its rules.
@@ -240,6 +238,30 @@ pub(crate) fn title(decoder: &mut Decoder<'_>, expected: &str) -> Result<(), dec
     let at = decoder.position();
     let found = decoder.str()?;
     if found == expected { Ok(()) } else { Err(decode::Error::message("another paper").at(at)) }
+}
+
+/// Writes a paper with a checksum to a file that has not been there before.
+///
+/// # Errors
+///
+/// [`CommandError::File`].
+pub(crate) fn write_new(path: &Path, paper: &impl Encode<()>) -> Result<(), CommandError> {
+    Ok(files::write_new(path, &checked(paper), Readers::All)?)
+}
+
+/// Replaces the file of a paper by this one, which has more signatures.
+///
+/// # Errors
+///
+/// [`CommandError::File`].
+pub(crate) fn replace(path: &Path, paper: &impl Encode<()>) -> Result<(), CommandError> {
+    Ok(files::replace(path, &checked(paper), Readers::All)?)
+}
+
+fn checked(paper: &impl Encode<()>) -> Vec<u8> {
+    let mut bytes = bytes(paper);
+    files::add_checksum(&mut bytes);
+    bytes
 }
 
 fn bytes(paper: &impl Encode<()>) -> Vec<u8> {

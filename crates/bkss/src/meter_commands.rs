@@ -18,7 +18,7 @@ use bkss_scheme::MeterId;
 use crate::{
     changes::{bring, seen},
     command::{self, CommandError},
-    files,
+    documents, files,
     found::SdiKeys,
     known_meter::{KnownMeter, newest_chain},
     meter_paper::{Matter, MeterPaper},
@@ -183,7 +183,7 @@ fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
 /// [`CommandError::File`].
 pub(crate) fn keep(paper: &MeterPaper, known: &KnownMeter, out: &Path) -> Result<(), CommandError> {
     paper.show(known);
-    paper.save(out)?;
+    documents::write_new(out, paper)?;
     output::note(&format!("{}: {}", paper.missing().unwrap_or("complete"), out.display()));
     Ok(())
 }
@@ -225,7 +225,7 @@ fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
         output::note("this would be signed; nothing was");
         return Ok(());
     }
-    paper.replace(&args.paper)?;
+    documents::replace(&args.paper, &paper)?;
     if let Some(missing) = paper.missing() {
         output::note(&format!("{missing}: {}", args.paper.display()));
         return Ok(());

@@ -22,7 +22,7 @@ use crate::{
     changes::hex,
     command::CommandError,
     documents::title,
-    files::{self, Readers, malformed},
+    files::{self, malformed},
     found::SdiKeys,
     known_meter::KnownMeter,
     output,
@@ -63,31 +63,6 @@ impl MeterPaper {
     /// Without signatures.
     pub(crate) const fn new(network: Network, matter: Matter) -> Self {
         Self { network, matter, sdi: None, owner: None }
-    }
-
-    /// Writes the paper to a file that has not been there before.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::File`].
-    pub(crate) fn save(&self, path: &Path) -> Result<(), CommandError> {
-        Ok(files::write_new(path, &self.bytes(), Readers::All)?)
-    }
-
-    /// Replaces the file by this one with more signatures.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::File`].
-    pub(crate) fn replace(&self, path: &Path) -> Result<(), CommandError> {
-        Ok(files::replace(path, &self.bytes(), Readers::All)?)
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        codec::encode_infallible(self, &mut bytes);
-        files::add_checksum(&mut bytes);
-        bytes
     }
 
     /// Reads a paper of this network.

@@ -15,7 +15,7 @@ use bkss_scheme::{Digest, Network, ProviderId};
 use crate::{
     changes::{ChangePaper, Known},
     command::{self, CommandError},
-    documents::{Identity, MemberId},
+    documents::{self, Identity, MemberId},
     found::check_address,
     output,
     provider::Keys,
@@ -232,7 +232,7 @@ pub(crate) fn keep(
         output::note(&format!("the rules hold; {missing}; nothing was signed"));
         return Ok(());
     }
-    paper.save(out)?;
+    documents::write_new(out, &paper)?;
     output::note(&format!("{missing}; give it to the providers: {}", out.display()));
     Ok(())
 }
@@ -264,7 +264,7 @@ pub(crate) fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
         return Ok(());
     }
     paper.change.approve(network, keys.id, &keys.identity);
-    paper.replace(&args.change)?;
+    documents::replace(&args.change, &paper)?;
     output::note(&format!("provider {} has approved it", keys.id));
     let Some(known) = known else { return Ok(()) };
     if let Some(missing) = known.missing(&paper) {
