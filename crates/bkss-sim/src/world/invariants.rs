@@ -207,6 +207,8 @@ pub(super) struct Kept {
 impl Kept {
     /// The name of a request that must be accepted.
     pub(super) const REQUEST: &'static str = "request";
+    /// The name of a body whose request is there already.
+    pub(super) const BODY: &'static str = "body";
     /// The name of a release that must be opened.
     pub(super) const RELEASE: &'static str = "release";
 

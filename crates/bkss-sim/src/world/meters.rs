@@ -46,7 +46,7 @@ pub(super) struct Letter {
     pub(super) home: usize,
     /// Which link it is about.
     pub(super) index: LinkIndex,
-    /// [`Kept::REQUEST`] or [`Kept::RELEASE`].
+    /// [`Kept::REQUEST`], [`Kept::BODY`], [`Kept::RELEASE`] or a registration.
     pub(super) what: &'static str,
     pub(super) message: Message,
 }
@@ -153,14 +153,28 @@ impl Home {
         self.registration.message.schedule
     }
 
-    /// Whether all its readings are final.
-    pub(super) const fn done(&self) -> bool {
-        self.opened == self.readings
+    /// Whether all its readings are final, or it was not registered before its first slot and never
+    /// will be.
+    pub(super) fn done(&self, chain: &Chain) -> bool {
+        let begins = self.schedule().begins();
+        let late = !chain.registered.contains_key(&self.id()) && begins <= chain.newest().time;
+        late || self.opened == self.readings
     }
 
-    /// How far it is.
-    pub(super) const fn opened(&self) -> usize {
-        self.opened
+    /// How far it is, and what it waits for.
+    pub(super) fn standing(&self) -> String {
+        let mut text = format!("meter {} has {} of {}", self.number, self.opened, self.readings);
+        if !self.confirmed {
+            text.push_str(", not registered");
+        }
+        for waiting in &self.waiting {
+            let (index, [request, release]) = (waiting.signed.index(), waiting.accepted);
+            let stamped = if waiting.stamped { "on the ledger" } else { "sent" };
+            text.push_str(&format!(
+                ", link {index} {stamped} (accepted: request {request}, release {release})"
+            ));
+        }
+        text
     }
 
     /// The power goes, now or while the meter writes its next record.
@@ -342,8 +356,8 @@ impl Home {
         let Release { meter, index, .. } = release;
         let again =
             |(last, sent): &(LinkIndex, Ms)| *last != index || sent + AGAIN_MS <= around.now;
-        let Some(waiting) = self.waiting.iter().find(|waiting| waiting.signed.index() == index)
-        else {
+        let waiting = self.waiting.iter_mut().find(|waiting| waiting.signed.index() == index);
+        let Some(waiting) = waiting else {
             // Its request was not accepted: nobody needs its link.
             if let Some(meter) = &mut self.meter {
                 meter.give_up(index);
@@ -353,8 +367,17 @@ impl Home {
         if waiting.accepted[1] || self.released.as_ref().is_some_and(|last| !again(last)) {
             return Ok(());
         }
+        let first = self.released.as_ref().is_none_or(|(last, _)| *last != index);
         self.released = Some((index, around.now));
-        let (closes, newest) = (self.schedule().closes(index), around.chain.newest());
+        if !first && waiting.tries < around.gateways {
+            // A gateway that keeps the link to itself is passed by: another one gets the body.
+            let message = waiting.signed.message().into();
+            let letter = Letter { home: self.number, index, what: Kept::BODY, message };
+            post.entry((self.gateway + waiting.tries) % around.gateways).or_default().push(letter);
+            waiting.tries += 1;
+        }
+        let schedule = self.registration.message.schedule;
+        let (closes, newest) = (schedule.closes(index), around.chain.newest());
         around.chain.windows.shown((meter, index), closes, newest)?;
         around.shown.push((release.clone(), waiting.signed.message().body.to_vec()));
         for offset in 0..waiting.tries.min(around.gateways) {

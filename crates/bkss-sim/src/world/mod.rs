@@ -378,7 +378,7 @@ impl World {
             .map(|(place, _)| (place, self.chain.missing(place)))
             .filter(|(_, missing)| *missing < newest)
             .collect();
-        let unfinished: Vec<_> = self.homes.iter().filter(|home| !home.done()).collect();
+        let unfinished: Vec<_> = self.homes.iter().filter(|home| !home.done(&self.chain)).collect();
         if behind.is_empty() && unfinished.is_empty() {
             return Ok(true);
         }
@@ -387,7 +387,7 @@ impl World {
         if self.time().0 < end {
             return Ok(false);
         }
-        let opened: Vec<_> = unfinished.iter().map(|home| home.opened()).collect();
+        let homes: Vec<_> = unfinished.iter().map(|home| home.standing()).collect();
         let rounds: Vec<_> = providers
             .honest()
             .map(|(place, node)| {
@@ -399,11 +399,11 @@ impl World {
             })
             .collect();
         let text = format!(
-            "all is well since {} ms, at {} ms block {newest} is the newest ({}), providers lack blocks from {behind:?}, meters have final readings {opened:?} of {}",
+            "all is well since {} ms, at {} ms block {newest} is the newest ({}), providers lack blocks from {behind:?}; {}",
             self.plan.healed,
             self.now,
             rounds.join(", "),
-            self.options.slots
+            homes.join("; ")
         );
         Err(Violation::Stuck(text).into())
     }

@@ -5,3 +5,4 @@
 
 mod quorums;
 mod release;
+mod world;
