@@ -387,6 +387,8 @@ impl World {
         if self.time().0 < end {
             return Ok(false);
         }
+        // Whoever waits for what was lost is not to blame.
+        self.check_kept()?;
         let homes: Vec<_> = unfinished.iter().map(|home| home.standing()).collect();
         let rounds: Vec<_> = providers
             .honest()
@@ -408,15 +410,20 @@ impl World {
         Err(Violation::Stuck(text).into())
     }
 
-    /// What is checked once, at the end.
-    fn check_end(&self) -> Result<(), Failure> {
+    /// What honest gateways have accepted is on the ledger.
+    fn check_kept(&self) -> Result<(), Violation> {
         self.kept.check(|what, meter, index| {
             let key = (meter, index);
             let opened = self.chain.is_opened(key);
             // A release without a request on the ledger opens nothing.
             let owed = what != Kept::RELEASE || self.chain.is_requested(key);
             if what == Kept::REQUEST { self.chain.is_requested(key) } else { opened || !owed }
-        })?;
+        })
+    }
+
+    /// What is checked once, at the end.
+    fn check_end(&self) -> Result<(), Failure> {
+        self.check_kept()?;
         for place in 0..usize::from(self.options.providers) {
             if !self.plan.is_byzantine(place) {
                 self.chain.clean_archive(place)?;
