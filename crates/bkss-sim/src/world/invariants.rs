@@ -61,9 +61,21 @@ impl Violation {
     }
 }
 
+/// What the first provider shows at a height, all others show.
+#[derive(Debug, Default)]
+struct Agreed(BTreeMap<u64, Digest>);
+
+impl Agreed {
+    /// What is expected, if another digest is found.
+    fn see(&mut self, height: u64, found: Digest) -> Result<(), Digest> {
+        let expected = *self.0.entry(height).or_insert(found);
+        if expected == found { Ok(()) } else { Err(expected) }
+    }
+}
+
 /// No two honest providers have different blocks at one height.
 #[derive(Debug, Default)]
-pub(super) struct OneChain(BTreeMap<u64, Digest>);
+pub(super) struct OneChain(Agreed);
 
 impl OneChain {
     pub(super) fn see(
@@ -72,11 +84,8 @@ impl OneChain {
         height: u64,
         found: Digest,
     ) -> Result<(), Violation> {
-        let expected = *self.0.entry(height).or_insert(found);
-        if expected == found {
-            return Ok(());
-        }
-        Err(Violation::Fork { provider, height, expected, found })
+        let seen = self.0.see(height, found);
+        seen.map_err(|expected| Violation::Fork { provider, height, expected, found })
     }
 }
 
@@ -112,7 +121,7 @@ impl InOrder {
 
 /// Honest providers have the same state at the same height.
 #[derive(Debug, Default)]
-pub(super) struct SameState(BTreeMap<u64, Digest>);
+pub(super) struct SameState(Agreed);
 
 impl SameState {
     pub(super) fn see(
@@ -121,11 +130,8 @@ impl SameState {
         height: u64,
         found: Digest,
     ) -> Result<(), Violation> {
-        let expected = *self.0.entry(height).or_insert(found);
-        if expected == found {
-            return Ok(());
-        }
-        Err(Violation::State { provider, height, expected, found })
+        let seen = self.0.see(height, found);
+        seen.map_err(|expected| Violation::State { provider, height, expected, found })
     }
 }
 
