@@ -47,7 +47,11 @@ impl LedgerClock {
 
     /// Holds the clock at what it shows; nothing happens to a stopped clock.
     pub fn hold(&self, wall: SystemTime) {
-        let shows = self.at(wall);
+        self.stop_at(self.at(wall));
+    }
+
+    /// Stands still at a time, which is to be no earlier than what it has shown.
+    pub fn stop_at(&self, shows: LedgerTime) {
         *self.origin.write().unwrap_or_else(PoisonError::into_inner) =
             Origin { shows, since: None };
     }
@@ -109,5 +113,7 @@ mod tests {
         assert_eq!(clock.at(wall(20)), LedgerTime(25_000));
         copy.start(wall(30));
         assert_eq!(clock.at(wall(31)), LedgerTime(35_000));
+        copy.stop_at(LedgerTime(90_000));
+        assert_eq!(clock.at(wall(40)), LedgerTime(90_000), "by steps");
     }
 }

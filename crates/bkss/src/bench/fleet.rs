@@ -29,7 +29,7 @@ use crate::{parallel, provider::Keys};
 pub(super) const SLOT_S: u32 = 60;
 /// `W`, ledger seconds.
 pub(super) const WINDOW_S: u32 = 30;
-/// Ledger seconds per second: a slot passes in 100 ms where the ledger keeps up.
+/// Ledger seconds per second, by which the precision of the clocks is meant.
 pub(super) const TIME_SCALE: u32 = 600;
 /// The first slot of all chains.
 pub(super) const FIRST: Slot = Slot(30_000_000);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bkss_ledger::{FinalBlock, Transaction};
 use bkss_node::{Consortium, Event, LedgerClock, Message};
-use bkss_scheme::{LedgerTime, MeterId};
+use bkss_scheme::MeterId;
 
 use super::{
     fleet::{Fleet, slot_times},
@@ -22,9 +22,6 @@ const STUCK: Duration = Duration::from_secs(60);
 const REGISTERING: usize = 4096;
 /// Messages that are left at a gateway at once.
 const CALL: usize = 4096;
-/// Ledger milliseconds before the close of a window at which time waits for its requests.
-const HOLD_BEFORE_MS: u64 = 6000;
-
 /// Meters against providers.
 pub(super) struct Load<'a> {
     fleet: &'a Fleet,
@@ -181,8 +178,8 @@ impl<'a> Load<'a> {
         let last = u32::try_from(self.fleet.meters[0].slots()).unwrap_or(u32::MAX);
         while began.elapsed() < wall {
             self.watch()?;
-            self.send(last);
-            self.keep_time();
+            self.step(last);
+            self.send_again();
             if self.opened == last && self.complete(last, |progress| &progress.openings) {
                 output::note("all prepared readings are final before the time is over");
                 break;
@@ -265,29 +262,41 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends what time allows: requests in their window, openings behind it.
-    fn send(&mut self, last: u32) {
-        let time = self.clock.at(clock::wall());
-        let next = self.requested + 1;
-        if next <= last && time >= slot_times(next).0 {
+    /// Goes on to the next slot once the requests of this one are final and the openings before it:
+    /// time moves by such steps, so that no window closes on what a slow machine has still to do.
+    /// Behind the last slot only its window closes.
+    fn step(&mut self, last: u32) {
+        let slot = self.requested;
+        let requested = slot == 0 || self.complete(slot, |progress| &progress.requests);
+        let opened = slot < 2 || self.complete(slot - 1, |progress| &progress.openings);
+        if !requested || !opened || self.opened == last {
+            return;
+        }
+        if slot < last {
             let (providers, meters) = (self.consortium.members.len(), self.fleet.meters.len());
             let phase = || Phase::new(providers, meters);
             self.slots.push(Progress { requests: phase(), openings: phase() });
-            self.send_phase(next, true);
-            self.requested = next;
+            self.requested = slot + 1;
+            self.clock.stop_at(slot_times(slot + 1).0);
+            self.send_phase(slot + 1, true);
+        } else {
+            self.clock.stop_at(slot_times(slot).1);
         }
-        let next = self.opened + 1;
-        if next <= self.requested && time >= slot_times(next).1 {
-            self.send_phase(next, false);
-            self.opened = next;
+        if slot > 0 {
+            self.opened = slot;
+            self.send_phase(slot, false);
         }
+    }
+
+    /// Sends again what should have been final by now.
+    fn send_again(&mut self) {
         let now = clock::now();
-        for slot in self.opened.saturating_sub(2).max(1)..=self.requested {
+        for slot in self.opened.saturating_sub(1).max(1)..=self.requested {
             let Progress { requests, openings } = &self.slots[slot as usize - 1];
             let meters = u32::try_from(self.fleet.meters.len()).unwrap_or(u32::MAX);
             let late = |phase: &Phase| phase.overdue(now) && phase.everywhere(self.live) < meters;
             let (requests, openings) = (late(requests), late(openings));
-            if requests && time < slot_times(slot).1 {
+            if requests {
                 self.send_phase(slot, true);
             }
             if openings {
@@ -319,29 +328,6 @@ impl<'a> Load<'a> {
                 // What a full queue does not take is sent again later.
                 let _ = member.mailbox.post_all(some.to_vec());
             }
-        }
-    }
-
-    /// Lets time run, but not past a window whose requests are not final, and not into a slot
-    /// while the openings of the slot before the last are not.
-    fn keep_time(&mut self) {
-        let wall = clock::wall();
-        let time = self.clock.at(wall);
-        let slot = self.requested;
-        let (_, closes) = slot_times(slot.max(1));
-        let (next, _) = slot_times(slot + 1);
-        let soon = |limit: LedgerTime| time.0 + HOLD_BEFORE_MS >= limit.0;
-        let before_close = slot > 0 && time < closes;
-        let late =
-            before_close && soon(closes) && !self.complete(slot, |progress| &progress.requests);
-        let behind = slot > 1
-            && time >= closes
-            && soon(next)
-            && !self.complete(slot - 1, |progress| &progress.openings);
-        if late || behind {
-            self.clock.hold(wall);
-        } else {
-            self.clock.start(wall);
         }
     }
 
