@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use commonware_p2p::simulated::Link;
-use commonware_utils::Probability;
+use commonware_runtime::deterministic::{FaultConfig, PartialWriteMode, ResizeConfig, WriteConfig};
+use commonware_utils::{Probability, probability};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
@@ -50,6 +51,16 @@ pub(super) struct Episode {
     pub(super) fault: Fault,
 }
 
+/// Disks that fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct BadDisks {
+    pub(super) from: Ms,
+    /// One of the plan's power cuts: whoever has a bad disk is switched off.
+    pub(super) to: Ms,
+    /// So many of a thousand operations fail.
+    pub(super) of_thousand: u64,
+}
+
 /// All that goes wrong in a world.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -59,6 +70,8 @@ pub(super) struct Plan {
     pub(super) episodes: Vec<Episode>,
     /// When the power goes everywhere: what is not on disk is torn.
     pub(super) power_cuts: Vec<Ms>,
+    /// When disks fail, if they do: until the power goes everywhere.
+    pub(super) bad_disks: Option<BadDisks>,
     /// When a meter loses its power, and which: at once, or after so many bytes of its next record.
     pub(super) meter_cuts: Vec<(Ms, u32, Option<usize>)>,
     /// By how much the clock of each provider is ahead, milliseconds.
@@ -116,6 +129,7 @@ impl Plan {
             jitter_ms: 5,
             episodes: Vec::new(),
             power_cuts: Vec::new(),
+            bad_disks: None,
             meter_cuts: Vec::new(),
             skews: vec![0; options.providers.into()],
             jump_ms: 0,
@@ -156,7 +170,41 @@ impl Plan {
         }
         plan.meter_cuts.sort_unstable();
         plan.draw_byzantine(dice, options);
+        if dice.chance(150) {
+            plan.break_disks(dice);
+        }
         plan
+    }
+
+    /// Disks of all providers fail now and then, until the power goes.
+    fn break_disks(&mut self, dice: &mut Dice) {
+        let to = dice.within(1000, self.healed - 500);
+        let from = to.saturating_sub(dice.within(100, 3000));
+        self.bad_disks = Some(BadDisks { from, to, of_thousand: dice.within(1, 50) });
+        self.power_cuts.push(to);
+        self.power_cuts.sort_unstable();
+    }
+
+    /// Whether disks fail at a time, and what is left of the bytes that were not flushed when the
+    /// power goes: any of them.
+    pub(super) fn disks(&self, now: Ms) -> FaultConfig {
+        let bad = self.bad_disks.filter(|bad| bad.from <= now && now < bad.to);
+        let rate = bad.map_or(0, |bad| bad.of_thousand);
+        let rate = Probability::new(rate.min(1000), 1000).unwrap_or(probability!(0.0));
+        let (retention_rate, mode) = (probability!(0.5), PartialWriteMode::Subset);
+        FaultConfig::default()
+            .write(WriteConfig { failure_rate: rate, retention_rate, mode })
+            .resize(ResizeConfig { failure_rate: rate, partial_rate: probability!(0.5) })
+            .open(rate)
+            .read(rate)
+            .sync(rate)
+            .remove(rate)
+            .scan(rate)
+    }
+
+    /// Whether disks fail at a time.
+    pub(super) fn has_bad_disks(&self, now: Ms) -> bool {
+        self.bad_disks.is_some_and(|bad| bad.from <= now && now < bad.to)
     }
 
     /// Up to f of the committee do what they must not.
@@ -210,7 +258,7 @@ impl Plan {
             latency: Duration::from_millis(line.latency_ms),
             jitter: Duration::from_millis(self.jitter_ms),
             success_rate: Probability::new(1000 - line.loss.min(1000), 1000)
-                .unwrap_or(commonware_utils::probability!(1.0)),
+                .unwrap_or(probability!(1.0)),
         }
     }
 
@@ -280,13 +328,18 @@ mod tests {
             assert_eq!(plan.at(plan.healed).count(), 0, "seed {seed}");
             assert!(plan.power_cuts.iter().all(|cut| *cut < plan.healed), "seed {seed}");
             assert!(plan.byzantine.len() <= 1, "seed {seed}: f of four is one");
+            if let Some(bad) = plan.bad_disks {
+                assert!(plan.power_cuts.contains(&bad.to), "seed {seed}: nobody goes on with it");
+                assert!(plan.has_bad_disks(bad.from) && !plan.has_bad_disks(bad.to), "seed {seed}");
+                kinds.insert("BadDisks".to_owned());
+            }
             for episode in &plan.episodes {
                 assert!(episode.from <= episode.to, "seed {seed}");
                 let name = format!("{:?}", episode.fault);
                 kinds.insert(name.split('(').next().unwrap_or_default().to_owned());
             }
         }
-        assert_eq!(kinds.len(), 9, "{kinds:?}");
+        assert_eq!(kinds.len(), 10, "{kinds:?}");
     }
 
     #[test]

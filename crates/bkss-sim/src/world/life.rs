@@ -103,12 +103,14 @@ impl World {
         let (plan, configs) = (self.plan.clone(), self.founding.configs.clone());
         let mut starts = std::mem::take(&mut self.starts);
         self.now = now(&ctx);
+        *ctx.storage_fault_config().write() = plan.disks(self.now);
         let time = (self.seed, self.now);
         let mut providers =
             Providers::start(&ctx, time, &plan, &configs, &mut starts, &mut self.chain).await?;
         let (replies, answers) = channel();
         let ended = loop {
             self.now = now(&ctx);
+            *ctx.storage_fault_config().write() = plan.disks(self.now);
             providers.follow(self.now, &mut self.chain).await?;
             providers.read(&mut self.chain, &mut self.states)?;
             self.watch(&providers);
@@ -322,7 +324,8 @@ impl World {
             view_changes: self.view_changes,
             faults: self.plan.episodes.len()
                 + self.plan.power_cuts.len()
-                + self.plan.meter_cuts.len(),
+                + self.plan.meter_cuts.len()
+                + usize::from(self.plan.bad_disks.is_some()),
             byzantine: self.plan.byzantine.len(),
             digest: hash(Tag::Draw, &[events.as_bytes(), &head.id.0]),
         }

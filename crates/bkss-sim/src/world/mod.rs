@@ -23,10 +23,7 @@ use std::time::Duration;
 
 use bkss_node::{Pacing, simulated::SimulationError};
 use bkss_scheme::Digest;
-use commonware_runtime::deterministic::{
-    Config, FaultConfig, PartialWriteMode, Runner, WriteConfig,
-};
-use commonware_utils::probability;
+use commonware_runtime::deterministic::{Config, Runner};
 
 use faults::Plan;
 use life::World;
@@ -117,14 +114,13 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
 
 fn run_plan(seed: u64, options: &Options, plan: Plan) -> Result<Summary, Failure> {
     let mut world = World::new(seed, options, plan)?;
-    let config = Config::default().with_seed(seed).with_storage_fault_config(
-        // Power cuts leave any of the bytes that were not flushed.
-        FaultConfig::default().write(WriteConfig {
-            failure_rate: probability!(0.0),
-            retention_rate: probability!(0.5),
-            mode: PartialWriteMode::Subset,
-        }),
-    );
+    // A provider that cannot go on without its disk ends its process; here a task of it ends, and
+    // the world goes on.
+    let survives = world.plan.bad_disks.is_some();
+    let config = Config::default()
+        .with_seed(seed)
+        .with_catch_panics(survives)
+        .with_storage_fault_config(world.plan.disks(0));
     let mut runner = Runner::new(config);
     let mut cuts = world.plan.power_cuts.clone().into_iter();
     loop {

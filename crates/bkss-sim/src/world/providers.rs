@@ -92,7 +92,11 @@ impl<'a> Providers<'a> {
                 && self.running[place].is_none()
                 && (self.killed[place] + DYING_MS <= now || self.killed[place] == 0)
             {
-                self.begin(place, chain).await?;
+                match self.begin(place, chain).await {
+                    // It is tried again.
+                    Err(Failure::Simulation(_)) if self.plan.has_bad_disks(now) => {}
+                    begun => begun?,
+                }
             }
         }
         Ok(())

@@ -232,7 +232,17 @@ impl<'a> Load<'a> {
         }
         if now.duration_since(self.progressed) > STUCK {
             let seconds = STUCK.as_secs();
-            return Err(CommandError::Refused(format!("nothing became final for {seconds} s")));
+            let standing: Vec<_> = self.consortium.members[..self.live]
+                .iter()
+                .map(|member| {
+                    let status = member.status.read();
+                    format!("{} in view {} of round {}", status.height, status.view, status.round)
+                })
+                .collect();
+            return Err(CommandError::Refused(format!(
+                "nothing became final for {seconds} s; providers at {}",
+                standing.join(", ")
+            )));
         }
         Ok(())
     }
