@@ -5,9 +5,12 @@
 //! workers. Beyond the ledger's rules, which hold for ever, a validator votes only for blocks whose
 //! time is near its own clock and whose bodies are all there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
-use bkss_ledger::{Block, Refusal, Verified};
+use bkss_ledger::{Block, Refusal, Rounds, Verified};
 use bkss_scheme::{Digest, LedgerTime};
 use commonware_consensus::{Application, marshal::ancestry::Ancestry, simplex::types::Context};
 use commonware_cryptography::{Digested, ed25519, sha256};
@@ -33,14 +36,37 @@ pub struct LedgerApplication {
     pacing: Pacing,
     grid_s: u32,
     precision: Duration,
+    rounds: Rounds,
+    /// When the first block of the ledger was proposed, if this node has seen it.
+    begun: Arc<OnceLock<SystemTime>>,
 }
 
 impl LedgerApplication {
     /// For a node that shares `shared`.
     pub fn new(shared: Shared, clock: LedgerClock, pacing: Pacing) -> Self {
-        let terms = shared.chain().state().genesis().charter().terms;
-        let precision = Duration::from_millis(terms.precision_ms.into());
-        Self { shared, clock, pacing, grid_s: terms.grid_s, precision }
+        let (terms, rounds) = {
+            let chain = shared.chain();
+            let charter = chain.state().genesis().charter();
+            (charter.terms, charter.rounds)
+        };
+        let (precision, begun) = (Duration::from_millis(terms.precision_ms.into()), Arc::default());
+        Self { shared, clock, pacing, grid_s: terms.grid_s, precision, rounds, begun }
+    }
+
+    /// Notes when the ledger begins.
+    fn see(&self, height: u64, now: SystemTime) {
+        if height == 1 {
+            self.begun.get_or_init(|| now);
+        }
+    }
+
+    /// When this block may be proposed. The first round does not end before those who have begun
+    /// with it may vote in the next: by their clocks it has to begin after they did (see
+    /// [`crate::memory`]).
+    fn earliest(&self, height: u64) -> SystemTime {
+        let waits = self.rounds.of(height) == 0 && self.rounds.ends(height);
+        let begun = self.begun.get().filter(|_| waits);
+        begun.map_or(SystemTime::UNIX_EPOCH, |begun| *begun + 2 * self.precision)
     }
 
     /// The first multiple of the grid after a time: there is a block for it even without
@@ -116,7 +142,8 @@ where
         (): (),
     ) -> Option<Digested<EngineBlock>> {
         let parent = ancestry.next().await?.inner().block().clone();
-        let before = parent.header().time;
+        let (before, height) = (parent.header().time, parent.header().height + 1);
+        self.see(height, ctx.current());
         if !self.reach_parent(&ctx, &parent, ancestry).await {
             return None;
         }
@@ -128,7 +155,7 @@ where
         // A tick makes meters and gateways act: what they send fits into the block that follows it.
         let tick = self.clock.when(self.next_tick(before));
         let latest = tick.map_or(latest, |tick| latest.min(tick + 2 * self.pacing.gather));
-        ctx.sleep_until(earliest).await;
+        ctx.sleep_until(earliest.max(self.earliest(height))).await;
         let mut gathered = false;
         loop {
             let now = ctx.current();
@@ -164,6 +191,7 @@ where
         let Some(proposal) = ancestry.next().await else { return false };
         let block = proposal.inner().block().clone();
         let height = block.header().height;
+        self.see(height, ctx.current());
         if self.shared.chain().standing(&block) == Standing::Final {
             return true;
         }

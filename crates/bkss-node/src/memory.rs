@@ -13,8 +13,9 @@
 //! In any other round it follows without voting, until the next begins. A node that begins without
 //! any record votes in round 0, since all nodes begin so, and then in rounds that have begun after
 //! it started: the block before such a round is certified, and later than the node's clock was, so
-//! no earlier life of the node can have been in it. What peers claim does not count, since one of
-//! them could silence all others by it. What remains open: a disk that is lost within the first
+//! no earlier life of the node can have been in it. The first round of a network lasts long enough for
+//! that (see [`crate::application`]). What peers claim does not count, since one of them could
+//! silence all others by it. What remains open: a disk that is lost within the first
 //! round of a network, and the votes of the moment before the record is written. Where more than a
 //! third of a committee has lost its disks the round cannot end by this rule; their operators can
 //! let them vote (`Config::vote_without_memory`), knowing what they do.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bkss_ledger::{FinalBlock, Rounds, leader::leader_of};
-use bkss_node::{Config, Event, node::Node, simulated::Running};
+use bkss_node::{Config, Event, Pacing, node::Node, simulated::Running};
 use bkss_scheme::{Digest, ProviderId};
 use commonware_runtime::{
     Clock, Runner,
@@ -187,6 +187,36 @@ fn committees_change_by_votes_and_everybody_follows() {
         }
         let voting = world.nodes().filter(|node| node.status.read().votes).count();
         assert!(voting >= 4, "{voting} of 8 vote");
+    });
+}
+
+/// Nobody may vote in a round that began when, by its clock, it may have lived before.
+#[test]
+fn a_first_round_that_would_be_shorter_than_the_precision_of_the_clocks_waits_for_it() {
+    let seed = 9;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        let (soon, late) = (Duration::from_millis(1), Duration::from_secs(2));
+        for config in &mut configs {
+            let leader_timeout = late;
+            config.pacing = Pacing {
+                gather: soon,
+                interval: soon,
+                idle: soon,
+                leader_timeout,
+                ..config.pacing
+            };
+        }
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(3 * u64::from(SHORT.blocks), 60).await;
+        let took = |height: usize| world.seen[height - 1].duration_since(world.seen[0]).unwrap();
+        let precision = consortium.genesis.charter().terms.precision_ms.into();
+        let precision = Duration::from_millis(precision);
+        assert!(took(4) < precision / 2, "the blocks of this test are too slow: {:?}", took(4));
+        assert!(took(8) > precision, "{:?}", took(8));
+        assert!(took(16) - took(8) < 2 * precision, "and only there");
     });
 }
 
