@@ -100,8 +100,22 @@ enum Bench {
     Ledger(bench::ledger::Args),
 }
 
+/// Whatever panics ends the process: a node with a broken invariant stops.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    // In worlds by seed a panic is a finding.
+    if !matches!(command, Command::Sim(_) | Command::Paper(_)) {
+        end_on_panic();
+    }
+    match command {
         Command::Init(args) => found::init(&args),
         Command::Keygen(args) => found::keygen(&args),
         Command::Genesis(command) => found::genesis(&command),

@@ -28,6 +28,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const FEW: u64 = 20;
 /// How often progress is written to the file that a campaign goes on from.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// What the runtime says where a disk fails by plan.
+const PLANNED: &str = "injected storage fault";
 /// Most bytes of such a file.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -102,7 +104,19 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
+/// Disks that fail by plan make nodes panic: only what nobody has planned is reported.
+fn report_what_is_not_planned() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let planned = |text: &String| text.contains(PLANNED);
+        if !panic.payload().downcast_ref().is_some_and(planned) {
+            report(panic);
+        }
+    }));
+}
+
 fn work(args: &Args) -> Result<Tally, CommandError> {
+    report_what_is_not_planned();
     // Without a handler Ctrl-C ends the run at once, and the file has what was written last.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
     if let Some(filter) = &args.log {

@@ -1,6 +1,9 @@
 //! Keeps a consortium as busy as it can be, and watches what becomes final.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bkss_ledger::{FinalBlock, Transaction};
 use bkss_node::{Consortium, Event, LedgerClock, Message};
@@ -35,6 +38,8 @@ pub(super) struct Load<'a> {
     /// Slots whose requests, and whose openings, have been sent.
     requested: u32,
     opened: u32,
+    /// Messages for which a gateway had no room yet, by provider.
+    unsent: Vec<VecDeque<Vec<Message>>>,
     /// Blocks, and refused items, on the first provider.
     blocks: u64,
     refused: u64,
@@ -133,6 +138,7 @@ impl<'a> Load<'a> {
             slots: Vec::new(),
             requested: 0,
             opened: 0,
+            unsent: vec![VecDeque::new(); live],
             blocks: 0,
             refused: 0,
             progressed: clock::now(),
@@ -178,6 +184,7 @@ impl<'a> Load<'a> {
         let last = u32::try_from(self.fleet.meters[0].slots()).unwrap_or(u32::MAX);
         while began.elapsed() < wall {
             self.watch()?;
+            self.post();
             self.step(last);
             self.send_again();
             if self.opened == last && self.complete(last, |progress| &progress.openings) {
@@ -333,10 +340,19 @@ impl<'a> Load<'a> {
             let release = meter.release(slot).filter(|_| !requests);
             messages.extend(release.map(Message::from));
         }
-        for (member, messages) in self.consortium.members.iter().zip(messages) {
-            for some in messages.chunks(CALL) {
-                // What a full queue does not take is sent again later.
-                let _ = member.mailbox.post_all(some.to_vec());
+        for (unsent, messages) in self.unsent.iter_mut().zip(messages) {
+            unsent.extend(messages.chunks(CALL).map(<[_]>::to_vec));
+        }
+        self.post();
+    }
+
+    /// Leaves at each gateway what it has room for.
+    fn post(&mut self) {
+        for (unsent, member) in self.unsent.iter_mut().zip(&self.consortium.members) {
+            while let Some(messages) = unsent.front()
+                && member.mailbox.post_all(messages.clone()).is_ok()
+            {
+                unsent.pop_front();
             }
         }
     }
