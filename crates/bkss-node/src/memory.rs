@@ -5,7 +5,7 @@
 //! or altered would make an honest node vote again in views it has voted in, and others could
 //! prove it. So a second record, apart from the journal, says which round this node has entered
 //! last and what it has voted in the newest views; it is written before the first vote of a round
-//! and a few times a second after. A node votes in a round
+//! and, once they are in the journal for certain, a few times a second after. A node votes in a round
 //!
 //! - that is later than the last it entered, or
 //! - that it entered last, if the journal reads well and has all votes of the record.
@@ -37,10 +37,15 @@ use commonware_runtime::{
     Clock, Metrics, ReadOptions, Storage, Supervisor, buffer::paged::CacheRef,
 };
 use commonware_storage::{
-    journal::segmented::variable::{Config as JournalConfig, Journal},
+    journal::{
+        self,
+        segmented::variable::{Config as JournalConfig, Journal},
+    },
     metadata::{self, Metadata},
 };
 use commonware_utils::{NZUsize, sequence::U64};
+
+use crate::store::disk_failed;
 
 const ROUND: U64 = U64::new(0);
 const VIEW: U64 = U64::new(1);
@@ -138,12 +143,12 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         Ok(Self { record: Some(record), has_ledger, written: Votes::default() })
     }
 
-    /// Whether the node may vote in a round which began on a block of time `began`, or earlier;
-    /// `journal` names the round's journal of votes.
+    /// Whether the node may vote in a round which began on a block of time `began`, or earlier, or
+    /// why not; `journal` names the round's journal of votes.
     ///
     /// # Errors
     ///
-    /// [`Abstains`] says why not.
+    /// Those of the storage: where the disk fails it is not known.
     pub async fn may_vote(
         &self,
         ctx: &E,
@@ -151,28 +156,33 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         journal: &str,
         scheme: &Scheme,
         cache: CacheRef,
-    ) -> Result<(), Abstains> {
+    ) -> Result<Result<(), Abstains>, metadata::Error> {
         let forgotten = LedgerTime(self.get(&FORGOTTEN).unwrap_or(0));
         let later = began > forgotten;
         let unknown = if later { Ok(()) } else { Err(Abstains::Unknown { forgotten, began }) };
         let Some(entered) = self.get(&ROUND) else {
             let founds = round == 0 && !self.has_ledger;
-            return if founds { Ok(()) } else { unknown };
+            return Ok(if founds { Ok(()) } else { unknown });
         };
         if round < entered {
-            return Err(Abstains::Earlier { entered });
+            return Ok(Err(Abstains::Earlier { entered }));
         }
         if round > entered {
-            return unknown;
+            return Ok(unknown);
         }
         let newest = self.get(&VIEW).unwrap_or(NEVER);
         if newest == NEVER {
-            return Err(Abstains::Never { round });
+            return Ok(Err(Abstains::Never { round }));
         }
         let votes = Votes { newest, kinds: self.get(&KINDS).unwrap_or(0) };
         let me = scheme.me().map(|me| me.index());
-        let journal = own_votes(ctx, journal, scheme, me, cache).await.map_err(Abstains::Torn)?;
-        votes.lacks(&journal).map_or(Ok(()), |view| Err(Abstains::Lost { view }))
+        match own_votes(ctx, journal, scheme, me, cache).await {
+            Ok(journal) => {
+                Ok(votes.lacks(&journal).map_or(Ok(()), |view| Err(Abstains::Lost { view })))
+            }
+            Err(journal::Error::Runtime(error)) if disk_failed(&error) => Err(error.into()),
+            Err(error) => Ok(Err(Abstains::Torn(error.to_string()))),
+        }
     }
 
     /// The node enters a round; on disk when this returns.
@@ -223,7 +233,7 @@ async fn own_votes<E: Storage + Clock + Metrics + Supervisor>(
     scheme: &Scheme,
     me: Option<Participant>,
     page_cache: CacheRef,
-) -> Result<BTreeMap<u64, u64>, String> {
+) -> Result<BTreeMap<u64, u64>, journal::Error> {
     let config = JournalConfig {
         partition: journal.into(),
         compression: None,
@@ -231,15 +241,12 @@ async fn own_votes<E: Storage + Clock + Metrics + Supervisor>(
         page_cache,
         write_buffer: NZUsize!(64 * 1024),
     };
-    let text = |error: commonware_storage::journal::Error| error.to_string();
-    let journal = Journal::<_, Artifact<Scheme, sha256::Digest>>::init(ctx.child("votes"), config)
-        .await
-        .map_err(text)?;
+    let journal =
+        Journal::<_, Artifact<Scheme, sha256::Digest>>::init(ctx.child("votes"), config).await?;
     let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut replay =
-        journal.replay(0, 0, NZUsize!(1024 * 1024), ReadOptions::DONT_CACHE).await.map_err(text)?;
+    let mut replay = journal.replay(0, 0, NZUsize!(1024 * 1024), ReadOptions::DONT_CACHE).await?;
     while let Some(artifact) = replay.next().await {
-        let (_, _, _, artifact) = artifact.map_err(text)?;
+        let (_, _, _, artifact) = artifact?;
         let (signer, kind) = match &artifact {
             Artifact::Notarize(vote) => (vote.signer(), Votes::NOTARIZE),
             Artifact::Nullify(vote) => (vote.signer(), Votes::NULLIFY),

@@ -96,6 +96,9 @@ pub struct Node {
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The snapshots cannot be read.
+    #[error("snapshots: {0}")]
+    Snapshots(#[from] commonware_runtime::Error),
     /// The store cannot be opened.
     #[error("store: {0}")]
     Store(#[from] commonware_storage::archive::Error),
@@ -144,7 +147,7 @@ where
     let epocher = FixedEpocher::new(blocks);
     let schemes = Schemes::default();
     let snapshots = Snapshots::new(&config.partition);
-    let origin = Origin::find(&ctx, &config.genesis, &snapshots, config.events_from).await;
+    let origin = Origin::find(&ctx, &config.genesis, &snapshots, config.events_from).await?;
     let origin = origin.ok_or(StartError::VoteKey)?;
     let store = Store {
         schemes: schemes.clone(),

@@ -16,7 +16,7 @@ use crate::{
     plan::participants,
     records::Records,
     snapshots::Snapshots,
-    store::{Certificate, certificate_of},
+    store::{Certificate, certificate_of, names_in},
 };
 
 /// A node's beginning.
@@ -41,23 +41,28 @@ pub struct Floor {
 
 impl Origin {
     /// Finds it; the next block is `before` at the latest. `None` if a vote key is no key.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
     pub async fn find<E: Storage>(
         ctx: &E,
         genesis: &Arc<Genesis>,
         snapshots: &Snapshots,
         before: u64,
-    ) -> Option<Self> {
-        let adopted = snapshots.is_adopted(ctx).await;
-        let Some(beginning) = snapshots.newest(ctx, genesis, before).await else {
+    ) -> Result<Option<Self>, Error> {
+        let adopted = snapshots.is_adopted(ctx).await?;
+        let Some(beginning) = snapshots.newest(ctx, genesis, before).await? else {
             if adopted {
                 tracing::warn!("no good snapshot is left: all blocks are fetched from peers");
                 // If the mark stays, the next start comes here again.
                 let _ = snapshots.unadopt(ctx).await;
             }
-            return Some(Self { state: State::new(genesis.clone()), floor: None });
+            return Ok(Some(Self { state: State::new(genesis.clone()), floor: None }));
         };
-        let floor = if adopted { Some(Floor::at(genesis, &beginning.boundary())?) } else { None };
-        Some(Self { state: beginning.into_state(), floor })
+        let floor = if adopted { Floor::at(genesis, &beginning.boundary()) } else { None };
+        let knows = floor.is_some() || !adopted;
+        Ok(knows.then(|| Self { state: beginning.into_state(), floor }))
     }
 
     /// From where on the store has to have every block.
@@ -90,8 +95,8 @@ pub async fn adopt<E: Storage + Metrics + Clock + Supervisor>(
     beginning: Beginning,
 ) -> Result<(), AdoptError> {
     let snapshots = Snapshots::new(partition);
-    let blocks = ctx.scan(&format!("{partition}-blocks-values")).await.unwrap_or_default();
-    if !blocks.is_empty() || snapshots.is_adopted(ctx).await {
+    let blocks = names_in(ctx, &format!("{partition}-blocks-values")).await?;
+    if !blocks.is_empty() || snapshots.is_adopted(ctx).await? {
         return Err(AdoptError::NotEmpty);
     }
     records.begin_behind(beginning.state().head()).await?;

@@ -4,7 +4,8 @@
 //! together with its section, blocks and certificates alike, and the engine is told to begin
 //! again: it keeps what is there, fetches what is missing from peers, and nothing altered is ever
 //! served. A node that has lost blocks is behind the round it has voted in, so it follows until it
-//! has caught up (see [`crate::memory`]).
+//! has caught up (see [`crate::memory`]). A disk that fails is another thing: what is on it may be
+//! whole, so nothing is dropped, and the node does not start.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +15,14 @@ use commonware_codec::{CodecShared, RangeCfg, varint::UInt};
 use commonware_runtime::{Clock, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
 use commonware_storage::{
     archive::{Archive as _, Error, Identifier, prunable},
+    journal,
     metadata::{self, Metadata},
 };
 use commonware_utils::sequence::U64;
 
 use crate::{
     engine_block::{BlockLimits, EngineBlock},
-    store::{Archive, Certificate, ITEMS_PER_SECTION, archive_config},
+    store::{Archive, Certificate, ITEMS_PER_SECTION, archive_config, disk_failed},
 };
 
 /// Where the engine keeps the height it has delivered.
@@ -53,7 +55,7 @@ impl Dropped {
 ///
 /// # Errors
 ///
-/// Those of the storage, other than bad records.
+/// Those of the storage, other than bad records: where the disk fails nothing is dropped.
 pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
     ctx: &E,
     partition: &str,
@@ -64,9 +66,9 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
     let mut dropped = Dropped::default();
     let bytes = RangeCfg::from(0..=limits.bytes);
     let found = [
-        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits, first).await,
-        examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes, first).await,
-        examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE, first).await,
+        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits, first).await?,
+        examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes, first).await?,
+        examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE, first).await?,
     ];
     for (name, found) in ARCHIVES.into_iter().zip(&found) {
         match found {
@@ -74,7 +76,7 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
                 dropped.sections.extend(bad.iter().map(|height| section(*height)));
             }
             Err(error) => {
-                tracing::error!(partition, archive = name, %error, "stored archive cannot be read");
+                tracing::error!(partition, archive = name, %error, "stored archive is damaged");
                 dropped.archives.insert(name.into());
             }
         }
@@ -111,6 +113,7 @@ struct Examined {
     contiguous: u64,
 }
 
+/// What an archive holds, or why it cannot be opened; an error where the disk fails.
 async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
     ctx: &E,
     partition: &str,
@@ -118,22 +121,39 @@ async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
     cache: &CacheRef,
     codec_config: V::Cfg,
     from: u64,
-) -> Result<Examined, Error> {
+) -> Result<Result<Examined, Error>, Error> {
     let config = archive_config(partition, name, cache.clone(), codec_config);
-    let archive: Archive<E, V> = prunable::Archive::init(ctx.child("check"), config).await?;
+    let opened = prunable::Archive::init(ctx.child("check"), config).await;
+    let archive: Archive<E, V> = match opened {
+        Ok(archive) => archive,
+        Err(error) if is_failure(&error) => return Err(error),
+        Err(error) => return Ok(Err(error)),
+    };
     let mut bad = Vec::new();
     let ranges: Vec<_> = archive.ranges().collect();
     for (first, last) in &ranges {
         for height in *first..=*last {
-            if let Err(error) = archive.get(Identifier::Index(height)).await {
-                tracing::error!(partition, archive = name, height, %error, "stored record");
-                bad.push(height);
+            match archive.get(Identifier::Index(height)).await {
+                Ok(_) => {}
+                Err(error) if is_failure(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(partition, archive = name, height, %error, "stored record");
+                    bad.push(height);
+                }
             }
         }
     }
     let whole = ranges.iter().find(|(first, last)| *first <= from && from <= *last);
     let contiguous = whole.map_or(0, |(_, last)| *last);
-    Ok(Examined { bad, contiguous })
+    Ok(Ok(Examined { bad, contiguous }))
+}
+
+fn is_failure(error: &Error) -> bool {
+    match error {
+        Error::Journal(journal::Error::Runtime(error))
+        | Error::Metadata(metadata::Error::Runtime(error)) => disk_failed(error),
+        _ => false,
+    }
 }
 
 /// The first height of a height's section.

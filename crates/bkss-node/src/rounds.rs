@@ -30,6 +30,7 @@ use commonware_runtime::{
     Clock, Handle, Metrics, Spawner, Storage, Supervisor, buffer::paged::CacheRef,
 };
 use commonware_utils::{NZDuration, NZUsize, channel::mpsc, ordered::Set, vec::NonEmptyVec};
+use futures::FutureExt;
 use rand_core::CryptoRng;
 
 use crate::{
@@ -41,7 +42,7 @@ use crate::{
     engine_block::{EngineBlock, engine_digest},
     evidence::{Accusations, OwnVotes, Watch},
     lanes::Lanes,
-    memory::Memory,
+    memory::{Memory, Votes},
     plan::{Network, Peer, Plan, Schemes, participants},
     status::Status,
     turns::Turn,
@@ -108,7 +109,10 @@ where
     epocher: FixedEpocher,
     status: Status,
     accusations: Accusations,
+    /// What it has voted in the round that runs.
     voted: OwnVotes,
+    /// The same as it was when votes were recorded last.
+    cast: Votes,
     running: Option<Running>,
     /// When a peer was asked last for the end of this round.
     asked: BTreeMap<PublicKey, SystemTime>,
@@ -121,7 +125,8 @@ struct Running {
     number: u64,
     committee: Set<PublicKey>,
     peers: Vec<Peer>,
-    engine: Handle<()>,
+    /// `None` once it has ended.
+    engine: Option<Handle<()>>,
 }
 
 impl<E, S, N> Rounds<E, S, N>
@@ -157,6 +162,7 @@ where
             status,
             accusations,
             voted,
+            cast: Votes::default(),
             running,
             asked: BTreeMap::new(),
             ahead: BTreeMap::new(),
@@ -173,8 +179,7 @@ where
             select! {
                 () = self.ctx.sleep_until(wake) => {
                     wake = self.ctx.current() + RECORD;
-                    let voted = *self.voted.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) = self.memory.voted(voted).await {
+                    if let Err(error) = self.record().await {
                         tracing::error!(%error, "votes cannot be recorded: the node stops");
                         return;
                     }
@@ -200,6 +205,18 @@ where
                 },
             }
         }
+    }
+
+    /// Records the votes that had been cast when this was called last: by now they are in the
+    /// engine's journal, or the engine has ended because it could not write it.
+    async fn record(&mut self) -> Result<(), commonware_storage::metadata::Error> {
+        let cast = *self.voted.lock().unwrap_or_else(PoisonError::into_inner);
+        let cast = std::mem::replace(&mut self.cast, cast);
+        let Some(Running { engine, .. }) = &mut self.running else { return Ok(()) };
+        if engine.as_mut().is_some_and(|engine| engine.now_or_never().is_some()) {
+            *engine = None;
+        }
+        if engine.is_some() { self.memory.voted(cast).await } else { Ok(()) }
     }
 
     /// A peer is in another round: if it is a later one, it has the end of this one.
@@ -273,6 +290,7 @@ where
             return false;
         };
         self.voted = Arc::default();
+        self.cast = Votes::default();
         let engine = self.instance(&plan, scheme).start(vote_lane, certificate_lane, resolver_lane);
         let members = plan.members();
         tracing::info!(round = number, ?members, votes, "round");
@@ -281,8 +299,8 @@ where
         self.ahead.retain(|_, ahead| *ahead > number);
         let ahead = NonEmptyVec::try_from(self.ahead.keys().cloned().collect::<Vec<_>>());
         let peers = plan.peers().to_vec();
-        let running = Running { number, committee, peers, engine };
-        if let Some(Running { engine, .. }) = self.running.replace(running) {
+        let running = Running { number, committee, peers, engine: Some(engine) };
+        if let Some(Running { engine: Some(engine), .. }) = self.running.replace(running) {
             engine.abort();
             let _ = engine.await;
         }
@@ -313,7 +331,7 @@ where
         let allowed = self
             .memory
             .may_vote(&self.ctx, (number, began), &journal, &scheme, cache.clone())
-            .await;
+            .await?;
         if let Err(reason) = &allowed
             && !vote_without_memory
         {

@@ -19,6 +19,8 @@ use commonware_runtime::{
     Blob, Clock, Error, Metrics, ReadOptions, Spawner, Storage, Supervisor, WriteOptions,
 };
 
+use crate::store::{disk_failed, names_in};
+
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 /// Bytes that are read or written at once.
@@ -41,13 +43,17 @@ impl Snapshots {
 
     /// The newest good snapshot whose next block is `before` at the latest; `None` to begin at the
     /// genesis. Bad ones are dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage, other than bad snapshots.
     pub async fn newest<E: Storage>(
         &self,
         ctx: &E,
         genesis: &Arc<Genesis>,
         before: u64,
-    ) -> Option<Beginning> {
-        for height in self.heights(ctx).await.into_iter().rev() {
+    ) -> Result<Option<Beginning>, Error> {
+        for height in self.heights(ctx).await?.into_iter().rev() {
             if height >= before {
                 continue;
             }
@@ -55,12 +61,13 @@ impl Snapshots {
                 Ok(bytes) => {
                     Beginning::of_own_disk(genesis, &bytes[..]).map_err(|error| error.to_string())
                 }
+                Err(error) if disk_failed(&error) => return Err(error),
                 Err(error) => Err(error.to_string()),
             };
             match read {
                 Ok(found) if found.state().head().height == height => {
                     tracing::info!(height, digest = %found.digest(), "begins at a snapshot");
-                    return Some(found);
+                    return Ok(Some(found));
                 }
                 Ok(found) => {
                     let found = found.state().head().height;
@@ -71,7 +78,7 @@ impl Snapshots {
             // What is not good once will not get better.
             let _ = ctx.remove(&self.partition, Some(&height.to_be_bytes())).await;
         }
-        None
+        Ok(None)
     }
 
     /// Writes a state and its boundary block beside the work of the node; nothing happens while
@@ -109,9 +116,12 @@ impl Snapshots {
     }
 
     /// Whether the store begins at a snapshot of others.
-    pub async fn is_adopted<E: Storage>(&self, ctx: &E) -> bool {
-        let names = ctx.scan(&self.partition).await.unwrap_or_default();
-        names.iter().any(|name| name == ADOPTED)
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn is_adopted<E: Storage>(&self, ctx: &E) -> Result<bool, Error> {
+        Ok(names_in(ctx, &self.partition).await?.iter().any(|name| name == ADOPTED))
     }
 
     /// The store will begin at the genesis.
@@ -130,7 +140,7 @@ impl Snapshots {
         ctx: &E,
         height: u64,
     ) -> Option<(u64, E::Blob, u64)> {
-        let heights = self.heights(ctx).await;
+        let heights = self.heights(ctx).await.ok()?;
         let newest = heights.into_iter().rev().find(|found| *found <= height)?;
         let (blob, length) = ctx.open(&self.partition, &newest.to_be_bytes()).await.ok()?;
         // One that was removed meanwhile is there again, and empty.
@@ -156,7 +166,7 @@ impl Snapshots {
         }
         blob.sync().await?;
         drop(blob);
-        let heights = self.heights(ctx).await;
+        let heights = self.heights(ctx).await?;
         for old in heights.iter().rev().skip(KEPT) {
             ctx.remove(&self.partition, Some(&old.to_be_bytes())).await?;
         }
@@ -164,12 +174,12 @@ impl Snapshots {
     }
 
     /// The heights of the snapshots, ascending.
-    async fn heights<E: Storage>(&self, ctx: &E) -> Vec<u64> {
-        let names = ctx.scan(&self.partition).await.unwrap_or_default();
+    async fn heights<E: Storage>(&self, ctx: &E) -> Result<Vec<u64>, Error> {
+        let names = names_in(ctx, &self.partition).await?;
         let height = |name: &Vec<u8>| Some(u64::from_be_bytes(name[..].try_into().ok()?));
         let mut heights: Vec<_> = names.iter().filter_map(height).collect();
         heights.sort_unstable();
-        heights
+        Ok(heights)
     }
 
     async fn read<E: Storage>(&self, ctx: &E, height: u64) -> Result<Vec<u8>, Error> {

@@ -255,3 +255,31 @@ impl<'b, C> minicbor::Decode<'b, C> for Columns {
         (0..count).map(|_| decoder.decode()).collect::<Result<_, _>>().map(Self)
     }
 }
+
+/// The names of what is in a partition, if it is there.
+pub(crate) async fn names_in<E: Storage>(
+    ctx: &E,
+    partition: &str,
+) -> Result<Vec<Vec<u8>>, commonware_runtime::Error> {
+    match ctx.scan(partition).await {
+        Err(commonware_runtime::Error::PartitionMissing(_)) => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// Whether it is the disk that has failed, and not what is on it that is damaged: then what is on
+/// it may be whole.
+pub(crate) fn disk_failed(error: &commonware_runtime::Error) -> bool {
+    use commonware_runtime::Error;
+    match error {
+        Error::Io(error) => error.kind() != std::io::ErrorKind::UnexpectedEof,
+        Error::BlobInsufficientLength
+        | Error::BlobCorrupt(..)
+        | Error::BlobLayoutMismatch { .. }
+        | Error::BlobVersionMismatch { .. }
+        | Error::PartitionCorrupt(_)
+        | Error::InvalidChecksum
+        | Error::OffsetOverflow => false,
+        _ => true,
+    }
+}

@@ -16,10 +16,10 @@ use commonware_cryptography::Digestible;
 use commonware_runtime::{
     Blob, Clock, ReadOptions, Runner, Storage, WriteOptions,
     buffer::paged::CacheRef,
-    deterministic::{self, Context},
+    deterministic::{self, Context, FaultConfig},
 };
 use commonware_storage::archive::Identifier;
-use commonware_utils::{NZU16, NZUsize};
+use commonware_utils::{NZU16, NZUsize, probability};
 
 use crate::{
     consortium::{Consortium, at, block},
@@ -182,6 +182,58 @@ fn a_restart_begins_at_the_newest_good_snapshot() {
             assert!(world.nodes().nth(1).unwrap().status.read().votes);
         }
     });
+}
+
+/// What a disk that fails holds may be whole: a node that starts on it ends and drops nothing.
+#[test]
+fn a_disk_that_fails_is_not_taken_for_one_that_has_lost_something() {
+    let seed = 26;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        configs.iter_mut().for_each(|config| config.snapshot_rounds = 2);
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(34, 600).await;
+        for place in 0..4 {
+            world.kill(place).await;
+        }
+        configs.iter_mut().for_each(|config| config.events_from = u64::MAX);
+        let before = held(&ctx).await;
+        assert!(before.iter().all(|(_, length)| *length > 0), "{before:?}");
+        let failing = probability!(1.0);
+        for faults in [
+            FaultConfig::default().read(failing),
+            FaultConfig::default().open(failing),
+            FaultConfig::default().scan(failing),
+        ] {
+            *ctx.storage_fault_config().write() = faults.clone();
+            let started = world.net.0.run(&ctx, 1, configs[1].clone(), None).await;
+            let Err(error) = started else { unreachable!("it starts with {faults:?}") };
+            println!("{error}");
+            *ctx.storage_fault_config().write() = FaultConfig::default();
+            assert_eq!(held(&ctx).await, before, "{faults:?}");
+        }
+        for place in 0..4 {
+            world.first[place] = 4 * u64::from(SHORT.blocks); // behind the newest snapshot
+            world.begin(place, configs[place].clone()).await;
+        }
+        world.until(60, 600).await;
+        assert!(world.nodes().all(|node| node.status.read().votes));
+    });
+}
+
+/// How long everything is that provider 1 must not lose.
+async fn held(ctx: &Context) -> Vec<(Vec<u8>, u64)> {
+    let mut lengths = Vec::new();
+    for part in ["blocks-values", "finalizations-values", "snapshots", "memory"] {
+        let partition = format!("provider-1-{part}");
+        for name in ctx.scan(&partition).await.unwrap() {
+            let (_, length) = ctx.open(&partition, &name).await.unwrap();
+            lengths.push((name, length));
+        }
+    }
+    lengths
 }
 
 #[test]
