@@ -3,10 +3,13 @@
 //! The engine's digest of a block is the ledger's block id, so that its certificates are over what
 //! a header hashes to and can be checked without the engine.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bkss_ledger::{Block, Genesis};
-use bkss_scheme::Network;
+use bkss_scheme::{LedgerTime, Network};
 use bytes::{BufMut, Bytes};
 use commonware_codec::{Buf, EncodeSize, Error, RangeCfg, Read, Write};
 use commonware_consensus::{Block as ConsensusBlock, BoundedBlock, Heightable, types::Height};
@@ -48,19 +51,36 @@ pub fn engine_digest(digest: bkss_scheme::Digest) -> Digest {
 }
 
 /// What decoding a block needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BlockLimits {
     /// The network whose signatures bind transactions to the header.
     pub network: Network,
     /// Most bytes of a block.
     pub bytes: usize,
+    /// Blocks of this ledger time and later have all bodies. An id does not say whether they are
+    /// there: a block that came without would stand in the way of the whole one.
+    pub bodies_from: Arc<AtomicU64>,
 }
 
 impl BlockLimits {
-    /// The limits of a network.
+    /// The limits of a network; bodies may be missing.
     pub fn of(genesis: &Genesis) -> Self {
         let bytes = genesis.charter().limits.block_bytes as usize;
-        Self { network: genesis.network(), bytes }
+        let bodies_from = Arc::new(AtomicU64::new(u64::MAX));
+        Self { network: genesis.network(), bytes, bodies_from }
+    }
+
+    /// The same, for blocks that have all bodies from a ledger time on.
+    pub fn with_bodies_from(&self, from: LedgerTime) -> Self {
+        Self { bodies_from: Arc::new(AtomicU64::new(from.0)), ..self.clone() }
+    }
+
+    fn check(&self, block: &Block) -> Result<(), Error> {
+        let due = block.header().time.0 >= self.bodies_from.load(Ordering::Relaxed);
+        if due && !block.has_all_bodies() {
+            return Err(Error::Invalid("block", "bodies are missing"));
+        }
+        Ok(())
     }
 }
 
@@ -83,6 +103,7 @@ impl Read for EngineBlock {
         let bytes = Bytes::read_cfg(buffer, &RangeCfg::from(0..=limits.bytes))?;
         let block = Block::decode(limits.network, &bytes, limits.bytes)
             .map_err(|error| Error::Wrapped("block", error.into()))?;
+        limits.check(&block)?;
         Ok(Self { block: Arc::new(block), bytes })
     }
 }

@@ -5,6 +5,10 @@
 
 use std::{
     num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -30,7 +34,7 @@ use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, channel::mpsc};
 use rand_core::CryptoRng;
 
 use crate::{
-    Config, Event,
+    Config, Event, LedgerClock,
     application::LedgerApplication,
     chain::Shared,
     delivery::{self, Delivery, Marshal, Outbox},
@@ -244,6 +248,25 @@ fn newest_possible(config: &Config, now: SystemTime) -> LedgerTime {
     LedgerTime(config.clock.at(now).0.saturating_add(precision))
 }
 
+/// Blocks that are fetched from peers have their bodies unless they are this old: nobody erases them
+/// before (see [`crate::retention`]), with room for clocks that differ.
+const BODIES_DUE: Duration = Duration::from_hours(12);
+/// How often it is looked which blocks those are.
+const DUE_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the ledger time from which on bodies are due.
+fn keep_due<E: Clock + Spawner + Supervisor>(ctx: &E, clock: LedgerClock, from: Arc<AtomicU64>) {
+    let due = u64::try_from(BODIES_DUE.as_millis()).unwrap_or(u64::MAX);
+    let now = move |ctx: &E| clock.at(ctx.current()).0.saturating_sub(due);
+    from.store(now(ctx), Ordering::Relaxed);
+    ctx.child("due").spawn(move |ctx| async move {
+        loop {
+            ctx.sleep(DUE_EVERY).await;
+            from.store(now(&ctx), Ordering::Relaxed);
+        }
+    });
+}
+
 /// What the engine's store of finalized blocks is opened with.
 struct Store {
     schemes: Schemes,
@@ -297,7 +320,8 @@ impl Store {
                 mailbox_size: MAILBOX,
                 deque_size: 16,
                 priority: false,
-                codec_config: limits,
+                // What is shown to be voted on has its bodies.
+                codec_config: limits.with_bodies_from(LedgerTime(0)),
                 peer_provider: network,
                 strategy: Sequential,
             },
@@ -305,9 +329,11 @@ impl Store {
         engine.start(broadcast);
 
         let partition = &config.partition;
-        repair::check(ctx, partition, &cache, limits, first).await?;
+        repair::check(ctx, partition, &cache, limits.clone(), first).await?;
         let finalizations = CertificateStore::open(ctx, partition, cache.clone()).await?;
-        let blocks = BlockStore::open(ctx, partition, cache.clone(), limits).await?;
+        let blocks = BlockStore::open(ctx, partition, cache.clone(), limits.clone()).await?;
+        let fetched = limits.with_bodies_from(LedgerTime(u64::MAX));
+        keep_due(ctx, config.clock.clone(), fetched.bodies_from.clone());
         let start = match floor {
             None => marshal::Start::Genesis(Digested::precomputed(genesis, genesis_digest)),
             Some(floor) => {
@@ -331,7 +357,7 @@ impl Store {
                 replay_buffer: NZUsize!(1024 * 1024),
                 key_write_buffer: NZUsize!(64 * 1024),
                 value_write_buffer: NZUsize!(1024 * 1024),
-                block_codec_config: limits,
+                block_codec_config: fetched,
                 max_repair: NZUsize!(16),
                 max_pending_acks: NZUsize!(16),
                 strategy: Sequential,

@@ -76,9 +76,9 @@ impl<E: Storage + Metrics + Clock + Supervisor> BlockStore<E> {
         cache: CacheRef,
         limits: BlockLimits,
     ) -> Result<Self, Error> {
+        let range = RangeCfg::from(0..=limits.bytes);
         let config = archive_config(partition, "blocks", cache.clone(), limits);
         let blocks = prunable::Archive::init(ctx.child("blocks"), config).await?;
-        let range = RangeCfg::from(0..=limits.bytes);
         let config = archive_config(partition, "bodies", cache, range);
         let bodies = prunable::Archive::init(ctx.child("bodies"), config).await?;
         Ok(Self { blocks, bodies })

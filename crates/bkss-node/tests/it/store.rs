@@ -7,7 +7,8 @@ use bkss_node::{
     engine_block::{BlockLimits, EngineBlock},
     store::{BlockStore, Certificate, CertificateStore, ITEMS_PER_SECTION, certificate_of},
 };
-use bkss_scheme::{Header, certificate::Finality};
+use bkss_scheme::{Header, LedgerTime, certificate::Finality};
+use commonware_codec::{Decode, Encode};
 use commonware_consensus::{
     marshal::store::{Blocks, Certificates},
     types::Height,
@@ -214,9 +215,9 @@ fn a_disk_that_fails_is_not_taken_for_one_that_has_lost_something() {
             *ctx.storage_fault_config().write() = FaultConfig::default();
             assert_eq!(held(&ctx).await, before, "{faults:?}");
         }
-        for place in 0..4 {
+        for (place, config) in configs.into_iter().enumerate() {
             world.first[place] = 4 * u64::from(SHORT.blocks); // behind the newest snapshot
-            world.begin(place, configs[place].clone()).await;
+            world.begin(place, config).await;
         }
         world.until(60, 600).await;
         assert!(world.nodes().all(|node| node.status.read().votes));
@@ -271,6 +272,34 @@ fn pruning_erases_old_bodies_and_nothing_else() {
             assert!(certificates.has(Height::new(height)).await.unwrap(), "certificate {height}");
         }
     });
+}
+
+/// The id of a block is the same with and without its bodies: whoever is shown one without must not
+/// keep it for the whole one.
+#[test]
+fn a_block_that_comes_without_bodies_that_are_due_is_no_block() {
+    let mut consortium = Consortium::new(27);
+    let (meter, mut state) = (consortium.meter(0), consortium.state());
+    let signed = meter.sign(1, 26);
+    block(&mut state, at(0, 1), [Transaction::Registration(meter.registration)]);
+    block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, signed.value)])]);
+    let opening = consortium.openings(0, &[(0, &signed)]);
+    let whole = block(&mut state, at(1, 300), [opening]).block().clone();
+    let mut bare = whole.clone();
+    assert!(bare.erase_body(0, 0) && bare.id() == whole.id());
+    let (time, limits) = (whole.header().time, BlockLimits::of(&consortium.genesis));
+    let read = |block: &Block, limits: &BlockLimits| {
+        let bytes = EngineBlock::new(Arc::new(block.clone())).encode();
+        EngineBlock::decode_cfg(bytes, limits).map(|block| block.digest())
+    };
+    for (from, taken) in [(time.0 + 1, true), (time.0, false), (0, false)] {
+        let limits = limits.with_bodies_from(LedgerTime(from));
+        assert!(read(&whole, &limits).is_ok());
+        let found = read(&bare, &limits);
+        assert_eq!(found.is_ok(), taken, "due from {from}, block of {time}: {found:?}");
+        assert!(taken || format!("{found:?}").contains("bodies are missing"), "{found:?}");
+    }
+    assert!(read(&bare, &limits).is_ok(), "what is stored may have lost them");
 }
 
 /// A certificate that nobody checks.
