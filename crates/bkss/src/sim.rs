@@ -28,8 +28,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const FEW: u64 = 20;
 /// How often progress is written to the file that a campaign goes on from.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
-/// What the runtime says where a disk fails by plan.
-const PLANNED: &str = "injected storage fault";
+/// What the runtime and the engine say where a disk fails by plan.
+const PLANNED: [&str; 2] = ["injected storage fault", "failed to initialize"];
 /// Most bytes of such a file.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -104,12 +104,15 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Disks that fail by plan make nodes panic: only what nobody has planned is reported.
+/// Disks that fail by plan make the engine panic: only what nobody has planned is reported.
 fn report_what_is_not_planned() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let planned = |text: &String| text.contains(PLANNED);
-        if !panic.payload().downcast_ref().is_some_and(planned) {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let planned = |text: &str| PLANNED.iter().any(|planned| text.contains(planned));
+        if !text.is_some_and(planned) {
             report(panic);
         }
     }));
