@@ -23,6 +23,8 @@ use crate::{
     plan::{self, Peer},
 };
 
+/// Peers without a place that the ledger may name.
+const STRANGERS: usize = 8;
 /// Longest message, bytes.
 const MAX_MESSAGE: u32 = 8 << 20;
 /// Messages a second that a provider sends to another on a channel.
@@ -159,8 +161,8 @@ impl Net {
     ) -> Self {
         let simulation = simulated::Config {
             max_size: MAX_MESSAGE,
-            // Queues have room for a burst of each.
-            max_peers_per_set: NonZeroUsize::new(keys.len()).unwrap_or(NonZeroUsize::MIN),
+            // Queues have room for a burst of each, and of some who should not be there.
+            max_peers_per_set: NonZeroUsize::MIN.saturating_add(keys.len() + STRANGERS),
             disconnect_on_block: disconnects,
             tracked_peer_sets: NZUsize!(4),
         };

@@ -97,7 +97,10 @@ pub(crate) struct Drive<'a, G> {
     registered: BTreeSet<MeterId>,
     /// When registrations were sent last, and how often.
     asked: Option<(Instant, usize)>,
-    submitted: BTreeMap<MeterId, (Instant, usize)>,
+    /// When each meter's newest body was brought to a gateway last.
+    submitted: BTreeMap<MeterId, Instant>,
+    /// How many gateways beside the owner's have been brought a body that is not open yet.
+    others: BTreeMap<(MeterId, LinkIndex), usize>,
 }
 
 /// What has happened so far.
@@ -152,6 +155,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
             registered: BTreeSet::new(),
             asked: None,
             submitted: BTreeMap::new(),
+            others: BTreeMap::new(),
             dir: dir.to_owned(),
             provisioned,
             gateways,
@@ -232,6 +236,8 @@ impl<'a, G: Gateways> Drive<'a, G> {
             }
             News::Opened(meter, index) => {
                 self.run.openings_final += 1;
+                // Those before it have been opened or given up.
+                self.others.retain(|(of, link), _| *of != meter || *link > index);
                 if let Some(at) = self.numbers.get(&meter) {
                     let opened = self.meters[*at].acknowledged(index) as u64;
                     self.run.readings_final += opened;
@@ -240,7 +246,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
             News::Receipt(issued) => self.keep(&issued)?,
             News::NotTaken(meter) => {
                 // Another gateway at once.
-                if let Some((sent, _)) = self.submitted.get_mut(&meter) {
+                if let Some(sent) = self.submitted.get_mut(&meter) {
                     *sent = sent.checked_sub(self.gateways.retry()).unwrap_or(*sent);
                 }
             }
@@ -313,15 +319,16 @@ impl<'a, G: Gateways> Drive<'a, G> {
                 let message = signed.message();
                 self.run.uplink_bytes += codec::length(&message) as u64;
                 self.gateways.send(home, message.into());
-                self.submitted.insert(id, (clock::now(), 0));
+                self.submitted.insert(id, clock::now());
                 continue;
             }
-            let Some((sent, tries)) = self.submitted.get_mut(&id) else { continue };
+            let Some(sent) = self.submitted.get_mut(&id) else { continue };
             if sent.elapsed() < retry {
                 continue;
             }
             for signed in meter.unstamped() {
                 if meter.schedule().accepts_request(signed.index(), now) {
+                    let tries = self.others.entry((id, signed.index())).or_default();
                     *tries += 1;
                     let message = signed.message();
                     self.run.uplink_bytes += codec::length(&message) as u64;
@@ -339,8 +346,8 @@ impl<'a, G: Gateways> Drive<'a, G> {
         for meter in &mut self.meters {
             let Some(release) = meter.release(clock::now()) else { continue };
             let home = self.gateways.home(meter.owner());
-            let tries = self.submitted.get(&meter.id()).map_or(0, |(_, tries)| *tries);
-            for offset in 0..=tries.min(count - 1) {
+            let others = self.others.get(&(meter.id(), release.index)).copied().unwrap_or(0);
+            for offset in 0..=others.min(count - 1) {
                 self.run.uplink_bytes += codec::length(&release) as u64;
                 self.gateways.send((home + offset) % count, release.clone().into());
             }
