@@ -37,7 +37,7 @@ pub struct LedgerApplication {
     grid_s: u32,
     precision: Duration,
     rounds: Rounds,
-    /// When the first block of the ledger was proposed, if this node has seen it.
+    /// When this node saw first that a quorum had voted: for the ledger's first block.
     begun: Arc<OnceLock<SystemTime>>,
 }
 
@@ -53,9 +53,10 @@ impl LedgerApplication {
         Self { shared, clock, pacing, grid_s: terms.grid_s, precision, rounds, begun }
     }
 
-    /// Notes when the ledger begins.
+    /// Notes when the ledger begins: a second block is proposed on a first that is certified, so a
+    /// quorum has started by then. The first one may be proposed long before.
     fn see(&self, height: u64, now: SystemTime) {
-        if height == 1 {
+        if height == 2 {
             self.begun.get_or_init(|| now);
         }
     }

@@ -5,7 +5,8 @@
 //! or altered would make an honest node vote again in views it has voted in, and others could
 //! prove it. So a second record, apart from the journal, says which round this node has entered
 //! last and what it has voted in the newest views; it is written before the first vote of a round
-//! and, once they are in the journal for certain, a few times a second after. A node votes in a round
+//! and, once they are in the journal for certain, a few times a second after. A node votes in a
+//! round
 //!
 //! - that is later than the last it entered, or
 //! - that it entered last, if the journal reads well and has all votes of the record.
@@ -13,12 +14,12 @@
 //! In any other round it follows without voting, until the next begins. A node that begins without
 //! any record votes in round 0, since all nodes begin so, and then in rounds that have begun after
 //! it started: the block before such a round is certified, and later than the node's clock was, so
-//! no earlier life of the node can have been in it. The first round of a network lasts long enough for
-//! that (see [`crate::application`]). What peers claim does not count, since one of them could
-//! silence all others by it. What remains open: a disk that is lost within the first
-//! round of a network, and the votes of the moment before the record is written. Where more than a
-//! third of a committee has lost its disks the round cannot end by this rule; their operators can
-//! let them vote (`Config::vote_without_memory`), knowing what they do.
+//! no earlier life of the node can have been in it. The first round of a network lasts long enough
+//! for that (see [`crate::application`]). What peers claim does not count, since one of them could
+//! silence all others by it. What remains open: a disk that is lost within the first round of a
+//! network, and the votes of the moment before the record is written. Where more than a third of a
+//! committee has lost its disks the round cannot end by this rule; their operators can let them
+//! vote (`Config::vote_without_memory`), knowing what they do.
 
 use std::collections::BTreeMap;
 

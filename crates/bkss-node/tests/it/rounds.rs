@@ -8,6 +8,7 @@ use std::{
 use bkss_ledger::{FinalBlock, Rounds, leader::leader_of};
 use bkss_node::{Config, Event, Pacing, node::Node, simulated::Running};
 use bkss_scheme::{Digest, ProviderId};
+use commonware_p2p::simulated::Link;
 use commonware_runtime::{
     Clock, Runner,
     deterministic::{self, Context},
@@ -50,26 +51,27 @@ impl<'a> World<'a> {
 
     /// Starts the first of them; the others have their places.
     pub(crate) async fn start_first(ctx: &'a Context, configs: &[Config], first: usize) -> Self {
-        let net = Net::new(ctx, configs, first).await;
-        let mut world = Self {
+        let mut world = Self::of(ctx, Net::new(ctx, configs, first).await, configs.len());
+        for (index, config) in configs[..first].iter().enumerate() {
+            world.begin(index, config.clone()).await;
+        }
+        world
+    }
+
+    /// So many have a place on this network; nobody runs yet.
+    fn of(ctx: &'a Context, net: Net, count: usize) -> Self {
+        Self {
             ctx,
             net,
-            running: Vec::new(),
-            ids: vec![BTreeMap::new(); configs.len()],
-            first: vec![1; configs.len()],
+            running: (0..count).map(|_| None).collect(),
+            ids: vec![BTreeMap::new(); count],
+            first: vec![1; count],
             known: BTreeMap::new(),
             seen: Vec::new(),
             led: Vec::new(),
             committees: BTreeMap::new(),
             handovers: BTreeMap::new(),
-        };
-        for (index, config) in configs.iter().enumerate() {
-            world.running.push(None);
-            if index < first {
-                world.begin(index, config.clone()).await;
-            }
         }
-        world
     }
 
     /// Starts one; it shows its stored blocks from the first.
@@ -209,7 +211,15 @@ fn a_first_round_that_would_be_shorter_than_the_precision_of_the_clocks_waits_fo
                 ..config.pacing
             };
         }
-        let mut world = World::start(&ctx, &configs).await;
+        // One of them proposes a first block long before the others have started.
+        let net = Net::new(&ctx, &configs, configs.len()).await;
+        let (latency, jitter) = (Duration::from_millis(2), Duration::ZERO);
+        net.0.link_all(&Link { latency, jitter, ..network::link() }).await.unwrap();
+        let mut world = World::of(&ctx, net, configs.len());
+        for (place, config) in configs.into_iter().enumerate() {
+            world.begin(place, config).await;
+            ctx.sleep(Duration::from_secs(if place == 0 { 30 } else { 0 })).await;
+        }
         world.until(3 * u64::from(SHORT.blocks), 60).await;
         let took = |height: usize| world.seen[height - 1].duration_since(world.seen[0]).unwrap();
         let precision = consortium.genesis.charter().terms.precision_ms.into();
