@@ -3,8 +3,8 @@
 //!
 //! Meters have signed everything before, and leave their messages at the gateways as fast as the
 //! ledger takes them: ledger time goes from slot to slot as the ledger does, so that no window is
-//! missed and no rate has to be guessed. A reading counts when its opening is final on every provider that
-//! lives.
+//! missed and no rate has to be guessed. A reading counts when its opening is final on every
+//! provider that lives.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

@@ -25,6 +25,7 @@ const STUCK: Duration = Duration::from_secs(60);
 const REGISTERING: usize = 4096;
 /// Messages that are left at a gateway at once.
 const CALL: usize = 4096;
+
 /// Meters against providers.
 pub(super) struct Load<'a> {
     fleet: &'a Fleet,
@@ -305,8 +306,11 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends again what should have been final by now.
+    /// Sends again what should have been final by now, unless it has not been sent yet.
     fn send_again(&mut self) {
+        if self.unsent.iter().any(|unsent| !unsent.is_empty()) {
+            return;
+        }
         let now = clock::now();
         for slot in self.opened.saturating_sub(1).max(1)..=self.requested {
             let Progress { requests, openings } = &self.slots[slot as usize - 1];
