@@ -12,19 +12,20 @@ use std::{
 
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, Opening, ProviderId, TreeHead,
-    identity::SignatureError, merkle::RootBuilder, request, root_message::Registered,
-    timestamp::request_leaf,
+    identity::SignatureError, merkle::RootBuilder, request, timestamp::request_leaf,
 };
 
 use crate::{
-    Change, Evidence, Head, OpeningBatch, Refusal, RequestBatch, Revocation, Transaction, View,
-    Vote,
+    Chain, Change, Evidence, Head, Live, OpeningBatch, Refusal, RequestBatch, Revocation,
+    Transaction, View, Vote,
     accounting_nodes::VoteRefusal,
+    chain::{End, Pending},
     change::{ChangeRefusal, MAX_OWN_CHANGES},
     evidence::{EvidenceRefusal, MAX_RECORDS},
     membership::{RegistrationRefusal, check_registration},
+    registry::Registry,
     revocation::RevocationRefusal,
-    state::{Delta, End, Live, Pending},
+    state::Delta,
     transaction_batch::Row,
     verify::HandedOver,
 };
@@ -173,8 +174,8 @@ impl<'a> Draft<'a> {
         let delta = Delta {
             parent: head.id,
             head: Head { height, id: Digest::ZERO, time },
-            first_row: view.meters(),
             registered: Vec::new(),
+            new: Registry::from(view.meters()),
             live: BTreeMap::new(),
             members: view.members().clone(),
             round: view.round().clone(),
@@ -253,18 +254,17 @@ impl<'a> Draft<'a> {
     ) -> Result<usize, TransactionRefusal> {
         let message = &registration.message;
         // The view does not know what this block has registered so far.
-        for registered in &self.outcome.delta.registered {
-            if registered.message().meter == message.meter {
-                return Err(RegistrationRefusal::MeterTaken(message.meter).into());
-            }
-            if registered.message().salt == message.salt {
-                return Err(RegistrationRefusal::SaltTaken.into());
-            }
+        let new = &self.outcome.delta.new;
+        if new.newest(message.meter).is_some() {
+            return Err(RegistrationRefusal::MeterTaken(message.meter).into());
+        }
+        if new.has_salt(message.salt) {
+            return Err(RegistrationRefusal::SaltTaken.into());
         }
         let members = &self.outcome.delta.members;
         let registered = check_registration(&self.view, members, self.time, registration)?;
         let limit = self.view.genesis().charter().limits.meters;
-        if self.meters() >= limit {
+        if self.outcome.delta.new.next() >= limit {
             return Err(RegistrationRefusal::Full { limit }.into());
         }
         if let Some(row) = self.view.row(message.meter) {
@@ -273,7 +273,10 @@ impl<'a> Draft<'a> {
                 replaced.end = Some(End::Replaced(begins));
             }
         }
-        self.outcome.delta.registered.push(registered);
+        let delta = &mut self.outcome.delta;
+        let row = delta.new.push(Chain::new(registered.message(), *registered.id()));
+        delta.live.insert(row, Live::new(registered.message()));
+        delta.registered.push(registered);
         Ok(1)
     }
 
@@ -323,10 +326,10 @@ impl<'a> Draft<'a> {
         let unknown = RevocationRefusal::UnknownChain(revocation.meter);
         // A chain that this block registers has no row in the view: it can be revoked later.
         let row = self.view.row(revocation.meter).ok_or(unknown)?;
-        let registered = self.view.registered(row).filter(|r| *r.id() == revocation.chain);
-        let registered = registered.ok_or(unknown)?;
+        let chain = self.view.chain(row).filter(|chain| chain.id == revocation.chain);
+        let chain = chain.ok_or(unknown)?;
         let members = &self.outcome.delta.members;
-        revocation.check(members, self.view.genesis().network(), registered.message())?;
+        revocation.check(members, self.view.genesis().network(), chain)?;
         let time = self.time;
         let live = self.live(row).ok_or(unknown)?;
         if matches!(live.end, Some(End::Revoked(_))) {
@@ -384,8 +387,8 @@ impl<'a> Draft<'a> {
         value: &Digest,
     ) -> Result<AcceptedRequest, SkipReason> {
         let (time, reveal_s, submitter) = (self.time, self.reveal_s, batch.submitter);
-        let message = self.registered(row).ok_or(SkipReason::UnknownMeter)?.message();
-        let (meter, schedule) = (message.meter, message.schedule);
+        let chain = self.chain(row).ok_or(SkipReason::UnknownMeter)?;
+        let (meter, schedule) = (chain.meter, chain.schedule);
         let index = schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
         if !schedule.accepts_request(index, time) {
             return Err(SkipReason::WrongTime);
@@ -403,8 +406,9 @@ impl<'a> Draft<'a> {
             time < schedule.closes(pending.index)
                 || schedule.accepts_opening(pending.index, time, reveal_s)
         };
-        live.pending.retain(open);
-        live.pending.push(Pending { index, submitter, value: *value });
+        let new = Pending { index, submitter, value: *value };
+        let left = live.pending.iter().copied().filter(open);
+        live.pending = left.chain([new]).collect();
         let leaf = request_leaf(meter, index, submitter, value);
         Ok(AcceptedRequest { row, meter, index, submitter, value: *value, leaf })
     }
@@ -432,22 +436,20 @@ impl<'a> Draft<'a> {
         link: &Link,
         body_hash: &Digest,
     ) -> Result<AcceptedOpening, SkipReason> {
-        let registered = self.registered(row).ok_or(SkipReason::UnknownMeter)?;
-        let message = registered.message();
-        let (meter, owner, salt) = (message.meter, message.owner, message.salt);
-        let index = message.schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
-        if !message.schedule.accepts_opening(index, self.time, self.reveal_s) {
+        let chain = self.chain(row).ok_or(SkipReason::UnknownMeter)?;
+        let (meter, owner, salt) = (chain.meter, chain.owner, chain.salt);
+        let index = chain.schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
+        if !chain.schedule.accepts_opening(index, self.time, self.reveal_s) {
             return Err(SkipReason::WrongTime);
         }
-        let commitment = request::commitment(registered.id(), index, body_hash);
+        let commitment = request::commitment(&chain.id, index, body_hash);
         let value = request::request_value(&commitment, link);
         let changed = self.outcome.delta.live.entry(row);
         let live = match &changed {
             Entry::Occupied(live) => Some(live.get()),
             Entry::Vacant(_) => self.view.live(row),
         };
-        // A meter that nothing has happened to has no request.
-        let live = live.ok_or(SkipReason::NoRequest)?;
+        let live = live.ok_or(SkipReason::UnknownMeter)?;
         let same = |pending: &&Pending| pending.index == index && pending.value == value;
         let submitter = live.pending.iter().find(same).ok_or(SkipReason::NoRequest)?.submitter;
         let mut opened = live.open(salt, index, link).ok_or(SkipReason::ForeignLink)?;
@@ -468,34 +470,16 @@ impl<'a> Draft<'a> {
         self.outcome.skipped.push(Skipped { place: (self.position, item), reason });
     }
 
-    fn meters(&self) -> u32 {
-        let delta = &self.outcome.delta;
-        delta.first_row + u32::try_from(delta.registered.len()).unwrap_or(u32::MAX)
+    /// A chain of the view or of this block.
+    fn chain(&self, row: Row) -> Option<&Chain> {
+        self.outcome.delta.new.get(row).or_else(|| self.view.chain(row))
     }
 
-    /// A meter's registration, in the view or in this block.
-    fn registered(&self, row: Row) -> Option<&Registered> {
-        let delta = &self.outcome.delta;
-        match row.checked_sub(delta.first_row) {
-            Some(offset) => delta.registered.get(offset as usize),
-            None => self.view.registered(row),
-        }
-    }
-
-    /// A meter as it is now, to be changed.
+    /// A chain as it is now, to be changed.
     fn live(&mut self, row: Row) -> Option<&mut Live> {
-        let Delta { first_row, registered, live, .. } = &mut self.outcome.delta;
-        let unchanged = match live.entry(row) {
-            Entry::Occupied(live) => return Some(live.into_mut()),
-            Entry::Vacant(unchanged) => unchanged,
-        };
-        let live = match self.view.live(row) {
-            Some(live) => live.clone(),
-            None => Live::new(match row.checked_sub(*first_row) {
-                Some(offset) => registered.get(offset as usize)?,
-                None => self.view.registered(row)?,
-            }),
-        };
-        Some(unchanged.insert(live))
+        match self.outcome.delta.live.entry(row) {
+            Entry::Occupied(live) => Some(live.into_mut()),
+            Entry::Vacant(unchanged) => Some(unchanged.insert(self.view.live(row)?.clone())),
+        }
     }
 }

@@ -10,7 +10,7 @@ use bkss_scheme::{
     slot::Schedule,
 };
 
-use crate::{Members, Terms, View, state::End};
+use crate::{Chain, Members, Terms, View, chain::End};
 
 /// The rule that a registration breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -63,8 +63,8 @@ pub fn check_registration(
 
     check_schedule(&genesis.charter().terms, time, &message.schedule)?;
     if let Some(row) = view.row(message.meter) {
-        let last = view.registered(row).ok_or(Refused::OtherDevice(message.meter))?;
-        check_next(last.message(), message)?;
+        let last = view.chain(row).ok_or(Refused::OtherDevice(message.meter))?;
+        check_next(last, message)?;
         if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
             return Err(Refused::Revoked(message.meter));
         }
@@ -85,9 +85,8 @@ pub fn check_registration(
 /// # Errors
 ///
 /// [`RegistrationRefusal::OtherDevice`] or [`RegistrationRefusal::BeforeLast`].
-pub fn check_next(last: &RootMessage, next: &RootMessage) -> Result<(), RegistrationRefusal> {
-    let whose = |message: &RootMessage| (message.meter, message.device, message.owner);
-    if whose(last) != whose(next) {
+pub fn check_next(last: &Chain, next: &RootMessage) -> Result<(), RegistrationRefusal> {
+    if (last.meter, last.device, last.owner) != (next.meter, next.device, next.owner) {
         return Err(RegistrationRefusal::OtherDevice(next.meter));
     }
     let (before, found) = (last.schedule.begins(), next.schedule.begins());

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
 use crate::{
-    Transaction, View, evidence::EvidenceRefusal, execute::TransactionRefusal,
-    membership::check_registration, revocation::RevocationRefusal, state::End,
+    Transaction, View, chain::End, evidence::EvidenceRefusal, execute::TransactionRefusal,
+    membership::check_registration, revocation::RevocationRefusal,
 };
 
 /// Most bytes that wait per gateway.
@@ -151,12 +151,12 @@ fn authenticate(
         Transaction::Revocation(revocation) => {
             let unknown = RevocationRefusal::UnknownChain(revocation.meter);
             let row = view.row(revocation.meter).ok_or(unknown)?;
-            let chain = view.registered(row).filter(|chain| *chain.id() == revocation.chain);
+            let chain = view.chain(row).filter(|chain| chain.id == revocation.chain);
             let chain = chain.ok_or(unknown)?;
             if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
                 return Err(RevocationRefusal::Ended(revocation.meter).into());
             }
-            revocation.check(view.members(), view.genesis().network(), chain.message())?;
+            revocation.check(view.members(), view.genesis().network(), chain)?;
             return Ok(ANYBODY);
         }
         Transaction::Requests(batch) => (batch.submitter, &batch.signature),
@@ -198,8 +198,8 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             live.is_some_and(|live| !matches!(live.end, Some(End::Revoked(_))))
         }
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
-            let Some(registered) = view.registered(*row) else { return true };
-            let schedule = registered.message().schedule;
+            let Some(chain) = view.chain(*row) else { return true };
+            let schedule = chain.schedule;
             let Some(index) = schedule.index(batch.slot) else { return false };
             let pending = view.live(*row).is_some_and(|live| {
                 live.pending.iter().any(|p| p.index == index && p.submitter == batch.submitter)
@@ -207,8 +207,8 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             time < schedule.closes(index) && !pending
         }),
         Transaction::Openings(batch) => batch.rows.iter().any(|row| {
-            let Some(registered) = view.registered(*row) else { return true };
-            let schedule = registered.message().schedule;
+            let Some(chain) = view.chain(*row) else { return true };
+            let schedule = chain.schedule;
             let Some(index) = schedule.index(batch.slot) else { return false };
             let pending = view
                 .live(*row)

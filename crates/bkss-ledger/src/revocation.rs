@@ -6,16 +6,15 @@
 //! meter. Requests of later blocks are refused; what was requested before may still be opened.
 
 use bkss_scheme::{
-    Digest, MeterId, Network, RootMessage, SdiId, SecretKey, Signature,
+    Digest, MeterId, Network, SdiId, SecretKey, Signature,
     codec::{self, Encoded},
     hash::{Tag, hash},
     identity::{SignatureError, signed_digest},
     merkle,
-    root_message::Registered,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, data::Type, decode, encode};
 
-use crate::Members;
+use crate::{Chain, Members};
 
 /// Number of this transaction.
 pub(crate) const NUMBER: u8 = 7;
@@ -75,12 +74,12 @@ impl Revocation {
     /// Signed by SDI and owner.
     pub fn sign(
         network: Network,
-        chain: &Registered,
+        chain: &Chain,
         reason: Reason,
         (sdi, sdi_key): (SdiId, &SecretKey),
         owner: &SecretKey,
     ) -> Self {
-        let (meter, chain) = (chain.message().meter, *chain.id());
+        let (meter, chain) = (chain.meter, chain.id);
         let digest = digest(network, meter, &chain, reason);
         let right = Right::Signed {
             sdi,
@@ -116,7 +115,7 @@ impl Revocation {
         &self,
         members: &Members,
         network: Network,
-        message: &RootMessage,
+        chain: &Chain,
     ) -> Result<(), RevocationRefusal> {
         use RevocationRefusal as Refused;
 
@@ -126,13 +125,13 @@ impl Revocation {
                 let sdi = members.sdi(*sdi).ok_or(Refused::UnknownSdi(*sdi))?;
                 sdi.key.verify(&digest, sdi_signature).map_err(Refused::Sdi)?;
                 // A provider that has left still answers for its meters.
-                let owner = members.provider_ever(message.owner);
+                let owner = members.provider_ever(chain.owner);
                 let owner = owner.ok_or(Refused::UnknownChain(self.meter))?;
                 owner.key.verify(&digest, owner_signature).map_err(Refused::Owner)
             }
             Right::Secret(secret) => {
                 let lock = hash(Tag::RevocationLock, &[secret]);
-                if message.revocation_lock == Some(lock) { Ok(()) } else { Err(Refused::Secret) }
+                if chain.revocation_lock == Some(lock) { Ok(()) } else { Err(Refused::Secret) }
             }
         }
     }

@@ -1,9 +1,8 @@
 //! The ledger's state as a file: where a restart or a late joiner begins.
 //!
 //! Frames of a length (4 bytes, big-endian) and that many bytes of CBOR: the sheet
-//! `[1, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, pages of up to 256
-//! chains `[M_r, i_last, v_last, active, end, [* [i, sp, q]]]`, last the digest of all of it. The
-//! digest is that of [`State::seal`]; a certified header of the next round carries it, and whoever
+//! `[2, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, pages of up to 256
+//! chains (`chain.rs`), last the digest of all of it. The digest is that of [`State::seal`]; a certified header of the next round carries it, and whoever
 //! gets a snapshot from others checks it against that header (see [`crate::beginning`]).
 
 use std::{
@@ -13,25 +12,21 @@ use std::{
 };
 
 use bkss_scheme::{
-    Certified, Digest, LedgerTime, Link, Malformed, Network, RootMessage,
+    Certified, Digest, Malformed, Network,
     codec::{self, Encoded},
-    root_message::Registered,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Genesis, Head, Members, State,
     accounting_nodes::Round,
+    chain::{self, Chain, Live},
     evidence::{MAX_RECORDS, Offence},
-    members::list,
     seal::PAGE,
-    state::{End, Live, Pending},
 };
 
 /// Most bytes of a frame: a page of chains with many pending requests.
 const MAX_FRAME: usize = 64 << 20;
-/// Most pending requests of a chain, as the rules of requests bound them.
-const MAX_PENDING: usize = 1 << 20;
 
 /// Why a snapshot is none.
 #[derive(Debug, thiserror::Error)]
@@ -108,8 +103,8 @@ impl Snapshot {
             if page.0.len() != wanted {
                 return Err(SnapshotError::Count { claimed: chains, offset });
             }
-            for (message, live) in page.0 {
-                state.push_chain(Registered::certified(message, expected), live);
+            for (chain, live) in page.0 {
+                state.push_chain(chain, live);
             }
         }
         let bytes = reader.next()?;
@@ -237,7 +232,7 @@ impl<'a> Sheet<'a> {
 
 impl<C> Encode<C> for Sheet<'_> {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(9)?.u8(1)?.encode(self.network)?;
+        encoder.array(9)?.u8(2)?.encode(self.network)?;
         encoder.u64(self.head.height)?.encode(self.head.id)?.encode(self.head.time)?;
         encoder.encode(self.members)?.encode(self.round)?.array(self.offences.len() as u64)?;
         for Offence { provider, epoch, view } in self.offences {
@@ -268,7 +263,7 @@ impl<C> Encode<C> for OwnedSheet {
 impl<'b, C> Decode<'b, C> for OwnedSheet {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         codec::array(decoder, 9)?;
-        codec::constant(decoder, 1)?;
+        codec::constant(decoder, 2)?;
         let network = decoder.decode()?;
         let head = Head { height: decoder.u64()?, id: decoder.decode()?, time: decoder.decode()? };
         let (members, round) = (decoder.decode()?, decoder.decode()?);
@@ -292,24 +287,24 @@ pub(crate) struct Page<'a> {
 impl<C> Encode<C> for Page<'_> {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         let first = (self.number * PAGE) as usize;
-        let end = self.state.registered.len().min(first + PAGE as usize);
+        let chains = self.state.registry.chains();
+        let end = chains.len().min(first + PAGE as usize);
         let range = first.min(end)..end;
         encoder.array(range.len() as u64)?;
-        let chains = self.state.registered[range.clone()].iter().zip(&self.state.live[range]);
-        for (registered, live) in chains {
-            chain(registered.message(), live, encoder)?;
+        for (chain, live) in chains[range.clone()].iter().zip(&self.state.live[range]) {
+            encoder.encode(chain::Entry(chain, live))?;
         }
         Ok(())
     }
 }
 
-struct OwnedPage(Vec<(RootMessage, Live)>);
+struct OwnedPage(Vec<(Chain, Live)>);
 
 impl<C> Encode<C> for OwnedPage {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         encoder.array(self.0.len() as u64)?;
-        for (message, live) in &self.0 {
-            chain(message, live, encoder)?;
+        for (chain, live) in &self.0 {
+            encoder.encode(chain::Entry(chain, live))?;
         }
         Ok(())
     }
@@ -318,63 +313,6 @@ impl<C> Encode<C> for OwnedPage {
 impl<'b, C> Decode<'b, C> for OwnedPage {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         let count = codec::array_of_at_most(decoder, PAGE as usize)?;
-        let mut chains = Vec::with_capacity(count);
-        for _ in 0..count {
-            codec::array(decoder, 6)?;
-            let message: RootMessage = decoder.decode()?;
-            let live = Live {
-                last_index: decoder.u32()?,
-                last_link: Link::from_bytes(codec::bytes(decoder)?),
-                active: decoder.u32()?,
-                end: codec::optional(decoder, decode_end)?,
-                pending: list::<Pending>(decoder, MAX_PENDING)?,
-            };
-            chains.push((message, live));
-        }
-        Ok(Self(chains))
-    }
-}
-
-fn chain<W: encode::Write>(
-    message: &RootMessage,
-    live: &Live,
-    encoder: &mut Encoder<W>,
-) -> Encoded<W> {
-    encoder.array(6)?.encode(message)?.u32(live.last_index)?;
-    encoder.bytes(live.last_link.as_bytes())?.u32(live.active)?;
-    match live.end {
-        None => encoder.null()?,
-        Some(End::Replaced(time)) => encoder.array(2)?.u8(0)?.encode(time)?,
-        Some(End::Revoked(time)) => encoder.array(2)?.u8(1)?.encode(time)?,
-    };
-    encoder.encode(&live.pending)?.ok()
-}
-
-fn decode_end(decoder: &mut Decoder<'_>) -> Result<End, decode::Error> {
-    codec::array(decoder, 2)?;
-    let at = decoder.position();
-    let kind = decoder.u8()?;
-    let time: LedgerTime = decoder.decode()?;
-    match kind {
-        0 => Ok(End::Replaced(time)),
-        1 => Ok(End::Revoked(time)),
-        _ => Err(decode::Error::message("unknown end of a chain").at(at)),
-    }
-}
-
-impl<C> Encode<C> for Pending {
-    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(3)?.encode(self.index)?.encode(self.submitter)?.encode(self.value)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Pending {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 3)?;
-        Ok(Self {
-            index: decoder.decode()?,
-            submitter: decoder.decode()?,
-            value: decoder.decode()?,
-        })
+        (0..count).map(|_| chain::decode_entry(decoder)).collect::<Result<_, _>>().map(Self)
     }
 }

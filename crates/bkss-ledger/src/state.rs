@@ -1,6 +1,6 @@
 //! The state of the ledger: what a new block is judged by (scheme s4.5).
 //!
-//! Finalized state is in memory, some 350 bytes per meter. Blocks that are not final yet are
+//! Finalized state is in memory, some 240 bytes per meter. Blocks that are not final yet are
 //! [`Delta`]s on top of it: a [`View`] reads through them, so that proposals are verified on
 //! unfinalized parents without copying anything. The state changes in one way only:
 //! [`State::apply`].
@@ -10,14 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Salt, hash_chain,
-    root_message::Registered, slot::Schedule,
-};
+use bkss_scheme::{Digest, LedgerTime, MeterId, Salt, root_message::Registered};
 
 use crate::{
-    Genesis, Members, Verified, accounting_nodes::Round, evidence::Offence, seal::Seals,
-    transaction_batch::Row,
+    Chain, Genesis, Live, Members, Verified, accounting_nodes::Round, evidence::Offence,
+    registry::Registry, seal::Seals, transaction_batch::Row,
 };
 
 /// The newest block of a state.
@@ -31,41 +28,6 @@ pub struct Head {
     pub time: LedgerTime,
 }
 
-/// What changes about a meter's chain from block to block.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Live {
-    /// Index of the newest opened link, 0 for `v_0`.
-    pub last_index: u32,
-    /// The newest opened link.
-    pub last_link: Link,
-    /// The last round in which an opening was accepted, counted from 1; 0 before the first.
-    pub active: u32,
-    /// Whether and when the chain ends before its last slot.
-    pub end: Option<End>,
-    /// Accepted requests that are neither opened nor expired.
-    pub pending: Vec<Pending>,
-}
-
-/// Why a chain takes no more requests.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
-    /// Another chain of the same meter begins then: slots up to there are this one's.
-    Replaced(LedgerTime),
-    /// It was revoked in a block of this time.
-    Revoked(LedgerTime),
-}
-
-/// An accepted request that waits for its opening.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Pending {
-    /// Its link.
-    pub index: LinkIndex,
-    /// The gateway that submitted it.
-    pub submitter: ProviderId,
-    /// `q`.
-    pub value: Digest,
-}
-
 /// What one block changes.
 #[derive(Clone, Debug)]
 pub struct Delta {
@@ -73,11 +35,11 @@ pub struct Delta {
     pub(crate) parent: Digest,
     /// The block.
     pub(crate) head: Head,
-    /// Number of chains before this block.
-    pub(crate) first_row: Row,
-    /// Chains it registers, in order.
+    /// What it registers, in order.
     pub(crate) registered: Vec<Registered>,
-    /// Chains it changes.
+    /// The chains of these.
+    pub(crate) new: Registry,
+    /// What has changed of chains, the new ones among them.
     pub(crate) live: BTreeMap<Row, Live>,
     /// The members after it.
     pub(crate) members: Arc<Members>,
@@ -97,13 +59,8 @@ pub struct State {
     pub(crate) members: Arc<Members>,
     pub(crate) round: Arc<Round>,
     pub(crate) offences: BTreeSet<Offence>,
-    pub(crate) registered: Vec<Registered>,
+    pub(crate) registry: Registry,
     pub(crate) live: Vec<Live>,
-    /// The newest chain of each meter.
-    pub(crate) rows: BTreeMap<MeterId, Row>,
-    /// Earlier chains of meters that had another, oldest first.
-    former: BTreeMap<MeterId, Vec<Row>>,
-    salts: BTreeSet<[u8; 16]>,
     pub(crate) seals: Seals,
 }
 
@@ -140,11 +97,8 @@ impl State {
             members: members.into(),
             round: round.into(),
             offences,
-            registered: Vec::new(),
+            registry: Registry::default(),
             live: Vec::new(),
-            rows: BTreeMap::new(),
-            former: BTreeMap::new(),
-            salts: BTreeSet::new(),
             seals: Seals::default(),
         }
     }
@@ -160,11 +114,15 @@ impl State {
             let (height, parent) = (delta.head.height, delta.parent);
             return Err(NotNext { height, parent, head: self.head.id });
         }
-        for registered in &delta.registered {
-            self.push_chain(registered.clone(), Live::new(registered));
+        for chain in delta.new.chains() {
+            self.registry.push(chain.clone());
         }
+        // In ascending order: those of new chains follow each other at the end.
         for (row, live) in &delta.live {
-            self.live[*row as usize].clone_from(live);
+            match self.live.get_mut(*row as usize) {
+                Some(known) => known.clone_from(live),
+                None => self.live.push(live.clone()),
+            }
             self.seals.touch(*row);
         }
         self.members = delta.members.clone();
@@ -178,15 +136,9 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn push_chain(&mut self, registered: Registered, live: Live) {
-        let row = row_number(self.registered.len());
-        let message = registered.message();
-        if let Some(before) = self.rows.insert(message.meter, row) {
-            self.former.entry(message.meter).or_default().push(before);
-        }
-        self.salts.insert(message.salt.0);
+    pub(crate) fn push_chain(&mut self, chain: Chain, live: Live) {
+        let row = self.registry.push(chain);
         self.live.push(live);
-        self.registered.push(registered);
         self.seals.touch(row);
     }
 
@@ -217,7 +169,7 @@ impl State {
 
     /// Number of registered chains.
     pub fn meters(&self) -> u32 {
-        row_number(self.registered.len())
+        self.registry.next()
     }
 
     /// This state alone.
@@ -244,48 +196,6 @@ impl State {
             view.deltas.push(delta);
         }
         Ok(view)
-    }
-}
-
-/// A registry holds at most `limits.meters`, a 32-bit number.
-fn row_number(position: usize) -> Row {
-    Row::try_from(position).unwrap_or(Row::MAX)
-}
-
-impl Live {
-    pub(crate) fn new(registered: &Registered) -> Self {
-        let last_link = registered.message().anchor.clone();
-        Self { last_index: 0, last_link, active: 0, end: None, pending: Vec::new() }
-    }
-
-    /// This chain once `link` has opened its slot; `None` if the link is not of the chain.
-    pub(crate) fn open(&self, salt: Salt, index: LinkIndex, link: &Link) -> Option<Self> {
-        let newest = index.get() > self.last_index;
-        let (from, upper, to, lower) = if newest {
-            (index.get(), link, self.last_index, &self.last_link)
-        } else {
-            (self.last_index, &self.last_link, index.get(), link)
-        };
-        if hash_chain::walk(salt, from, to, upper) != *lower {
-            return None;
-        }
-        let others = self.pending.iter().filter(|pending| pending.index != index);
-        Some(Self {
-            last_index: from,
-            last_link: upper.clone(),
-            active: self.active,
-            end: self.end,
-            pending: others.copied().collect(),
-        })
-    }
-
-    /// Whether the chain still has a slot.
-    pub fn has(&self, schedule: &Schedule, index: LinkIndex) -> bool {
-        match self.end {
-            None => true,
-            Some(End::Revoked(_)) => false,
-            Some(End::Replaced(then)) => schedule.ends(index) <= then,
-        }
     }
 }
 
@@ -338,23 +248,15 @@ impl View<'_> {
 
     /// Number of registered chains.
     pub fn meters(&self) -> u32 {
-        self.deltas.last().map_or(self.state.meters(), |delta| {
-            delta.first_row + row_number(delta.registered.len())
-        })
+        self.deltas.last().map_or(self.state.meters(), |delta| delta.new.next())
     }
 
-    /// A chain's registration.
-    pub fn registered(&self, row: Row) -> Option<&Registered> {
-        if let Some(registered) = self.state.registered.get(row as usize) {
-            return Some(registered);
-        }
-        self.deltas.iter().find_map(|delta| {
-            let offset = row.checked_sub(delta.first_row)?;
-            delta.registered.get(offset as usize)
-        })
+    /// What was registered of a chain.
+    pub fn chain(&self, row: Row) -> Option<&Chain> {
+        self.registries().find_map(|registry| registry.get(row))
     }
 
-    /// What has changed about a chain; `None` while it is as registered in a block of this view.
+    /// What has become of a chain.
     pub fn live(&self, row: Row) -> Option<&Live> {
         let changed = self.deltas.iter().rev().find_map(|delta| delta.live.get(&row));
         changed.or_else(|| self.state.live.get(row as usize))
@@ -362,31 +264,24 @@ impl View<'_> {
 
     /// The registry number of a meter's newest chain.
     pub fn row(&self, meter: MeterId) -> Option<Row> {
-        let newest = self.deltas.iter().rev().find_map(|delta| {
-            let same = |registered: &Registered| registered.message().meter == meter;
-            let offset = delta.registered.iter().position(same)?;
-            Some(delta.first_row + row_number(offset))
-        });
-        newest.or_else(|| self.state.rows.get(&meter).copied())
+        self.registries().filter_map(|registry| registry.newest(meter)).last()
     }
 
     /// The registry numbers of all chains of a meter, newest first.
     pub fn chains(&self, meter: MeterId) -> Vec<Row> {
-        let mut chains: Vec<_> = self.state.former.get(&meter).cloned().unwrap_or_default();
-        chains.extend(self.state.rows.get(&meter));
-        for delta in &self.deltas {
-            let of_meter = |registered: &Registered| registered.message().meter == meter;
-            let offset = delta.registered.iter().position(of_meter);
-            chains.extend(offset.map(|offset| delta.first_row + row_number(offset)));
-        }
+        let mut chains: Vec<_> =
+            self.registries().flat_map(|registry| registry.all(meter)).collect();
         chains.reverse();
         chains
     }
 
     /// Whether a salt is taken.
     pub fn has_salt(&self, salt: Salt) -> bool {
-        let same = |registered: &Registered| registered.message().salt == salt;
-        self.state.salts.contains(&salt.0)
-            || self.deltas.iter().any(|delta| delta.registered.iter().any(same))
+        self.registries().any(|registry| registry.has_salt(salt))
+    }
+
+    /// The chains of the state, then those that each block registers.
+    fn registries(&self) -> impl Iterator<Item = &Registry> {
+        std::iter::once(&self.state.registry).chain(self.deltas.iter().map(|delta| &delta.new))
     }
 }

@@ -8,14 +8,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bkss_ledger::{Block, Transaction, transaction_batch::Row};
+use bkss_ledger::{Block, Chain, Transaction, transaction_batch::Row};
 use bkss_scheme::{
     Certificate, Digest, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp,
     certificate::{Finality, MAX_DESCENDANTS},
     codec, hash,
     receipt::Receipt,
     request,
-    root_message::{Registered, Registration},
+    root_message::Registration,
     timestamp::{RegistrationProof, TimeProof},
 };
 use commonware_codec::Encode as _;
@@ -74,12 +74,6 @@ pub struct SlotStatus {
     pub requested: Vec<u64>,
     /// Height of the block that accepted the opening.
     pub opened: Option<u64>,
-}
-
-/// A chain as a proof needs it.
-struct Chain {
-    row: Row,
-    registered: Registered,
 }
 
 impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
@@ -176,14 +170,14 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     /// [`NoProof`].
     pub async fn slot(&self, meter: MeterId, index: LinkIndex) -> Result<SlotStatus, NoProof> {
         let mut status = SlotStatus::default();
-        for chain in self.chains(meter, index)? {
-            let slot = chain.registered.message().schedule.slot(index);
+        for (row, chain) in self.chains(meter, index)? {
+            let slot = chain.schedule.slot(index);
             for height in self.heights(|directory| directory.requests(slot)) {
-                if self.record(height).await?.requests(slot, chain.row) {
+                if self.record(height).await?.requests(slot, row) {
                     status.requested.push(height);
                 }
             }
-            status.opened = self.opened(&chain, slot).await?;
+            status.opened = self.opened(row, slot).await?;
             if status.opened.is_some() || !status.requested.is_empty() {
                 break;
             }
@@ -197,10 +191,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     ///
     /// [`NoProof`].
     pub async fn receipt(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<u8>, NoProof> {
-        for chain in self.chains(meter, index)? {
-            let slot = chain.registered.message().schedule.slot(index);
-            if let Some(height) = self.opened(&chain, slot).await? {
-                return self.receipt_of(&chain, index, height).await;
+        for (row, chain) in self.chains(meter, index)? {
+            let slot = chain.schedule.slot(index);
+            if let Some(height) = self.opened(row, slot).await? {
+                return self.receipt_of((row, &chain), index, height).await;
             }
         }
         Err(NoProof::NotOpened(index))
@@ -228,17 +222,16 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
 
     async fn receipt_of(
         &self,
-        chain: &Chain,
+        (row, chain): (Row, &Chain),
         index: LinkIndex,
         height: u64,
     ) -> Result<Vec<u8>, NoProof> {
         let broken = |height| move || NoProof::Broken(height);
-        let message = chain.registered.message();
-        let slot = message.schedule.slot(index);
+        let slot = chain.schedule.slot(index);
         let opened = self.provable(height).await?;
         let found = opened.item(|transaction, position| {
             let Transaction::Openings(batch) = transaction else { return (0, None) };
-            let found = (batch.slot == slot).then(|| batch.rows.binary_search(&chain.row).ok());
+            let found = (batch.slot == slot).then(|| batch.rows.binary_search(&row).ok());
             let item = found.flatten().map(|item| (number(item), (batch, item)));
             (number(batch.rows.len()), item.filter(|(i, _)| !opened.is_skipped(position, *i)))
         });
@@ -246,10 +239,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         let body = batch.bodies().iter().nth(item).ok_or_else(broken(height))?;
         let body = encode(&body.map_err(|_| NoProof::Erased)?);
         let link = batch.links[item].clone();
-        let commitment = request::commitment(chain.registered.id(), index, &hash::plain(&body));
+        let commitment = request::commitment(&chain.id, index, &hash::plain(&body));
         let value = request::request_value(&commitment, &link);
-        let (requested, requested_at, submitter) = self.requested(chain, slot, value).await?;
-        let (registered, registered_at, registration) = self.registered(chain.row).await?;
+        let (requested, requested_at, submitter) = self.requested(row, slot, value).await?;
+        let (registered, registered_at, registration) = self.registered(row).await?;
         let inclusion = requested
             .inclusion(&requested.requests, requested_at)
             .ok_or_else(broken(requested.block.header().height))?;
@@ -272,18 +265,18 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     /// The block that accepted a request, the request's place in it and its submitter.
     async fn requested(
         &self,
-        chain: &Chain,
+        row: Row,
         slot: Slot,
         value: Digest,
     ) -> Result<(Arc<Provable>, u32, ProviderId), NoProof> {
         for height in self.heights(|directory| directory.requests(slot)) {
-            if !self.record(height).await?.requests(slot, chain.row) {
+            if !self.record(height).await?.requests(slot, row) {
                 continue;
             }
             let provable = self.provable(height).await?;
             let found = provable.item(|transaction, position| {
                 let Transaction::Requests(batch) = transaction else { return (0, None) };
-                let found = (batch.slot == slot).then(|| batch.rows.binary_search(&chain.row).ok());
+                let found = (batch.slot == slot).then(|| batch.rows.binary_search(&row).ok());
                 let item = found.flatten().filter(|item| batch.values[*item] == value);
                 let item = item.map(|item| (number(item), batch.submitter));
                 (number(batch.rows.len()), item.filter(|(i, _)| !provable.is_skipped(position, *i)))
@@ -313,9 +306,9 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     }
 
     /// The height at which a chain's slot was opened.
-    async fn opened(&self, chain: &Chain, slot: Slot) -> Result<Option<u64>, NoProof> {
+    async fn opened(&self, row: Row, slot: Slot) -> Result<Option<u64>, NoProof> {
         for height in self.heights(|directory| directory.openings(slot)) {
-            if self.record(height).await?.opens(slot, chain.row) {
+            if self.record(height).await?.opens(slot, row) {
                 return Ok(Some(height));
             }
         }
@@ -332,7 +325,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     }
 
     /// The chains of a meter that have a link, newest first.
-    fn chains(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<Chain>, NoProof> {
+    fn chains(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<(Row, Chain)>, NoProof> {
         let state = self.shared.chain();
         let view = state.state().view();
         let rows = view.chains(meter);
@@ -340,9 +333,8 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
             return Err(NoProof::UnknownMeter(meter));
         }
         let chains = rows.into_iter().filter_map(|row| {
-            let registered = view.registered(row)?.clone();
-            let has = index.get() <= registered.message().schedule.slots;
-            has.then_some(Chain { row, registered })
+            let chain = view.chain(row).filter(|chain| index.get() <= chain.schedule.slots)?;
+            Some((row, chain.clone()))
         });
         let chains: Vec<_> = chains.collect();
         if chains.is_empty() { Err(NoProof::OutsideChain(index)) } else { Ok(chains) }

@@ -254,6 +254,6 @@ impl Directory {
 /// The registry number of the first chain that a block registers, in a view after it.
 pub fn first_row(view: &View<'_>, block: &FinalBlock) -> Option<Row> {
     let first = block.verified().registered().first()?;
-    let same = |row: &Row| view.registered(*row).is_some_and(|known| known.id() == first.id());
+    let same = |row: &Row| view.chain(*row).is_some_and(|known| known.id == *first.id());
     view.chains(first.message().meter).into_iter().find(same)
 }

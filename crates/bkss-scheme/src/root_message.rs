@@ -10,7 +10,6 @@ use crate::{
     Digest, Link, MeterId, Network, ProviderId, PublicKey, Salt, SdiId, SecretKey, Signature,
     codec::{self, Encoded},
     hash::{Hasher, Tag},
-    hash_chain::MAX_SLOTS,
     identity::{SignatureError, signed_digest},
     merkle,
     slot::Schedule,
@@ -51,10 +50,9 @@ impl RootMessage {
 
 impl<C> Encode<C> for RootMessage {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        let Schedule { first, slot_s, window_s, slots } = self.schedule;
         encoder.array(13)?.u8(2)?.encode(self.meter)?.encode(self.owner)?.encode(self.sdi)?;
         encoder.encode(self.salt)?.encode(&self.anchor)?.encode(self.root)?;
-        encoder.encode(first)?.u32(slot_s)?.u32(slots)?.u32(window_s)?;
+        self.schedule.encode_fields(encoder)?;
         encoder.encode(self.device)?.encode(self.revocation_lock)?.ok()
     }
 }
@@ -65,12 +63,7 @@ impl<'b, C> Decode<'b, C> for RootMessage {
         codec::constant(decoder, 2)?;
         let (meter, owner, sdi) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
         let (salt, anchor, root) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
-        let at = decoder.position();
-        let first = decoder.decode()?;
-        let (slot_s, slots, window_s) = (decoder.u32()?, decoder.u32()?, decoder.u32()?);
-        if !(1..=MAX_SLOTS).contains(&slots) || window_s == 0 || window_s >= slot_s {
-            return Err(decode::Error::message("1 <= n <= 2^20 and 0 < W < L do not hold").at(at));
-        }
+        let schedule = Schedule::decode_fields(decoder)?;
         Ok(Self {
             meter,
             owner,
@@ -78,7 +71,7 @@ impl<'b, C> Decode<'b, C> for RootMessage {
             salt,
             anchor,
             root,
-            schedule: Schedule { first, slot_s, window_s, slots },
+            schedule,
             device: decoder.decode()?,
             revocation_lock: codec::optional(decoder, Decoder::decode)?,
         })
@@ -161,12 +154,6 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// A root message out of a ledger's state whose digest a quorum has certified: its signatures
-    /// were checked when it was registered.
-    pub fn certified(message: RootMessage, network: Network) -> Self {
-        Self { id: message.id(network), message }
-    }
-
     /// The root message.
     pub const fn message(&self) -> &RootMessage {
         &self.message

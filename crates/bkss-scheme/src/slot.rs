@@ -4,7 +4,13 @@
 //! with link `i` in slot `g = g_0 + i - 1` and in no other. Requests are accepted in the first `W`
 //! seconds of the slot, openings from then on and at most `R` seconds after its start.
 
-use crate::{LinkIndex, codec::number};
+use minicbor::{Decoder, Encoder, decode, encode};
+
+use crate::{
+    LinkIndex,
+    codec::{Encoded, number},
+    hash_chain::MAX_SLOTS,
+};
 
 /// Ledger time: milliseconds since 1970 UTC, the time stamp of a block header.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -91,6 +97,31 @@ impl Schedule {
         let start = self.slot(index).0.saturating_mul(u64::from(self.slot_s));
         let end = LedgerTime::from_seconds(start.saturating_add(u64::from(reveal_s)));
         self.closes(index) <= time && time < end
+    }
+
+    /// Encodes `g_0, L, n, W`, as they stand in `M_r`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the sink.
+    pub fn encode_fields<W: encode::Write>(&self, encoder: &mut Encoder<W>) -> Encoded<W> {
+        let Self { first, slot_s, window_s, slots } = self;
+        encoder.encode(first)?.u32(*slot_s)?.u32(*slots)?.u32(*window_s)?.ok()
+    }
+
+    /// Decodes what [`Schedule::encode_fields`] encodes.
+    ///
+    /// # Errors
+    ///
+    /// If these are not slots of a chain: `1 <= n <= 2^20` and `0 < W < L`.
+    pub fn decode_fields(decoder: &mut Decoder<'_>) -> Result<Self, decode::Error> {
+        let at = decoder.position();
+        let first = decoder.decode()?;
+        let (slot_s, slots, window_s) = (decoder.u32()?, decoder.u32()?, decoder.u32()?);
+        if !(1..=MAX_SLOTS).contains(&slots) || window_s == 0 || window_s >= slot_s {
+            return Err(decode::Error::message("1 <= n <= 2^20 and 0 < W < L do not hold").at(at));
+        }
+        Ok(Self { first, slot_s, window_s, slots })
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a node says of a meter: its newest chain, and who answers for it.
 
-use bkss_ledger::{Members, membership::RegistrationRefusal};
+use bkss_ledger::{Chain, Members, membership::RegistrationRefusal};
 use bkss_scheme::{
-    LedgerTime, MeterId, PublicKey, RootMessage, SdiId, codec, timestamp::RegistrationProof,
+    LedgerTime, MeterId, Network, PublicKey, RootMessage, SdiId, codec,
+    timestamp::RegistrationProof,
 };
 
 use crate::{client::Client, command::CommandError};
@@ -30,6 +31,11 @@ impl KnownMeter {
         let (members, time) = (client.ledger_members()?, LedgerTime(client.head()?.time_ms));
         let last = newest_chain(&client, meter)?;
         Ok(Self { client, members, last, time })
+    }
+
+    /// Its newest chain, as the ledger keeps it.
+    pub(crate) fn chain(&self, network: Network) -> Chain {
+        Chain::new(&self.last, self.last.id(network))
     }
 
     /// The key of a present SDI.

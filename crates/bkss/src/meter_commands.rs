@@ -202,7 +202,7 @@ fn revoke_by_secret(
     let (meter, chain) = (known.last.meter, known.last.id(network));
     let (reason, right) = (Reason(args.reason), Right::Secret(secret));
     let revocation = Revocation { meter, chain, reason, right };
-    let checked = revocation.check(&known.members, network, &known.last);
+    let checked = revocation.check(&known.members, network, &known.chain(network));
     checked.map_err(CommandError::refused("by the ledger's rules"))?;
     MeterPaper::new(network, Matter::End { meter, chain, reason }).show(known);
     if args.dry_run {

@@ -176,12 +176,13 @@ impl MeterPaper {
         let refused = "by the ledger's rules";
         match &self.matter {
             Matter::Chain { message, .. } => {
-                let checked = membership::check_next(&known.last, message).and_then(|()| {
-                    membership::check_schedule(terms, known.time, &message.schedule)
-                });
+                let checked =
+                    membership::check_next(&known.chain(self.network), message).and_then(|()| {
+                        membership::check_schedule(terms, known.time, &message.schedule)
+                    });
                 checked.map_err(CommandError::refused(refused))?;
             }
-            Matter::End { meter, chain, .. } if *chain != known.last.id(self.network) => {
+            Matter::End { meter, chain, .. } if *chain != known.chain(self.network).id => {
                 let unknown = RevocationRefusal::UnknownChain(*meter);
                 return Err(CommandError::refused(refused)(unknown));
             }

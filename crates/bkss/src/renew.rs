@@ -138,7 +138,7 @@ fn order(
     };
     let (owner, commitment) = (device.owner, device.commitment());
     let next = RootMessage { owner, device: commitment, schedule, ..last.clone() };
-    membership::check_next(last, &next)
+    membership::check_next(&known.chain(trust.genesis().network()), &next)
         .and_then(|()| {
             let terms = &trust.genesis().charter().terms;
             membership::check_schedule(terms, known.time, &schedule)

@@ -1,7 +1,7 @@
 //! Ends of chains: replaced, revoked; and evidence against providers.
 
 use bkss_ledger::{
-    Block, Evidence, Pool, Refusal, Revocation, State, Transaction,
+    Block, Chain, Evidence, Pool, Refusal, Revocation, State, Transaction,
     evidence::{EvidenceRefusal, Offence, SignedVote},
     execute::{SkipReason, TransactionRefusal},
     membership::RegistrationRefusal,
@@ -14,7 +14,7 @@ use bkss_scheme::{
     certificate::{VoteContent, VoteKey},
     hash::{Tag, hash},
     identity::SignatureError,
-    root_message::{Registered, Registration},
+    root_message::Registration,
 };
 
 use crate::consortium::{Consortium, FIRST, Meter, SLOT_S, at, block, vote_key};
@@ -145,7 +145,7 @@ fn a_chain_is_replaced_for_the_same_device_only_and_forwards_only() {
 }
 
 /// A registered meter with a lock, and the secret that opens it.
-fn lockable(consortium: &mut Consortium, state: &mut State) -> (Meter, Registered, [u8; 32]) {
+fn lockable(consortium: &mut Consortium, state: &mut State) -> (Meter, Chain, [u8; 32]) {
     let rho = [5; 32];
     let mut meter = consortium.meter(0);
     let lock = Some(hash(Tag::RevocationLock, &[&rho]));
@@ -154,7 +154,7 @@ fn lockable(consortium: &mut Consortium, state: &mut State) -> (Meter, Registere
     meter.id = message.id(network);
     meter.registration = Registration::sign(message, network, &consortium.sdi, &consortium.keys[0]);
     block(state, at(0, 1), [Transaction::Registration(meter.registration.clone())]);
-    let chain = state.view().registered(0).unwrap().clone();
+    let chain = state.view().chain(0).unwrap().clone();
     (meter, chain, rho)
 }
 
@@ -166,7 +166,7 @@ fn a_revoked_meter_requests_nothing_more_and_opens_what_it_had_requested() {
         let (meter, chain, rho) = lockable(&mut consortium, &mut state);
         let network = consortium.genesis.network();
         let revocation = if by_secret {
-            let (meter, chain) = (chain.message().meter, *chain.id());
+            let (meter, chain) = (chain.meter, chain.id);
             Revocation { meter, chain, reason: Reason(1), right: Right::Secret(rho) }
         } else {
             let sdi = (SdiId(0), &consortium.sdi);
@@ -178,7 +178,7 @@ fn a_revoked_meter_requests_nothing_more_and_opens_what_it_had_requested() {
         let transaction = Transaction::Revocation(revocation);
         block(&mut state, at(1, 2), [transaction.clone()]);
         let again = refusal(&state, at(1, 3), transaction);
-        let id = chain.message().meter;
+        let id = chain.meter;
         assert_eq!(again, TransactionRefusal::Revocation(RevocationRefusal::Ended(id)));
 
         let late = consortium.requests(1, 1, &[(0, signed.value)]);
@@ -206,7 +206,7 @@ fn a_meter_whose_next_chain_has_not_begun_is_revoked_with_both_chains() {
         block(&mut state, at(0, 1), [Transaction::Registration(old.registration.clone())]);
         block(&mut state, at(0, 2), [Transaction::Registration(new.registration)]);
         if revoked {
-            let chain = state.view().registered(1).unwrap().clone();
+            let chain = state.view().chain(1).unwrap().clone();
             let (network, sdi) = (consortium.genesis.network(), (SdiId(0), &consortium.sdi));
             let revocation = Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[0]);
             block(&mut state, at(0, 3), [Transaction::Revocation(revocation)]);
@@ -226,7 +226,7 @@ fn a_revocation_takes_owner_and_sdi_or_the_secret() {
     let mut state = consortium.state();
     let (_, chain, _) = lockable(&mut consortium, &mut state);
     let network = consortium.genesis.network();
-    let meter = chain.message().meter;
+    let meter = chain.meter;
     let sdi = (SdiId(0), &consortium.sdi);
     let good = Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[0]);
     let by_other_owner = Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[1]);

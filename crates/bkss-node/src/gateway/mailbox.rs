@@ -191,8 +191,8 @@ impl Mailbox {
                 let chain = self.shared.chain();
                 let view = chain.state().view();
                 let known = view.row(registration.message.meter);
-                let known = known.and_then(|row| view.registered(row));
-                if known.is_some_and(|known| *known.message() == registration.message) {
+                let id = registration.message.id(view.genesis().network());
+                if known.and_then(|row| view.chain(row)).is_some_and(|known| known.id == id) {
                     return Some(Answer::Accepted);
                 }
             }

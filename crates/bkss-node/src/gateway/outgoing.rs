@@ -158,7 +158,7 @@ impl Outgoing {
                 let Some((row, value)) = batch.rows.get(item).zip(batch.values.get(item)) else {
                     continue;
                 };
-                let schedule = view.registered(*row).map(|meter| meter.message().schedule);
+                let schedule = view.chain(*row).map(|chain| chain.schedule);
                 let still = |index| {
                     schedule.is_some_and(|schedule| view.head().time < schedule.closes(index))
                 };

@@ -1,9 +1,8 @@
 //! A link of a meter's chain as the ledger has it.
 
-use bkss_ledger::{View, state::Live, transaction_batch::Row};
+use bkss_ledger::{Chain, Live, View, transaction_batch::Row};
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, hash, hash_chain, request,
-    root_message::Registered,
     slot::{Schedule, Slot},
 };
 
@@ -14,8 +13,8 @@ const MAX_WALK: u32 = 4096;
 
 /// A link of a chain, at the time of the newest final block.
 pub(super) struct Place<'a> {
-    registered: &'a Registered,
-    live: Option<&'a Live>,
+    chain: &'a Chain,
+    live: &'a Live,
     pub(super) row: Row,
     pub(super) time: LedgerTime,
     schedule: Schedule,
@@ -26,10 +25,10 @@ pub(super) struct Place<'a> {
 impl<'a> Place<'a> {
     /// The link of the chain with this number.
     pub(super) fn of_row(view: &'a View<'_>, row: Row, index: LinkIndex) -> Option<Self> {
-        let registered = view.registered(row)?;
-        let schedule = registered.message().schedule;
+        let (chain, live) = (view.chain(row)?, view.live(row)?);
+        let schedule = chain.schedule;
         let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
-        let place = Self { registered, live: view.live(row), row, schedule, time, reveal_s, index };
+        let place = Self { chain, live, row, schedule, time, reveal_s, index };
         (index.get() <= schedule.slots).then_some(place)
     }
 
@@ -40,8 +39,8 @@ impl<'a> Place<'a> {
         index: LinkIndex,
     ) -> Result<Vec<Self>, Reason> {
         let rows = view.chains(meter);
-        let newest = rows.first().and_then(|row| view.registered(*row));
-        let slots = newest.ok_or(Reason::UnknownMeter(meter))?.message().schedule.slots;
+        let newest = rows.first().and_then(|row| view.chain(*row));
+        let slots = newest.ok_or(Reason::UnknownMeter(meter))?.schedule.slots;
         let places: Vec<_> =
             rows.into_iter().filter_map(|row| Self::of_row(view, row, index)).collect();
         if places.is_empty() { Err(Reason::OutsideChain { index, slots }) } else { Ok(places) }
@@ -66,21 +65,17 @@ impl<'a> Place<'a> {
 
     /// Whether a value is requested and not opened.
     pub(super) fn pending(&self, value: &Digest) -> bool {
-        self.live.is_some_and(|live| {
-            live.pending.iter().any(|p| p.index == self.index && p.value == *value)
-        })
+        self.live.pending.iter().any(|p| p.index == self.index && p.value == *value)
     }
 
     /// Whether a gateway has a request for this link.
     pub(super) fn pending_through(&self, gateway: ProviderId) -> bool {
-        self.live.is_some_and(|live| {
-            live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
-        })
+        self.live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
     }
 
     /// Whether this very link was the newest to be opened.
     pub(super) fn is_opened(&self, link: &Link) -> bool {
-        self.live.is_some_and(|live| live.last_index == self.index.get() && live.last_link == *link)
+        self.live.last_index == self.index.get() && self.live.last_link == *link
     }
 
     /// Whether a request may be brought to the ledger now; also shortly before the slot.
@@ -92,7 +87,7 @@ impl<'a> Place<'a> {
                 ledger,
             });
         }
-        if self.live.is_some_and(|live| !live.has(&self.schedule, self.index)) {
+        if !self.live.has(&self.schedule, self.index) {
             return Err(Reason::Ended);
         }
         if self.slot().0 > self.schedule.slot_at(self.time).0 + 1 {
@@ -125,14 +120,13 @@ impl<'a> Place<'a> {
     /// The request value of a body that a link opens.
     pub(super) fn value_of(&self, body: &[u8], link: &Link) -> Digest {
         let hash = hash::plain(body);
-        let commitment = request::commitment(self.registered.id(), self.index, &hash);
+        let commitment = request::commitment(&self.chain.id, self.index, &hash);
         request::request_value(&commitment, link)
     }
 
     /// Whether a link belongs to the chain, as far as that is cheap to say.
     pub(super) fn is_of_chain(&self, link: &Link) -> bool {
-        let Some(live) = self.live else { return true };
-        let (index, salt) = (self.index.get(), self.registered.message().salt);
+        let (index, salt, live) = (self.index.get(), self.chain.salt, self.live);
         if index.abs_diff(live.last_index) > MAX_WALK {
             return true;
         }

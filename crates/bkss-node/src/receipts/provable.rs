@@ -78,8 +78,8 @@ fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest
     let skipped: BTreeSet<_> = record.skipped.iter().copied().collect();
     let (mut requests, mut openings) = (Vec::new(), Vec::new());
     let place = |row: Row, slot: Slot| {
-        let message = view.registered(row)?.message();
-        Some((message.meter, message.schedule.index(slot)?))
+        let chain = view.chain(row)?;
+        Some((chain.meter, chain.schedule.index(slot)?))
     };
     for (position, transaction) in (0..).zip(block.transactions()) {
         let taken = |item: u32| !skipped.contains(&(position, item));
