@@ -93,8 +93,8 @@ pub struct Node {
     pub snapshots: Snapshots,
     /// What the node counts.
     pub metrics: NodeMetrics,
-    /// Ends when the node does.
-    pub task: Handle<()>,
+    /// Ends when the node does, with the reason.
+    pub task: Handle<String>,
 }
 
 /// Why a node does not start.
@@ -228,13 +228,17 @@ where
         ctx.child("gateway").spawn(move |ctx| gateway.run(ctx, batches_out, batches_in, settling));
         if let Err(broken) = delivery.replay(&ctx, &blocks).await {
             tracing::error!(%broken, "stored ledger");
-            return;
+            return format!("stored ledger: {broken}");
         }
         ready.open();
         ctx.child("rounds").spawn(move |_| rounds.run(turning));
         ctx.child("duties").spawn(move |ctx| duties.run(ctx, gossip, accused, applying));
-        if let Err(broken) = delivery.run(&ctx, &blocks, outbox).await {
-            tracing::error!(%broken, "the node stops");
+        match delivery.run(&ctx, &blocks, outbox).await {
+            Ok(()) => "the engine's blocks have ended".to_owned(),
+            Err(broken) => {
+                tracing::error!(%broken, "the node stops");
+                broken.to_string()
+            }
         }
     });
     Ok(Node { mailbox, events, status, shared, marshal, snapshots, metrics, task })

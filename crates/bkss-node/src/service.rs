@@ -131,7 +131,8 @@ pub async fn start(
     let (shared, metrics) = (node.shared.clone(), node.metrics.clone());
     let (provider, storage) = (settings.provider, settings.storage.clone());
     ctx.child("count").spawn(move |ctx| count(ctx, shared, metrics, provider, storage));
-    ctx.child("watch").spawn(move |ctx| watch(ctx, api));
+    let (shared, provider) = (node.shared.clone(), settings.provider);
+    ctx.child("watch").spawn(move |ctx| watch(ctx, api, shared, provider));
     let follower = Follower {
         shared: node.shared,
         metrics: node.metrics,
@@ -150,15 +151,13 @@ pub async fn start(
                     return reason;
                 }
             }
-            "the ledger's task has ended".to_owned()
+            // The ledger's task says why there are no more.
+            std::future::pending().await
         };
         tokio::select! {
             reason = following => reason,
             () = stopped(&ctx, &mailbox) => "the gateway has ended; the log says why".to_owned(),
-            ended = task => match ended {
-                Ok(()) => "the ledger's task has ended; the log says why".to_owned(),
-                Err(error) => format!("the ledger's task: {error}"),
-            },
+            ended = task => ended.unwrap_or_else(|error| format!("the ledger's task: {error}")),
         }
     });
     Ok(Service { http, ended })
@@ -221,10 +220,7 @@ impl Follower {
                 _ => Vec::new(),
             })
             .collect();
-        let own = |row| {
-            let registered = view.registered(row);
-            registered.is_some_and(|meter| meter.message().owner == self.provider)
-        };
+        let own = |row| view.chain(row).is_some_and(|chain| chain.owner == self.provider);
         let openings = verified.openings().iter().filter_map(|accepted| {
             let (transaction, item) = accepted.place;
             let (key, encapsulated) = (*keys.get(transaction as usize)?.get(item as usize)?)?;
@@ -255,8 +251,9 @@ async fn stopped(ctx: &Context, mailbox: &Mailbox) {
     }
 }
 
-/// Says so, again and again, while no block becomes final.
-async fn watch(ctx: Context, api: Arc<Api>) {
+/// Says so, again and again, while no block becomes final; and what there is to do about it where
+/// this provider is no member.
+async fn watch(ctx: Context, api: Arc<Api>, shared: Shared, provider: ProviderId) {
     let mut told = Duration::ZERO;
     loop {
         ctx.sleep(WATCH).await;
@@ -267,7 +264,14 @@ async fn watch(ctx: Context, api: Arc<Api>) {
         let age = api.head_age();
         if age >= told * 2 {
             told = age;
-            tracing::error!(seconds = age.as_secs(), "no block has become final");
+            let member = shared.chain().state().members().provider(provider).is_some();
+            if member {
+                tracing::error!(seconds = age.as_secs(), "no block has become final");
+            } else {
+                tracing::warn!(
+                    "this provider is no member (any more), the others tell it nothing: the node may be stopped"
+                );
+            }
         }
     }
 }

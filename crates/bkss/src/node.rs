@@ -219,9 +219,9 @@ impl Start {
                 tracing::info!("node is stopping");
                 Ok(None)
             },
-            key = successor.recv() => {
+            key = next_key(&mut successor) => {
                 tracing::info!("node starts again with its next vote key");
-                Ok(key)
+                Ok(Some(key))
             },
             reason = service.ended => {
                 let reason = reason.unwrap_or_else(|error| error.to_string());
@@ -231,6 +231,14 @@ impl Start {
         };
         let _ = ctx.stop(0, Some(STOP_TIMEOUT)).await; // what is not written out by then is repeated
         outcome
+    }
+}
+
+/// The vote key that the node is to be started with again; never, once the node has ended.
+async fn next_key(successor: &mut mpsc::Receiver<VoteKey>) -> VoteKey {
+    match successor.recv().await {
+        Some(key) => key,
+        None => std::future::pending().await,
     }
 }
 
@@ -360,5 +368,25 @@ impl Remembered {
             self.known.remove(&oldest);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_ended_has_no_next_key() {
+        let (sender, mut keys) = mpsc::channel(1);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(sender.try_send(VoteKey([7; 32])).is_ok());
+        assert!(pin!(next_key(&mut keys)).poll(&mut context).is_ready());
+        drop(sender);
+        assert!(pin!(next_key(&mut keys)).poll(&mut context).is_pending());
     }
 }
