@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     fs::{File, OpenOptions},
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -19,7 +20,7 @@ use bkss_node::{
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
-use bkss_scheme::certificate::VoteKey;
+use bkss_scheme::{Network, certificate::VoteKey};
 use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, tokio};
 use commonware_utils::{
     NZU16, NZUsize,
@@ -28,7 +29,7 @@ use commonware_utils::{
 
 use crate::{
     fetch,
-    files::{self, Readers},
+    files::{self, FileError, Readers},
     log, output,
     provider::{Keys, Sessions},
     verify,
@@ -126,6 +127,7 @@ impl Process {
     fn run(&self) -> Result<(), Failed> {
         let (stop, mut stopped) = oneshot::channel();
         let mut start = Start::load(self, None)?;
+        claim(&self.settings.store, start.config.genesis.network())?;
         if let Some(path) = &self.snapshot {
             let read = fetch::read_snapshot(path, &start.trust);
             start.beginning = Some(read.map_err(Failed::usage)?);
@@ -328,6 +330,22 @@ fn lock(dir: &Path) -> Result<File, Failed> {
         Failed::usage(format!("{}: another node runs in this directory", path.display()))
     })?;
     Ok(file)
+}
+
+/// Makes sure that a store is of this network: to the node another's records would be damaged ones.
+fn claim(store: &Path, network: Network) -> Result<(), Failed> {
+    let (mark, expected) = (store.join("network"), network.to_string());
+    match files::read(&mark, MAX_BYTES) {
+        Ok(found) if found == expected.as_bytes() => Ok(()),
+        Ok(found) => {
+            let (store, found) = (store.display(), String::from_utf8_lossy(&found).into_owned());
+            Err(Failed::usage(format!("{store}: store of network {found}, expected {expected}")))
+        }
+        Err(FileError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            files::replace(&mark, expected.as_bytes(), Readers::All).map_err(Failed::usage)
+        }
+        Err(error) => Err(Failed::usage(error)),
+    }
 }
 
 /// Appends sessions to the directory's log; those that come again after a crash are passed over.

@@ -44,6 +44,26 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
 }
 
 #[test]
+fn a_store_of_another_network_is_left_alone() {
+    let mut other = Providers::found(4, &[]);
+    other.start(0);
+    other.until("an answer", |other| other.status(0).is_some());
+    other.kill(0);
+    let mut providers = Providers::found(4, &[]);
+    let store = providers.directory(0).join("store");
+    std::fs::rename(other.directory(0).join("store"), &store).unwrap();
+    let refused = bkss(&["node", "--dir", text(&providers.directory(0))]);
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
+    assert!(said(&refused).contains("store of network"), "{}", said(&refused));
+
+    std::fs::rename(&store, other.directory(0).join("store")).unwrap();
+    other.start(0);
+    other.until("an answer", |other| other.status(0).is_some());
+    providers.start(0);
+    providers.until("an answer", |providers| providers.status(0).is_some());
+}
+
+#[test]
 fn settings_that_cannot_be_used_end_with_two_and_their_reason() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("net");
