@@ -19,8 +19,8 @@ use crate::Members;
 
 /// Number of this transaction.
 pub(crate) const NUMBER: u8 = 12;
-/// Most records; more change nothing about what is known of a provider.
-pub const MAX_RECORDS: usize = 4096;
+/// Most records of one provider; more change nothing about what is known of it.
+pub const MAX_RECORDS: usize = 64;
 
 /// Two conflicting votes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,8 +65,8 @@ pub enum EvidenceRefusal {
     Signature(usize),
     #[error("provider {} is recorded for view {} of round {}", .0.provider, .0.view, .0.epoch)]
     Known(Offence),
-    #[error("{MAX_RECORDS} offences are recorded")]
-    Full,
+    #[error("{MAX_RECORDS} offences of provider {0} are recorded")]
+    Full(ProviderId),
 }
 
 impl Evidence {

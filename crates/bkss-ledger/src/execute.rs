@@ -21,7 +21,7 @@ use crate::{
     accounting_nodes::VoteRefusal,
     chain::{End, Pending},
     change::{ChangeRefusal, MAX_OWN_CHANGES},
-    evidence::{EvidenceRefusal, MAX_RECORDS},
+    evidence::EvidenceRefusal,
     membership::{RegistrationRefusal, check_registration},
     registry::Registry,
     revocation::RevocationRefusal,
@@ -311,12 +311,7 @@ impl<'a> Draft<'a> {
     fn record(&mut self, evidence: &Evidence) -> Result<usize, TransactionRefusal> {
         let offence = evidence.offence;
         let delta = &mut self.outcome.delta;
-        if self.view.has_offence(&offence) || delta.offences.contains(&offence) {
-            return Err(EvidenceRefusal::Known(offence).into());
-        }
-        if self.view.offences() + delta.offences.len() >= MAX_RECORDS {
-            return Err(EvidenceRefusal::Full.into());
-        }
+        self.view.check_offence(&offence, &delta.offences)?;
         evidence.check(&delta.members, self.view.genesis().network())?;
         delta.offences.push(offence);
         Ok(1)

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bkss_scheme::{Digest, LinkIndex, ProviderId};
 
 use crate::{
-    Transaction, View, chain::End, evidence::EvidenceRefusal, execute::TransactionRefusal,
-    membership::check_registration, revocation::RevocationRefusal,
+    Transaction, View, chain::End, execute::TransactionRefusal, membership::check_registration,
+    revocation::RevocationRefusal,
 };
 
 /// Most bytes that wait per gateway.
@@ -142,9 +142,7 @@ fn authenticate(
             return Ok(vote.voter);
         }
         Transaction::Evidence(evidence) => {
-            if view.has_offence(&evidence.offence) {
-                return Err(EvidenceRefusal::Known(evidence.offence).into());
-            }
+            view.check_offence(&evidence.offence, &[])?;
             evidence.check(view.members(), view.genesis().network())?;
             return Ok(ANYBODY);
         }
@@ -191,7 +189,7 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             let seats = view.genesis().charter().rounds.committee;
             vote.check_rules(view.members(), view.round(), seats).is_ok()
         }
-        Transaction::Evidence(evidence) => !view.has_offence(&evidence.offence),
+        Transaction::Evidence(evidence) => view.check_offence(&evidence.offence, &[]).is_ok(),
         Transaction::Revocation(revocation) => {
             let row = view.row(revocation.meter);
             let live = row.and_then(|row| view.live(row));

@@ -22,6 +22,7 @@ use crate::{
     accounting_nodes::Round,
     chain::{self, Chain, Live},
     evidence::{MAX_RECORDS, Offence},
+    members::MAX_MEMBERS,
     seal::PAGE,
 };
 
@@ -267,7 +268,7 @@ impl<'b, C> Decode<'b, C> for OwnedSheet {
         let network = decoder.decode()?;
         let head = Head { height: decoder.u64()?, id: decoder.decode()?, time: decoder.decode()? };
         let (members, round) = (decoder.decode()?, decoder.decode()?);
-        let count = codec::array_of_at_most(decoder, MAX_RECORDS)?;
+        let count = codec::array_of_at_most(decoder, MAX_MEMBERS * MAX_RECORDS)?;
         let offence = |_| {
             codec::array(decoder, 3)?;
             let provider = decoder.decode()?;

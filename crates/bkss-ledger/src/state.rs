@@ -13,8 +13,12 @@ use std::{
 use bkss_scheme::{Digest, LedgerTime, MeterId, Salt, root_message::Registered};
 
 use crate::{
-    Chain, Genesis, Live, Members, Verified, accounting_nodes::Round, evidence::Offence,
-    registry::Registry, seal::Seals, transaction_batch::Row,
+    Chain, Genesis, Live, Members, Verified,
+    accounting_nodes::Round,
+    evidence::{EvidenceRefusal, MAX_RECORDS, Offence},
+    registry::Registry,
+    seal::Seals,
+    transaction_batch::Row,
 };
 
 /// The newest block of a state.
@@ -234,16 +238,27 @@ impl View<'_> {
         (self.state.round.number == round).then(|| self.state.seals.kept()).flatten()
     }
 
-    /// Whether an offence is on record.
-    pub fn has_offence(&self, offence: &Offence) -> bool {
-        self.state.offences.contains(offence)
-            || self.deltas.iter().any(|delta| delta.offences.contains(offence))
-    }
-
-    /// Number of offences on record.
-    pub fn offences(&self) -> usize {
-        self.state.offences.len()
-            + self.deltas.iter().map(|delta| delta.offences.len()).sum::<usize>()
+    /// Whether an offence can be recorded behind those of this view and `new` ones.
+    ///
+    /// # Errors
+    ///
+    /// [`EvidenceRefusal::Known`] or [`EvidenceRefusal::Full`].
+    pub(crate) fn check_offence(
+        &self,
+        offence: &Offence,
+        new: &[Offence],
+    ) -> Result<(), EvidenceRefusal> {
+        let provider = offence.provider;
+        let of_provider = |offence: &&Offence| offence.provider == provider;
+        let first = Offence { provider, epoch: 0, view: 0 };
+        let last = Offence { provider, epoch: u64::MAX, view: u64::MAX };
+        let known = self.state.offences.range(first..=last);
+        let later = self.deltas.iter().flat_map(|delta| &delta.offences).chain(new);
+        let records: Vec<_> = known.chain(later.filter(of_provider)).collect();
+        if records.contains(&offence) {
+            return Err(EvidenceRefusal::Known(*offence));
+        }
+        if records.len() >= MAX_RECORDS { Err(EvidenceRefusal::Full(provider)) } else { Ok(()) }
     }
 
     /// Number of registered chains.

@@ -2,7 +2,7 @@
 
 use bkss_ledger::{
     Block, Chain, Evidence, Pool, Refusal, Revocation, State, Transaction,
-    evidence::{EvidenceRefusal, Offence, SignedVote},
+    evidence::{EvidenceRefusal, MAX_RECORDS, Offence, SignedVote},
     execute::{SkipReason, TransactionRefusal},
     membership::RegistrationRefusal,
     propose,
@@ -263,14 +263,23 @@ fn a_revocation_takes_owner_and_sdi_or_the_secret() {
 
 /// Two votes of a founder in a view.
 fn evidence(consortium: &Consortium, votes: [VoteContent; 2]) -> Evidence {
-    let (epoch, view) = (3, 17);
-    let key = &consortium.votes[1];
+    evidence_of(consortium, 1, 17, votes)
+}
+
+fn evidence_of(
+    consortium: &Consortium,
+    provider: u16,
+    view: u64,
+    votes: [VoteContent; 2],
+) -> Evidence {
+    let epoch = 3;
+    let key = &consortium.votes[usize::from(provider)];
     let vote = |content: VoteContent| {
         let message = content.message(consortium.genesis.network(), epoch, view).unwrap();
         SignedVote { content, signature: Signature(key.sign(&message).into()) }
     };
     Evidence {
-        offence: Offence { provider: ProviderId(1), epoch, view },
+        offence: Offence { provider: ProviderId(provider), epoch, view },
         vote_key: vote_key(key),
         votes: votes.map(vote),
     }
@@ -303,6 +312,26 @@ fn double_votes_are_recorded_once() {
         let expected = EvidenceRefusal::Known(evidence.offence);
         assert_eq!(reason, TransactionRefusal::Evidence(expected), "{votes:?}");
     }
+}
+
+#[test]
+fn a_provider_that_votes_twice_often_leaves_room_for_others() {
+    let consortium = Consortium::new(7);
+    let mut state = consortium.state();
+    let votes = [notarize(1, 16), notarize(2, 16)];
+    let transaction =
+        |provider, view| Transaction::Evidence(evidence_of(&consortium, provider, view, votes));
+    let limit = MAX_RECORDS as u64;
+    block(&mut state, at(0, 1), (17..17 + limit - 1).map(|view| transaction(1, view)));
+    // The last place: of two in one block the second is one too many.
+    let both = [transaction(1, 200), transaction(1, 201)];
+    let proposed = propose(&state.view(), at(0, 2), both).unwrap();
+    assert_eq!(proposed.block().transactions().len(), 1);
+    block(&mut state, at(0, 2), [transaction(1, 200)]);
+    let reason = refusal(&state, at(0, 3), transaction(1, 201));
+    assert_eq!(reason, TransactionRefusal::Evidence(EvidenceRefusal::Full(ProviderId(1))));
+    block(&mut state, at(0, 3), [transaction(2, 17)]);
+    assert_eq!(state.offences().len(), MAX_RECORDS + 1);
 }
 
 #[test]
