@@ -73,19 +73,30 @@ where
     Ok(response)
 }
 
+/// What whoever brings one message is answered, for the document.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "read by the derive alone")]
+enum Answered {
+    #[response(status = 200, description = "accepted: it is on disk here")]
+    Accepted(AnswerBody),
+    #[response(status = 400, description = "malformed")]
+    Malformed(ErrorBody),
+    #[response(status = 413, description = "too long")]
+    TooLong(ErrorBody),
+    #[response(status = 422, description = "refused, with the reason")]
+    Refused(AnswerBody),
+    #[response(status = 429, description = "overloaded, see Retry-After")]
+    Overloaded(AnswerBody),
+    #[response(status = 503, description = "not ready or busy, see Retry-After")]
+    Busy(ErrorBody),
+}
+
 /// Step 1 of a meter: a sealed reading and its request value.
 #[utoipa::path(
     post,
     path = "/v1/submit",
     request_body(content((SubmitBody = "application/json"), (Vec<u8> = "application/cbor"))),
-    responses(
-        (status = 200, description = "accepted: it is on disk here", body = AnswerBody),
-        (status = 400, description = "malformed", body = ErrorBody),
-        (status = 413, description = "too long", body = ErrorBody),
-        (status = 422, description = "refused, with the reason", body = AnswerBody),
-        (status = 429, description = "overloaded, see Retry-After", body = AnswerBody),
-        (status = 503, description = "not ready or busy, see Retry-After", body = ErrorBody),
-    )
+    responses(Answered)
 )]
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
@@ -100,14 +111,7 @@ pub(super) async fn submit(
     post,
     path = "/v1/release",
     request_body(content((ReleaseBody = "application/json"), (Vec<u8> = "application/cbor"))),
-    responses(
-        (status = 200, description = "accepted: it is on disk here", body = AnswerBody),
-        (status = 400, description = "malformed", body = ErrorBody),
-        (status = 413, description = "too long", body = ErrorBody),
-        (status = 422, description = "refused, with the reason", body = AnswerBody),
-        (status = 429, description = "overloaded, see Retry-After", body = AnswerBody),
-        (status = 503, description = "not ready or busy, see Retry-After", body = ErrorBody),
-    )
+    responses(Answered)
 )]
 pub(super) async fn release(
     State(api): State<Arc<Api>>,
@@ -122,14 +126,7 @@ pub(super) async fn release(
     post,
     path = "/v1/registration",
     request_body(content((TransactionBody = "application/json"), (Vec<u8> = "application/cbor"))),
-    responses(
-        (status = 200, description = "accepted: it is on disk here", body = AnswerBody),
-        (status = 400, description = "malformed", body = ErrorBody),
-        (status = 413, description = "too long", body = ErrorBody),
-        (status = 422, description = "refused, with the reason", body = AnswerBody),
-        (status = 429, description = "overloaded, see Retry-After", body = AnswerBody),
-        (status = 503, description = "not ready or busy, see Retry-After", body = ErrorBody),
-    )
+    responses(Answered)
 )]
 pub(super) async fn registration(
     State(api): State<Arc<Api>>,
@@ -144,14 +141,7 @@ pub(super) async fn registration(
     post,
     path = "/v1/change",
     request_body(content((TransactionBody = "application/json"), (Vec<u8> = "application/cbor"))),
-    responses(
-        (status = 200, description = "accepted: it is on disk here", body = AnswerBody),
-        (status = 400, description = "malformed", body = ErrorBody),
-        (status = 413, description = "too long", body = ErrorBody),
-        (status = 422, description = "refused, with the reason", body = AnswerBody),
-        (status = 429, description = "overloaded, see Retry-After", body = AnswerBody),
-        (status = 503, description = "not ready or busy, see Retry-After", body = ErrorBody),
-    )
+    responses(Answered)
 )]
 pub(super) async fn change(
     State(api): State<Arc<Api>>,
