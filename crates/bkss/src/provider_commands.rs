@@ -26,7 +26,7 @@ use crate::{
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum ProviderCommand {
     /// Ask to join: a change that a quorum of the providers has to approve
-    Join(JoinArgs),
+    Join(ProposeArgs),
     /// Approve a change, after reading it
     Approve(ApproveArgs),
     /// Bring a change with all its signatures to the ledger
@@ -50,22 +50,6 @@ pub(crate) struct HowArgs {
     /// Show what would be signed and check it, but sign nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-/// Options of `bkss provider join`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct JoinArgs {
-    /// Directory of the new provider, with its genesis
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
-    /// A node of the consortium
-    #[arg(long, value_name = "URL")]
-    node: String,
-    /// The change; must not exist
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
 /// Options of `bkss provider approve`.
@@ -138,20 +122,20 @@ pub(crate) struct MoveArgs {
     address: String,
 }
 
-/// Options of commands in which a provider proposes what a quorum decides.
+/// Options of commands that propose what a quorum decides.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ProposeArgs {
-    /// Directory of the provider that proposes and approves it
+    /// Directory of the member that proposes it, present or new, with its genesis
     #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// A node of the consortium
     #[arg(long, value_name = "URL")]
-    node: String,
+    pub(crate) node: String,
     /// The change; must not exist
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     #[command(flatten)]
-    how: HowArgs,
+    pub(crate) how: HowArgs,
 }
 
 /// Options of `bkss provider expel`.
@@ -199,7 +183,7 @@ pub(crate) fn open(network: Network, known: &Known, how: &HowArgs, body: Body) -
     ChangePaper { network, change: Change::new(body, until) }
 }
 
-fn join(args: &JoinArgs) -> Result<(), CommandError> {
+fn join(args: &ProposeArgs) -> Result<(), CommandError> {
     let keys = Keys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let paper = args.dir.join(format!("{}.identity", MemberId::Provider(keys.id)));

@@ -1,6 +1,6 @@
 //! `bkss sdi`: signing device infrastructures join and are removed like providers, and issue.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use bkss_ledger::change::Body;
 use bkss_scheme::SdiId;
@@ -9,7 +9,7 @@ use crate::{
     changes::Known,
     command::{self, CommandError},
     found::SdiKeys,
-    provider_commands::{ApproveArgs, HowArgs, ProposeArgs, approve, keep, network, open, propose},
+    provider_commands::{ApproveArgs, ProposeArgs, approve, keep, network, open, propose},
     renew::{RenewArgs, renew},
 };
 
@@ -17,29 +17,13 @@ use crate::{
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum SdiCommand {
     /// Ask to join: a change that a quorum of the providers has to approve
-    Add(AddArgs),
+    Add(ProposeArgs),
     /// Approve a change as a provider, after reading it
     Approve(ApproveArgs),
     /// Propose to remove an SDI, and approve it
     Remove(RemoveArgs),
     /// Issue the next chain of a meter: its owner has to sign it
     Renew(RenewArgs),
-}
-
-/// Options of `bkss sdi add`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct AddArgs {
-    /// Directory of the new SDI, with its genesis
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
-    /// A node of the consortium
-    #[arg(long, value_name = "URL")]
-    node: String,
-    /// The change; must not exist
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
 /// Options of `bkss sdi remove`.
@@ -62,7 +46,7 @@ pub(crate) fn run(command: &SdiCommand) -> ExitCode {
     })
 }
 
-fn add(args: &AddArgs) -> Result<(), CommandError> {
+fn add(args: &ProposeArgs) -> Result<(), CommandError> {
     let sdi = SdiKeys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let known = Known::ask(&args.node)?;
