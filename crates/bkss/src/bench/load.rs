@@ -17,7 +17,8 @@ use crate::{clock, command::CommandError, output};
 
 /// How often the driver looks at the clock and at the providers.
 const TICK: Duration = Duration::from_millis(1);
-/// Messages that are not final after this are sent again, to another gateway.
+/// Where none of a slot's messages has become final for this long, those that are not are sent
+/// again, to another gateway.
 const RETRY: Duration = Duration::from_secs(3);
 /// Without any progress for this long the providers are stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -58,6 +59,8 @@ struct Progress {
 /// One of the two messages of a slot, of all meters.
 struct Phase {
     sent: Option<Instant>,
+    /// When items became final everywhere last, or were sent.
+    progressed: Option<Instant>,
     tries: usize,
     /// Accepted items by provider.
     accepted: Vec<u32>,
@@ -71,6 +74,7 @@ impl Phase {
     fn new(providers: usize, meters: usize) -> Self {
         Self {
             sent: None,
+            progressed: None,
             tries: 0,
             accepted: vec![0; providers],
             done: vec![false; meters],
@@ -90,13 +94,14 @@ impl Phase {
         let took = u32::try_from(now.duration_since(sent).as_millis()).unwrap_or(u32::MAX);
         latencies.extend((self.timed..everywhere).map(|_| took));
         self.timed = everywhere;
+        self.progressed = Some(now);
         true
     }
 
     fn overdue(&self, now: Instant) -> bool {
         let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
         let patience = RETRY.saturating_mul(tries.saturating_add(1));
-        self.sent.is_some_and(|sent| now.duration_since(sent) > patience)
+        self.progressed.is_some_and(|progressed| now.duration_since(progressed) > patience)
     }
 }
 
@@ -330,7 +335,9 @@ impl<'a> Load<'a> {
     fn send_phase(&mut self, slot: u32, requests: bool) {
         let progress = &mut self.slots[slot as usize - 1];
         let phase = if requests { &mut progress.requests } else { &mut progress.openings };
-        phase.sent.get_or_insert_with(clock::now);
+        let now = clock::now();
+        phase.sent.get_or_insert(now);
+        phase.progressed = Some(now);
         let again = phase.tries;
         phase.tries += 1;
         let waiting = phase.done.iter().zip(&self.fleet.meters).filter(|(done, _)| !**done);
