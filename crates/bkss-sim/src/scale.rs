@@ -7,7 +7,8 @@
 use crate::measure::leader::ReadingCost;
 
 const YEAR_S: f64 = 31_536_000.0;
-/// State of a meter in memory, bytes (docs/performance.md).
+/// State of a meter in memory with a request that waits for its opening, bytes, rounded up
+/// (docs/performance.md).
 const STATE_BYTES: f64 = 300.0;
 
 /// What a provider has.
