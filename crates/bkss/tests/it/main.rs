@@ -12,6 +12,7 @@ mod bench;
 mod consortium;
 mod crashes;
 mod demo;
+mod documents;
 mod founding;
 mod membership;
 mod meters;
