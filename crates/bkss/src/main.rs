@@ -36,6 +36,13 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+
+/// Blocks of some megabytes are taken and given back all the time, by all threads. The system's
+/// allocator on Linux gives their pages back to the kernel each time, which then clears them again;
+/// docs/performance.md has the difference.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Tamper-evident metering without a trusted third party.
 ///
