@@ -178,7 +178,7 @@ pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
     }
     files::replace(&args.out, &bytes, Readers::All)?;
     let eras = found.eras().len();
-    output::note(&format!("{out}: network {network}, {eras} committees so far"));
+    output::note(&format!("{out}: network {network}, committees so far: {eras}"));
     if !known {
         output::note("compare the network's name with that of somebody you trust");
     }
