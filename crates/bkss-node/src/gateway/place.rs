@@ -2,8 +2,7 @@
 
 use bkss_ledger::{Chain, Live, View, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, hash, hash_chain, request,
-    slot::{Schedule, Slot},
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, hash, hash_chain, request, slot::Slot,
 };
 
 use crate::message::Reason;
@@ -17,7 +16,6 @@ pub(super) struct Place<'a> {
     live: &'a Live,
     pub(super) row: Row,
     pub(super) time: LedgerTime,
-    schedule: Schedule,
     reveal_s: u32,
     index: LinkIndex,
 }
@@ -26,10 +24,9 @@ impl<'a> Place<'a> {
     /// The link of the chain with this number.
     pub(super) fn of_row(view: &'a View<'_>, row: Row, index: LinkIndex) -> Option<Self> {
         let (chain, live) = (view.chain(row)?, view.live(row)?);
-        let schedule = chain.schedule;
         let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
-        let place = Self { chain, live, row, schedule, time, reveal_s, index };
-        (index.get() <= schedule.slots).then_some(place)
+        let place = Self { chain, live, row, time, reveal_s, index };
+        (index.get() <= chain.schedule.slots).then_some(place)
     }
 
     /// The chains of a meter that have this link, newest first.
@@ -47,7 +44,7 @@ impl<'a> Place<'a> {
     }
 
     pub(super) const fn slot(&self) -> Slot {
-        self.schedule.slot(self.index)
+        self.chain.schedule.slot(self.index)
     }
 
     pub(super) const fn key(&self) -> (Row, LinkIndex) {
@@ -55,12 +52,13 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn has_closed(&self) -> bool {
-        self.schedule.closes(self.index) <= self.time
+        self.chain.schedule.closes(self.index) <= self.time
     }
 
     /// Whether no opening can be accepted any more.
     pub(super) fn is_over(&self) -> bool {
-        self.has_closed() && !self.schedule.accepts_opening(self.index, self.time, self.reveal_s)
+        self.has_closed()
+            && !self.chain.schedule.accepts_opening(self.index, self.time, self.reveal_s)
     }
 
     /// Whether a value is requested and not opened.
@@ -83,15 +81,18 @@ impl<'a> Place<'a> {
         let ledger = self.time.0;
         if self.has_closed() {
             return Err(Reason::WindowClosed {
-                closed: self.schedule.closes(self.index).0,
+                closed: self.chain.schedule.closes(self.index).0,
                 ledger,
             });
         }
-        if !self.live.has(&self.schedule, self.index) {
+        if !self.live.has(&self.chain.schedule, self.index) {
             return Err(Reason::Ended);
         }
-        if self.slot().0 > self.schedule.slot_at(self.time).0 + 1 {
-            return Err(Reason::TooEarly { begins: self.schedule.opens(self.index).0, ledger });
+        if self.slot().0 > self.chain.schedule.slot_at(self.time).0 + 1 {
+            return Err(Reason::TooEarly {
+                begins: self.chain.schedule.opens(self.index).0,
+                ledger,
+            });
         }
         Ok(())
     }
@@ -101,7 +102,7 @@ impl<'a> Place<'a> {
         if self.is_over() {
             return Err(Reason::OpeningsOver { reveal_s: self.reveal_s });
         }
-        let opens = self.schedule.opens(self.index);
+        let opens = self.chain.schedule.opens(self.index);
         if self.time < opens {
             return Err(Reason::TooEarly { begins: opens.0, ledger: self.time.0 });
         }
@@ -111,9 +112,9 @@ impl<'a> Place<'a> {
     /// When this link has to be looked at again.
     pub(super) fn deadline(&self) -> LedgerTime {
         if !self.has_closed() {
-            return self.schedule.closes(self.index);
+            return self.chain.schedule.closes(self.index);
         }
-        let start = self.schedule.opens(self.index).seconds();
+        let start = self.chain.schedule.opens(self.index).seconds();
         LedgerTime::from_seconds(start.saturating_add(self.reveal_s.into()))
     }
 
