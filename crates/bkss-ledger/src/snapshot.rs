@@ -2,8 +2,9 @@
 //!
 //! Frames of a length (4 bytes, big-endian) and that many bytes of CBOR: the sheet
 //! `[2, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, pages of up to 256
-//! chains (`chain.rs`), last the digest of all of it. The digest is that of [`State::seal`]; a certified header of the next round carries it, and whoever
-//! gets a snapshot from others checks it against that header (see [`crate::beginning`]).
+//! chains (see [`crate::chain`]), last the digest of all of it. The digest is that of
+//! [`State::seal`]; a certified header of the next round carries it, and whoever gets a snapshot
+//! from others checks it against that header (see [`crate::beginning`]).
 
 use std::{
     collections::BTreeSet,
