@@ -13,8 +13,9 @@ use std::{
 
 use bkss_scheme::{
     Committee, Digest, Era, Header,
-    certificate::{Finality, NotFinal},
+    certificate::NotFinal,
     codec::{self, Encoded},
+    finality::Finality,
     timestamp::TimeProof,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bkss_scheme::{
     Digest, Header, LinkIndex, Malformed, MeterId, ProviderId, Timestamp,
-    certificate::Finality,
     codec::{self, MAX_BODY},
+    finality::Finality,
     hash_chain::{self, Blocks},
     merkle,
     receipt::Receipt,

@@ -7,10 +7,8 @@
 use core::slice;
 
 use bkss_scheme::{
-    Certified, Committee, Era, Handover, Header, LedgerTime, Network,
-    certificate::{Finality, NotFinal},
-    handover::HandoverError,
-    timestamp::TimeProof,
+    Certified, Committee, Era, Handover, Header, LedgerTime, Network, certificate::NotFinal,
+    finality::Finality, handover::HandoverError, timestamp::TimeProof,
 };
 
 /// The newest certified ledger time, under the committee the meter was provisioned with and those

@@ -9,9 +9,8 @@ use std::{collections::VecDeque, ops::Range, sync::Arc, time::SystemTime};
 
 use bkss_ledger::{Block, Boundary, FinalBlock, Rounds as Lengths, Verified};
 use bkss_scheme::{
-    Certificate, Committee, LedgerTime,
-    certificate::{Finality, MAX_DESCENDANTS},
-    codec,
+    Certificate, Committee, LedgerTime, codec,
+    finality::{Finality, MAX_DESCENDANTS},
 };
 use bytes::Bytes;
 use commonware_actor::Feedback;

@@ -10,9 +10,9 @@ use std::{
 
 use bkss_ledger::{Block, Chain, Transaction, transaction_batch::Row};
 use bkss_scheme::{
-    Certificate, Digest, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp,
-    certificate::{Finality, MAX_DESCENDANTS},
-    codec, hash,
+    Certificate, Digest, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp, codec,
+    finality::{Finality, MAX_DESCENDANTS},
+    hash,
     receipt::Receipt,
     request,
     root_message::Registration,

@@ -4,24 +4,19 @@
 //! quorum of the committee has signed to finalize it; the votes (ed25519) and their layout are the
 //! engine's (simplex). Signatures are accepted by the rule of ZIP 215, the engine's, under which
 //! checking one by one and in batches always agree.
-//!
-//! A block may have no certificate of its own: it is final as well when a descendant is. A proof
-//! then carries the headers from the block to the certified one.
 
 use ed25519_zebra::{Signature, VerificationKey};
 use heapless::Vec;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, Header, Network,
+    Digest, Network,
     codec::{self, Encoded, Malformed, byte_string},
     merkle,
 };
 
 /// Most members of a committee.
 pub const MAX_COMMITTEE: usize = 32;
-/// Most bytes of headers between a block and the certified descendant.
-pub const MAX_DESCENDANTS: usize = 16 * 1024;
 
 const NAMESPACE: &[u8] = b"_BKSS";
 const NOTARIZE: &[u8] = b"_NOTARIZE";
@@ -292,80 +287,6 @@ pub fn accepts(key: &VoteKey, message: &[u8], signature: &[u8; 64]) -> bool {
     VerificationKey::try_from(key.0)
         .and_then(|key| key.verify(&Signature::from_bytes(signature), message))
         .is_ok()
-}
-
-/// How a block is final: the headers from its successor to the certified block, if it has no
-/// certificate of its own, and the certificate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Finality<'a> {
-    /// A CBOR sequence of headers, usually empty.
-    pub descendants: &'a [u8],
-    /// Certificate of the last of them, or of the block itself.
-    pub certificate: Certificate<'a>,
-}
-
-impl Finality<'_> {
-    /// Checks that `header` is final under `committee`.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFinal`], naming the first thing that does not hold.
-    pub fn verify(
-        &self,
-        network: Network,
-        committee: &Committee,
-        header: &Header,
-    ) -> Result<Certified, NotFinal> {
-        let expected = committee.digest();
-        let mut last = header.clone();
-        let mut id = last.id();
-        let mut rest = self.descendants;
-        loop {
-            if last.committee != expected {
-                return Err(NotFinal::Committee { expected, found: last.committee });
-            }
-            if rest.is_empty() {
-                break;
-            }
-            let offset = self.descendants.len() - rest.len();
-            let next: Header =
-                codec::decode_first("header", &mut rest).map_err(|_| NotFinal::NoHeader(offset))?;
-            if next.previous != id || next.height != last.height + 1 || next.time <= last.time {
-                return Err(NotFinal::Unlinked { height: next.height });
-            }
-            id = next.id();
-            last = next;
-        }
-        self.certificate.verify(network, committee, id)?;
-        Ok(Certified(header.clone()))
-    }
-}
-
-impl<C> Encode<C> for Finality<'_> {
-    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(2)?.bytes(self.descendants)?.encode(self.certificate)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Finality<'b> {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 2)?;
-        Ok(Self {
-            descendants: codec::bytes_of_at_most(decoder, MAX_DESCENDANTS)?,
-            certificate: decoder.decode()?,
-        })
-    }
-}
-
-/// A header that a quorum made final. Only [`Finality::verify`] makes one.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Certified(Header);
-
-impl Certified {
-    /// The header.
-    pub const fn header(&self) -> &Header {
-        &self.0
-    }
 }
 
 /// Reads the engine's encoding: big-endian numbers and little-endian base-128 varints.

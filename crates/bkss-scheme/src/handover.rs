@@ -8,50 +8,14 @@
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Committee, Digest, Header, Network,
-    certificate::{Certified, Finality, NotFinal},
+    Committee, Digest, Era, Header, Network,
+    certificate::NotFinal,
     codec::{self, Encoded},
+    finality::Finality,
 };
 
 /// Most bytes of the members in a handover.
 pub const MAX_MEMBERS_BYTES: usize = 1 << 19;
-
-/// A committee and the first epoch whose blocks it certifies.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Era {
-    /// The first epoch; the era ends where the next one begins.
-    pub from_epoch: u64,
-    /// The committee.
-    pub committee: Committee,
-}
-
-impl Era {
-    /// The era of an epoch among eras, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFinal::Epoch`] if all of them are later.
-    pub fn of(eras: &[Self], epoch: u64) -> Result<&Self, NotFinal> {
-        let known = eras.iter().rev().find(|era| era.from_epoch <= epoch);
-        let first = eras.first().map_or(u64::MAX, |era| era.from_epoch);
-        known.ok_or(NotFinal::Epoch { first, found: epoch })
-    }
-
-    /// Checks that `header` is final under the committee of its certificate's epoch.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFinal`], naming the first thing that does not hold.
-    pub fn certified(
-        eras: &[Self],
-        network: Network,
-        finality: &Finality<'_>,
-        header: &Header,
-    ) -> Result<Certified, NotFinal> {
-        let era = Self::of(eras, finality.certificate.epoch)?;
-        finality.verify(network, &era.committee, header)
-    }
-}
 
 /// The end of a round that changes the committee, or a block that changes the members:
 /// `[38, header, finality, [+ vote key] / null, members / null]`.

@@ -29,6 +29,7 @@ extern crate std;
 
 pub mod certificate;
 pub mod codec;
+pub mod finality;
 pub mod handover;
 pub mod hash;
 pub mod hash_chain;
@@ -44,9 +45,10 @@ pub mod slot;
 pub mod timestamp;
 pub mod transaction;
 
-pub use certificate::{Certificate, Certified, Committee};
+pub use certificate::{Certificate, Committee};
 pub use codec::Malformed;
-pub use handover::{Era, Handover};
+pub use finality::{Certified, Era};
+pub use handover::Handover;
 pub use hash::Digest;
 pub use hash_chain::{Link, LinkIndex, Salt};
 pub use header::{Header, TreeHead};

@@ -14,8 +14,9 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use crate::{
     Digest, Era, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
     Timestamp,
-    certificate::{Certified, NotFinal},
+    certificate::NotFinal,
     codec::{self, Encoded, MAX_BODY},
+    finality::Certified,
     hash, hash_chain,
     merkle::Path,
     request,

@@ -7,8 +7,8 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Digest, Header, LinkIndex, MeterId, ProviderId, TreeHead,
-    certificate::Finality,
     codec::{self, Encoded},
+    finality::Finality,
     merkle::{self, Path},
     root_message::Registration,
 };

@@ -6,9 +6,7 @@ use bkss_ledger::{
     propose, snapshot,
 };
 use bkss_scheme::{
-    LedgerTime, ProviderId,
-    certificate::{Finality, NotFinal},
-    timestamp::TimeProof,
+    LedgerTime, ProviderId, certificate::NotFinal, finality::Finality, timestamp::TimeProof,
 };
 
 use crate::consortium::Consortium;

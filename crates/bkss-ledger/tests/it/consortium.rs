@@ -12,8 +12,10 @@ use bkss_ledger::{
 use bkss_scheme::{
     Certificate, Committee, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
     ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::{Finality, VoteContent, VoteKey},
-    codec, hash,
+    certificate::{VoteContent, VoteKey},
+    codec,
+    finality::Finality,
+    hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
     reading::{Channel, Interval},

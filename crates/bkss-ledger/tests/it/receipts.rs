@@ -186,10 +186,7 @@ fn each_check_fails_for_its_own_reason_and_ends_the_verdict() {
 
 #[test]
 fn a_block_without_a_certificate_is_final_through_its_successor() {
-    use bkss_scheme::{
-        Certificate,
-        certificate::{Finality, NotFinal},
-    };
+    use bkss_scheme::{Certificate, certificate::NotFinal, finality::Finality};
     let consortium = Consortium::new(5);
     let mut state = consortium.state();
     let first = crate::consortium::block(&mut state, at(0, 1), []);

@@ -4,8 +4,9 @@ use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
     Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
     ProviderId, Reading, RootMessage, Salt, SdiId, SecretKey, Slot, TreeHead,
-    certificate::{Finality, VoteKey, vote_namespace},
+    certificate::{VoteKey, vote_namespace},
     codec,
+    finality::Finality,
     hash_chain::{Blocks, last_link},
     merkle,
     reading::{Channel, Interval},

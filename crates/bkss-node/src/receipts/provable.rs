@@ -4,9 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, Opening, Slot, TreeHead,
-    certificate::Finality,
-    codec,
+    Digest, Opening, Slot, TreeHead, codec,
+    finality::Finality,
     timestamp::{Inclusion, request_leaf},
 };
 

@@ -2,7 +2,7 @@
 
 use bkss_ledger::{Beginning, Trust, beginning};
 use bkss_node::{Config, snapshots::Snapshots};
-use bkss_scheme::{Certificate, Era, ProviderId, certificate::Finality, timestamp::TimeProof};
+use bkss_scheme::{Certificate, Era, ProviderId, finality::Finality, timestamp::TimeProof};
 use commonware_codec::Encode;
 use commonware_consensus::types::Height;
 use commonware_runtime::{

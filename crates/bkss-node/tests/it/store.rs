@@ -7,7 +7,7 @@ use bkss_node::{
     engine_block::{BlockLimits, EngineBlock},
     store::{BlockStore, Certificate, CertificateStore, ITEMS_PER_SECTION, certificate_of},
 };
-use bkss_scheme::{Header, LedgerTime, certificate::Finality};
+use bkss_scheme::{Header, LedgerTime, finality::Finality};
 use commonware_codec::{Decode, Encode};
 use commonware_consensus::{
     marshal::store::{Blocks, Certificates},

@@ -3,8 +3,9 @@
 use bkss_scheme::{
     Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
     ProviderId, RootMessage, Salt, SdiId, Signature, Slot, Timestamp, TreeHead,
-    certificate::{Finality, VoteKey},
+    certificate::VoteKey,
     codec,
+    finality::Finality,
     merkle::Path,
     receipt::Receipt,
     root_message::Registration,

@@ -2,8 +2,7 @@
 
 use bkss_ledger::Refusal;
 use bkss_scheme::{
-    Certificate, Digest, LedgerTime, Network,
-    certificate::{Finality, VoteContent},
+    Certificate, Digest, LedgerTime, Network, certificate::VoteContent, finality::Finality,
     timestamp::TimeProof,
 };
 

@@ -15,9 +15,9 @@ use bkss_ledger::{
 };
 use bkss_scheme::{
     Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
-    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::Finality,
-    codec, hash,
+    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot, codec,
+    finality::Finality,
+    hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
     reading::{Channel, Interval},

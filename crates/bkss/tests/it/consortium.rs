@@ -18,8 +18,10 @@ use bkss_ledger::{
 use bkss_scheme::{
     Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity,
     Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::{Finality, VoteKey, vote_namespace},
-    codec, hash,
+    certificate::{VoteKey, vote_namespace},
+    codec,
+    finality::Finality,
+    hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
     reading::{Channel, Decimal, Interval},
