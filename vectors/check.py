@@ -20,6 +20,10 @@ def sha256(data):
     return hashlib.sha256(data).digest()
 
 
+def u16(number):
+    return number.to_bytes(2, "big")
+
+
 def u32(number):
     return number.to_bytes(4, "big")
 
@@ -138,6 +142,11 @@ def check(known):
     salt, slots = value("salt"), known["slots"]
     net = hashed("net")[:16]
     checks.same("net", value("net"), net)
+    names = u16(known["owner"]) + u16(known["sdi"]) + u32(known["meter"])
+    checks.same("salt", salt, sha256(b"\x16" + names + value("salt_nonce"))[:16])
+    others = u16(known["owner"] + 1) + names[2:]
+    stranger = sha256(b"\x16" + others + value("salt_nonce"))[:16]
+    checks.holds("salt: that of another owner differs", stranger != salt)
 
     info = b"BKSS-v1 chain" + net + u32(known["chain_number"])
     links = {slots: hkdf_32(salt, hashed("meter_entropy") + hashed("sdi_entropy"), info)}
@@ -169,7 +178,7 @@ def check(known):
         checks.holds(f"C_{index}: another position is refused", not reached)
 
     root_message = cbor(
-        [2, known["meter"], known["owner"], known["sdi"], salt, links[0], root]
+        [2, known["meter"], known["owner"], known["sdi"], value("salt_nonce"), links[0], root]
         + [known[name] for name in ("first_slot", "slot_s", "slots", "window_s")]
         + [sha256(b"\x07" + value("device_nonce") + known["device_serial"].encode())]
         + [sha256(b"\x0d" + hashed("rho"))]

@@ -8,6 +8,7 @@
 use bkss_scheme::{
     Committee, Digest, Era, Handover, LedgerTime, Link, LinkIndex, Network, Reading, RootMessage,
     certificate::NotFinal,
+    finality::RoundLength,
     handover::HandoverError,
     hash, request,
     seal::{BodyBytes, SealError, SealingKey, Session},
@@ -17,7 +18,9 @@ use bkss_scheme::{
 };
 use rand_core::CryptoRng;
 
-use crate::{Flash, Journal, KeyStore, LedgerWatch, journal::JournalError};
+use crate::{
+    Flash, Journal, KeyStore, LedgerWatch, journal::JournalError, ledger_time::TimeRefusal,
+};
 
 /// Readings that wait for the end of their window; one more takes the place of the oldest.
 pub const MAX_PENDING: usize = 8;
@@ -27,6 +30,8 @@ pub const MAX_PENDING: usize = 8;
 pub struct Parameters {
     /// The network, from the signed firmware.
     pub network: Network,
+    /// How long the network's rounds are, from the signed firmware.
+    pub rounds: RoundLength,
     /// The committee, from the signed firmware.
     pub committee: Committee,
     /// The first epoch that this committee certifies: 0 for that of the genesis.
@@ -134,8 +139,8 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
             id: parameters.root_message.id(parameters.network),
             watch: LedgerWatch::new(
                 parameters.network,
-                parameters.committee.clone(),
-                parameters.from_epoch,
+                parameters.rounds,
+                Era::new(parameters.from_epoch, parameters.committee.clone()),
             ),
             parameters,
             journal,
@@ -185,13 +190,18 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         Ok(Signed { meter: self.parameters.root_message.meter, index, value, body })
     }
 
-    /// Takes in a proof of ledger time.
+    /// Takes in a proof of ledger time; `now` is the meter's best clock.
     ///
     /// # Errors
     ///
-    /// [`NotFinal`] if it proves nothing under the meter's committee.
-    pub fn on_time(&mut self, proof: &TimeProof<'_>) -> Result<LedgerTime, NotFinal> {
-        self.watch.advance(proof)
+    /// [`TimeRefusal`] if it proves nothing under the meter's committee, or more than the clock
+    /// allows.
+    pub fn on_time(
+        &mut self,
+        now: LedgerTime,
+        proof: &TimeProof<'_>,
+    ) -> Result<LedgerTime, TimeRefusal> {
+        self.watch.advance(proof, now)
     }
 
     /// The oldest reading whose window has closed by certified time, the same one until it is
@@ -268,10 +278,10 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
             return Err(RegistrationMismatch::NotIncluded);
         }
         let (expected, found) = (&self.parameters.root_message, &registration.message);
-        // Salts are unique on a ledger, and nobody else knows an anchor before it is registered, so
-        // nobody can lock meters with foreign entries. The number alone says nothing: another chain
-        // of this meter, an earlier one for example, has it too.
-        let own = expected.salt == found.salt || expected.anchor == found.anchor;
+        // Only a registration that could make one of this meter's links usable is its own: links
+        // walk down to `v_0` under the salt, which names owner, SDI and number. A stranger's entry
+        // that repeats the anchor has another salt, one that repeats the nonce too.
+        let own = expected.salt() == found.salt() && expected.anchor == found.anchor;
         if !own {
             return Err(RegistrationMismatch::OtherChain);
         }
@@ -317,7 +327,7 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
     fn lock(&mut self, field: usize) -> &'static str {
         let number = u8::try_from(field).unwrap_or(u8::MAX);
         // If flash fails, the lock lasts until the power goes. No link can leave after that either:
-        // no second registration of this number or salt can be on the ledger.
+        // no second registration of this salt can be on the ledger.
         let _ = self.journal.lock(number);
         self.registration = Registration::Locked(FIELDS[field]);
         FIELDS[field]
@@ -375,7 +385,7 @@ fn difference(expected: &RootMessage, found: &RootMessage) -> Option<usize> {
         expected.meter == found.meter,
         expected.owner == found.owner,
         expected.sdi == found.sdi,
-        expected.salt == found.salt,
+        expected.nonce == found.nonce,
         expected.anchor == found.anchor,
         expected.root == found.root,
         own.first == their.first,
@@ -391,7 +401,7 @@ fn difference(expected: &RootMessage, found: &RootMessage) -> Option<usize> {
 /// The first field in which a root message is not of these keys, or has no valid slots.
 fn contradiction<S: AsRef<[Link]>>(message: &RootMessage, keys: &KeyStore<S>) -> Option<usize> {
     let Schedule { slot_s, window_s, slots, .. } = message.schedule;
-    let field = if message.salt != keys.salt() {
+    let field = if message.salt() != keys.salt() {
         "salt"
     } else if slot_s == 0 {
         "L"

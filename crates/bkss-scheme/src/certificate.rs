@@ -5,12 +5,13 @@
 //! engine's (simplex). Signatures are accepted by the rule of ZIP 215, the engine's, under which
 //! checking one by one and in batches always agree.
 
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use ed25519_zebra::{Signature, VerificationKey};
 use heapless::Vec;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, Network,
+    Digest, LedgerTime, Network,
     codec::{self, Encoded, Malformed, byte_string},
     merkle,
 };
@@ -29,9 +30,16 @@ pub struct VoteKey(pub [u8; 32]);
 byte_string!(VoteKey, 32);
 
 impl VoteKey {
-    /// Whether the bytes are a point that signatures can be checked with.
+    /// Whether the bytes are a key that a secret key belongs to: the canonical spelling of a point of
+    /// the prime-order group other than its neutral element.
+    ///
+    /// Everybody can sign for a key of small order, and the rule of ZIP 215 accepts it; no such key
+    /// may become a member's.
     pub fn is_point(&self) -> bool {
-        VerificationKey::try_from(self.0).is_ok()
+        let spelling = CompressedEdwardsY(self.0);
+        spelling.decompress().is_some_and(|point| {
+            point.compress() == spelling && !point.is_small_order() && point.is_torsion_free()
+        })
     }
 }
 
@@ -149,6 +157,15 @@ pub enum NotFinal {
     /// The certificate is of an epoch that no known committee was in office in.
     #[error("certificate of epoch {found}, no committee is known before epoch {first}")]
     Epoch { first: u64, found: u64 },
+    /// A block, or one between it and the certified one, is not of the certificate's round: a
+    /// committee certifies the blocks of each of its rounds in that round.
+    #[error("block {height} is of round {expected}, its certificate of round {found}")]
+    Round { height: u64, expected: u64, found: u64 },
+    /// The block comes after the last one of its committee.
+    #[error(
+        "block {height} of {time} ms, the last one of its committee is {last_height} of {last_time} ms"
+    )]
+    AfterEra { height: u64, time: LedgerTime, last_height: u64, last_time: LedgerTime },
     /// Fewer signatures than a quorum.
     #[error("{found} signatures, a quorum is {expected}")]
     Quorum { expected: usize, found: usize },

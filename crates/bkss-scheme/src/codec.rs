@@ -4,7 +4,7 @@
 //! spelling (long integers, indefinite lengths, trailing bytes) is refused without a rule of its
 //! own. Every length is bounded before anything is read into memory of that length.
 
-use core::convert::Infallible;
+use core::{convert::Infallible, fmt::Write as _};
 
 use minicbor::{
     Decode, Decoder, Encode, Encoder,
@@ -149,6 +149,25 @@ pub fn constant(decoder: &mut Decoder<'_>, number: u8) -> Result<(), DecodeError
     }
 }
 
+const OLDER: &str = "made by an older version, which this one does not read";
+const NEWER: &str = "made by a newer version";
+
+/// Expects the number of a format that has had others before.
+///
+/// # Errors
+///
+/// If there is another, saying whether an older or a newer version made it.
+pub fn format(decoder: &mut Decoder<'_>, number: u8) -> Result<(), DecodeError> {
+    let at = decoder.position();
+    let found = decoder.u8()?;
+    let message = match found.cmp(&number) {
+        core::cmp::Ordering::Equal => return Ok(()),
+        core::cmp::Ordering::Less => OLDER,
+        core::cmp::Ordering::Greater => NEWER,
+    };
+    Err(DecodeError::message(message).at(at))
+}
+
 /// Expects a byte string of exactly `N` bytes.
 ///
 /// # Errors
@@ -286,10 +305,17 @@ fn reason(error: &DecodeError) -> &'static str {
     } else if error.is_type_mismatch() {
         "value of another type"
     } else if error.is_message() {
-        "value out of its bounds"
+        let said = |message: &&&str| says(error, message);
+        [OLDER, NEWER].iter().find(said).copied().unwrap_or("value out of its bounds")
     } else {
         "not CBOR of this shape"
     }
+}
+
+/// Whether an error ends in a message; its text cannot be had otherwise.
+fn says(error: &DecodeError, message: &str) -> bool {
+    let mut text = heapless::String::<128>::new();
+    write!(text, "{error}").is_ok() && text.ends_with(message)
 }
 
 /// Alias for the result of an encoder.
@@ -315,6 +341,29 @@ mod tests {
         }
         let indefinite = [&[0x5F, 0x58, 32][..], &[7; 32], &[0xFF]].concat();
         assert!(decode::<Digest>("digest", &indefinite).is_err());
+    }
+
+    #[test]
+    fn a_format_of_another_version_is_refused_in_words() {
+        struct Format;
+        impl<C> Encode<C> for Format {
+            fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+                encoder.u8(2)?.ok()
+            }
+        }
+        impl<'b, C> Decode<'b, C> for Format {
+            fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+                format(decoder, 2).map(|()| Self)
+            }
+        }
+        assert!(decode::<Format>("file", &[2]).is_ok());
+        for (number, expected) in [(1, OLDER), (3, NEWER)] {
+            let Err(Malformed::Shape { reason, offset, .. }) = decode::<Format>("file", &[number])
+            else {
+                panic!("format {number} was taken");
+            };
+            assert_eq!((reason, offset), (expected, 0));
+        }
     }
 
     #[test]

@@ -3,51 +3,161 @@
 //! A block may have no certificate of its own: it is final as well when a descendant is. A proof
 //! then carries the headers from the block to the certified one.
 
+use core::num::NonZeroU32;
+
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Certificate, Committee, Header, Network,
+    Certificate, Committee, Header, LedgerTime, Network,
     certificate::NotFinal,
     codec::{self, Encoded},
 };
 
-/// Most bytes of headers between a block and the certified descendant.
-pub const MAX_DESCENDANTS: usize = 16 * 1024;
+/// Most bytes of headers between a block and the certified descendant: those of a round of 300
+/// blocks, and some.
+pub const MAX_DESCENDANTS: usize = 128 * 1024;
 
-/// A committee and the first epoch whose blocks it certifies.
+/// How many blocks a round has: round r is heights `r * blocks` to `(r + 1) * blocks - 1`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoundLength(NonZeroU32);
+
+impl RoundLength {
+    /// So many blocks, at least one.
+    pub const fn new(blocks: u32) -> Self {
+        match NonZeroU32::new(blocks) {
+            Some(blocks) => Self(blocks),
+            None => Self(NonZeroU32::MIN),
+        }
+    }
+
+    /// The blocks of a round.
+    pub const fn blocks(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The round of a height: the engine's epoch.
+    pub const fn of(self, height: u64) -> u64 {
+        height / self.0.get() as u64
+    }
+
+    /// Whether a block ends its round.
+    pub const fn ends(self, height: u64) -> bool {
+        height % self.0.get() as u64 == self.0.get() as u64 - 1
+    }
+}
+
+/// A committee and the rounds whose blocks it certifies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Era {
-    /// The first epoch; the era ends where the next one begins.
+    /// Its first epoch.
     pub from_epoch: u64,
     /// The committee.
     pub committee: Committee,
+    /// Its last block, once a handover to another committee is known.
+    pub end: Option<EraEnd>,
+}
+
+/// The block with which a committee hands over to another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EraEnd {
+    /// Its height.
+    pub height: u64,
+    /// Its time.
+    pub time: LedgerTime,
 }
 
 impl Era {
-    /// The era of an epoch among eras, oldest first.
+    /// An era that has not ended, as far as is known.
+    pub const fn new(from_epoch: u64, committee: Committee) -> Self {
+        Self { from_epoch, committee, end: None }
+    }
+
+    /// Checks that this committee may certify a block in an epoch.
+    fn covers(&self, rounds: RoundLength, epoch: u64, header: &Header) -> Result<(), NotFinal> {
+        let (height, time) = (header.height, header.time);
+        let expected = rounds.of(height);
+        if expected != epoch {
+            return Err(NotFinal::Round { height, expected, found: epoch });
+        }
+        if epoch < self.from_epoch {
+            return Err(NotFinal::Epoch { first: self.from_epoch, found: epoch });
+        }
+        match self.end {
+            Some(end) if height > end.height || time > end.time => Err(NotFinal::AfterEra {
+                height,
+                time,
+                last_height: end.height,
+                last_time: end.time,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Who certifies the blocks of a network: what makes a header final, for receipts, meters, handovers
+/// and auditors alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Eras<'a> {
+    /// The network.
+    pub network: Network,
+    /// How long its rounds are.
+    pub rounds: RoundLength,
+    /// The committees as far as they are known, oldest first.
+    pub eras: &'a [Era],
+}
+
+impl<'a> Eras<'a> {
+    /// The era of an epoch.
     ///
     /// # Errors
     ///
     /// [`NotFinal::Epoch`] if all of them are later.
-    pub fn of(eras: &[Self], epoch: u64) -> Result<&Self, NotFinal> {
-        let known = eras.iter().rev().find(|era| era.from_epoch <= epoch);
-        let first = eras.first().map_or(u64::MAX, |era| era.from_epoch);
+    pub fn of(&self, epoch: u64) -> Result<&'a Era, NotFinal> {
+        let known = self.eras.iter().rev().find(|era| era.from_epoch <= epoch);
+        let first = self.eras.first().map_or(u64::MAX, |era| era.from_epoch);
         known.ok_or(NotFinal::Epoch { first, found: epoch })
     }
 
-    /// Checks that `header` is final under the committee of its certificate's epoch.
+    /// Checks that `header` is final: every block from it to the certified one is of the
+    /// certificate's round and not behind the end of its era, and a quorum of the era's committee
+    /// has signed.
+    ///
+    /// The last block of a round has no successor in its round, so its certificate is its own.
     ///
     /// # Errors
     ///
     /// [`NotFinal`], naming the first thing that does not hold.
     pub fn certified(
-        eras: &[Self],
-        network: Network,
+        &self,
         finality: &Finality<'_>,
         header: &Header,
     ) -> Result<Certified, NotFinal> {
-        let era = Self::of(eras, finality.certificate.epoch)?;
-        finality.verify(network, &era.committee, header)
+        let Finality { descendants, certificate } = finality;
+        let era = self.of(certificate.epoch)?;
+        let expected = era.committee.digest();
+        let mut last = header.clone();
+        let mut id = last.id();
+        let mut rest = *descendants;
+        loop {
+            era.covers(self.rounds, certificate.epoch, &last)?;
+            if last.committee != expected {
+                return Err(NotFinal::Committee { expected, found: last.committee });
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let offset = descendants.len() - rest.len();
+            let next: Header =
+                codec::decode_first("header", &mut rest).map_err(|_| NotFinal::NoHeader(offset))?;
+            let follows = last.height.checked_add(1) == Some(next.height);
+            if next.previous != id || !follows || next.time <= last.time {
+                return Err(NotFinal::Unlinked { height: next.height });
+            }
+            id = next.id();
+            last = next;
+        }
+        certificate.verify(self.network, &era.committee, id)?;
+        Ok(Certified(header.clone()))
     }
 }
 
@@ -59,43 +169,6 @@ pub struct Finality<'a> {
     pub descendants: &'a [u8],
     /// Certificate of the last of them, or of the block itself.
     pub certificate: Certificate<'a>,
-}
-
-impl Finality<'_> {
-    /// Checks that `header` is final under `committee`.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFinal`], naming the first thing that does not hold.
-    pub fn verify(
-        &self,
-        network: Network,
-        committee: &Committee,
-        header: &Header,
-    ) -> Result<Certified, NotFinal> {
-        let expected = committee.digest();
-        let mut last = header.clone();
-        let mut id = last.id();
-        let mut rest = self.descendants;
-        loop {
-            if last.committee != expected {
-                return Err(NotFinal::Committee { expected, found: last.committee });
-            }
-            if rest.is_empty() {
-                break;
-            }
-            let offset = self.descendants.len() - rest.len();
-            let next: Header =
-                codec::decode_first("header", &mut rest).map_err(|_| NotFinal::NoHeader(offset))?;
-            if next.previous != id || next.height != last.height + 1 || next.time <= last.time {
-                return Err(NotFinal::Unlinked { height: next.height });
-            }
-            id = next.id();
-            last = next;
-        }
-        self.certificate.verify(network, committee, id)?;
-        Ok(Certified(header.clone()))
-    }
 }
 
 impl<C> Encode<C> for Finality<'_> {
@@ -114,7 +187,7 @@ impl<'b, C> Decode<'b, C> for Finality<'b> {
     }
 }
 
-/// A header that a quorum made final. Only [`Finality::verify`] makes one.
+/// A header that a quorum made final. Only [`Eras::certified`] makes one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Certified(Header);
 

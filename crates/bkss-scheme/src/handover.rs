@@ -5,13 +5,15 @@
 //! a quorum of the old committee certifies the new one (Algorithm 3 as repaired, B9). What a block
 //! changes about the members of the consortium is handed over the same way.
 
+use core::slice;
+
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Committee, Digest, Era, Header, Network,
     certificate::NotFinal,
     codec::{self, Encoded},
-    finality::Finality,
+    finality::{EraEnd, Eras, Finality, RoundLength},
 };
 
 /// Most bytes of the members in a handover.
@@ -27,7 +29,7 @@ pub struct Handover<'a> {
     pub finality: Finality<'a>,
     /// The committee from the next epoch on, if another.
     pub committee: Option<Committee>,
-    /// The members from the next block on, if others: `[[* M_ident], [* SDI]]`. A meter skips them.
+    /// What changes about the members with the next block. A meter skips it.
     pub members: Option<&'a [u8]>,
 }
 
@@ -41,31 +43,41 @@ pub enum HandoverError {
     OtherCommittee { height: u64, expected: Option<Digest>, found: Option<Digest> },
     #[error("handover of epoch {found} after one of epoch {newest}")]
     Past { newest: u64, found: u64 },
+    #[error("block {height} hands over to another committee and does not end its round")]
+    InsideRound { height: u64 },
 }
 
 impl Handover<'_> {
-    /// The era that follows `era`; `None` if only members change.
+    /// What follows `era`, the newest that is known: where it ends and who comes next; `None` if only
+    /// members change.
     ///
     /// # Errors
     ///
     /// [`HandoverError`] unless a quorum of the era's committee has certified it, in this era.
-    pub fn verify(&self, network: Network, era: &Era) -> Result<Option<Era>, HandoverError> {
+    pub fn verify(
+        &self,
+        network: Network,
+        rounds: RoundLength,
+        era: &Era,
+    ) -> Result<Option<(EraEnd, Era)>, HandoverError> {
         let found = self.finality.certificate.epoch;
         if found < era.from_epoch {
             return Err(HandoverError::Past { newest: era.from_epoch, found });
         }
-        self.finality.verify(network, &era.committee, &self.header)?;
+        let eras = Eras { network, rounds, eras: slice::from_ref(era) };
+        eras.certified(&self.finality, &self.header)?;
+        let Header { height, time, .. } = self.header;
         let (expected, named) =
             (self.header.next_committee, self.committee.as_ref().map(Committee::digest));
         if expected != named {
-            let height = self.header.height;
             return Err(HandoverError::OtherCommittee { height, expected, found: named });
         }
-        let next = |committee: &Committee| Era {
-            from_epoch: found.saturating_add(1),
-            committee: committee.clone(),
-        };
-        Ok(self.committee.as_ref().map(next))
+        let Some(committee) = &self.committee else { return Ok(None) };
+        if !rounds.ends(height) {
+            return Err(HandoverError::InsideRound { height });
+        }
+        let next = Era::new(found.saturating_add(1), committee.clone());
+        Ok(Some((EraEnd { height, time }, next)))
     }
 }
 

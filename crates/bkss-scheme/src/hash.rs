@@ -62,6 +62,8 @@ pub enum Tag {
     RevocationLock = 0x0D,
     /// Draws of a round: seed, what is drawn, number.
     Draw = 0x0E,
+    /// Salt of a chain: owner, SDI, meter, nonce.
+    Salt = 0x16,
 }
 
 /// Tagged hash of the parts, one after the other.

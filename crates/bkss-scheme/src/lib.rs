@@ -33,6 +33,7 @@ pub mod finality;
 pub mod handover;
 pub mod hash;
 pub mod hash_chain;
+pub mod head;
 pub mod header;
 pub mod identity;
 pub mod merkle;
@@ -47,10 +48,11 @@ pub mod transaction;
 
 pub use certificate::{Certificate, Committee};
 pub use codec::Malformed;
-pub use finality::{Certified, Era};
+pub use finality::{Certified, Era, Eras};
 pub use handover::Handover;
 pub use hash::Digest;
 pub use hash_chain::{Link, LinkIndex, Salt};
+pub use head::Head;
 pub use header::{Header, TreeHead};
 pub use identity::{
     MeterId, Network, ProviderId, ProviderIdentity, PublicKey, SdiId, SdiIdentity, SecretKey,

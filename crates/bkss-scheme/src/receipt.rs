@@ -12,11 +12,11 @@ use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, Era, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
+    Digest, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
     Timestamp,
     certificate::NotFinal,
     codec::{self, Encoded, MAX_BODY},
-    finality::Certified,
+    finality::{Certified, Eras},
     hash, hash_chain,
     merkle::Path,
     request,
@@ -27,14 +27,12 @@ use crate::{
 /// What a verifier trusts: all of it follows from the genesis and the handovers behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchors<'a> {
-    /// The network.
-    pub network: Network,
+    /// The network, and who certifies its blocks.
+    pub eras: Eras<'a>,
     /// Service providers.
     pub providers: &'a [ProviderIdentity],
     /// Signing-device infrastructures.
     pub sdis: &'a [SdiIdentity],
-    /// The committees that certify blocks, oldest first.
-    pub eras: &'a [Era],
     /// `R`: seconds after the start of a slot in which an opening is accepted.
     pub reveal_s: u32,
 }
@@ -305,8 +303,8 @@ impl Receipt<'_> {
     ///
     /// [`Failure`] for another network, unknown or failing signers, or a path that ends elsewhere.
     pub fn registration(&self, anchors: &Anchors<'_>) -> Result<Registered, Failure> {
-        if self.network != anchors.network {
-            return Err(Failure::Network { expected: anchors.network, found: self.network });
+        if self.network != anchors.eras.network {
+            return Err(Failure::Network { expected: anchors.eras.network, found: self.network });
         }
         let message = &self.registration.message;
         let sdi = anchors.sdis.iter().find(|sdi| sdi.id == message.sdi);
@@ -315,10 +313,10 @@ impl Receipt<'_> {
         let owner = owner.ok_or(Failure::UnknownOwner(message.owner.0))?;
         let registered = self
             .registration
-            .verify(anchors.network, &sdi.key, &owner.key)
+            .verify(anchors.eras.network, &sdi.key, &owner.key)
             .map_err(Failure::Signature)?;
         let header = &self.registered.header;
-        let leaf = self.registration.leaf(anchors.network);
+        let leaf = self.registration.leaf(anchors.eras.network);
         if !self.registered.contains(header.transactions, leaf) {
             return Err(Failure::NotInTree { tree: "transactions", block: header.height });
         }
@@ -336,7 +334,7 @@ impl Receipt<'_> {
         if LinkIndex::new(index, slots).is_none() {
             return Err(Failure::IndexOutOfRange { slots, found: index });
         }
-        let reached = hash_chain::walk(message.salt, index, 0, &self.link);
+        let reached = hash_chain::walk(message.salt(), index, 0, &self.link);
         if reached != message.anchor {
             return Err(Failure::Digest {
                 what: "v_0",
@@ -356,7 +354,7 @@ impl Receipt<'_> {
         let Some(path) = &self.link_path else { return Ok(false) };
         let message = registered.message();
         let index = self.index.get();
-        let leaf = hash_chain::leaf(message.salt, index, &self.link);
+        let leaf = hash_chain::leaf(message.salt(), index, &self.link);
         let position = u64::from(index).wrapping_sub(1);
         let found = path.root(leaf, position, message.schedule.slots.into());
         if found == Some(message.root) {
@@ -455,6 +453,8 @@ impl Receipt<'_> {
 /// [`Failure::NotFinal`].
 pub fn finality(inclusion: &Inclusion<'_>, anchors: &Anchors<'_>) -> Result<Certified, Failure> {
     let Inclusion { header, finality, .. } = inclusion;
-    Era::certified(anchors.eras, anchors.network, finality, header)
+    anchors
+        .eras
+        .certified(finality, header)
         .map_err(|reason| Failure::NotFinal { block: header.height, reason })
 }

@@ -3,17 +3,34 @@
 //! `M_r` is on the ledger once, signed by the SDI that provisioned the meter and by the owner SP.
 //! It is the only source of `(v_0, r, t_0, ..)`: messages carry the meter's number alone. The
 //! paper sends `M_r` along with every reading, vouched for by nobody.
+//!
+//! The salt of the chain is not written down: it follows from owner, SDI, number and a nonce, so that
+//! nobody can register a chain under a salt that is another meter's.
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Digest, Link, MeterId, Network, ProviderId, PublicKey, Salt, SdiId, SecretKey, Signature,
-    codec::{self, Encoded},
-    hash::{Hasher, Tag},
+    codec::{self, Encoded, byte_string},
+    hash::{Hasher, Tag, hash},
     identity::{SignatureError, signed_digest},
     merkle,
     slot::Schedule,
 };
+
+/// What makes the salts of one meter's chains differ, 16 random bytes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct SaltNonce(pub [u8; 16]);
+byte_string!(SaltNonce, 16);
+
+/// Salt of a chain: `H(16 | u16(sp) | u16(sdi) | u32(mid) | nonce)`, its first 16 bytes.
+pub fn salt(owner: ProviderId, sdi: SdiId, meter: MeterId, nonce: SaltNonce) -> Salt {
+    let [owner, sdi] = [owner.0, sdi.0].map(u16::to_be_bytes);
+    let digest = hash(Tag::Salt, &[&owner, &sdi, &meter.0.to_be_bytes(), &nonce.0]);
+    let mut salt = [0; 16];
+    salt.copy_from_slice(&digest.0[..16]);
+    Salt(salt)
+}
 
 /// `M_r`: what the ledger knows of a meter's chain (Eq 6).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,8 +41,8 @@ pub struct RootMessage {
     pub owner: ProviderId,
     /// `ID_SDI`: the infrastructure that provisioned the meter.
     pub sdi: SdiId,
-    /// Salt of the chain.
-    pub salt: Salt,
+    /// What the salt of the chain is made with, see [`Self::salt`].
+    pub nonce: SaltNonce,
     /// `v_0`: the public end of the chain.
     pub anchor: Link,
     /// `r`: root of the tree over the links.
@@ -39,6 +56,11 @@ pub struct RootMessage {
 }
 
 impl RootMessage {
+    /// Salt of the chain.
+    pub fn salt(&self) -> Salt {
+        salt(self.owner, self.sdi, self.meter, self.nonce)
+    }
+
     /// `mr = H(06 | net | cbor(M_r))`: what every commitment of this meter contains.
     pub fn id(&self, network: Network) -> Digest {
         let mut hasher = Hasher::new(Tag::RootMessage);
@@ -51,7 +73,7 @@ impl RootMessage {
 impl<C> Encode<C> for RootMessage {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         encoder.array(13)?.u8(2)?.encode(self.meter)?.encode(self.owner)?.encode(self.sdi)?;
-        encoder.encode(self.salt)?.encode(&self.anchor)?.encode(self.root)?;
+        encoder.encode(self.nonce)?.encode(&self.anchor)?.encode(self.root)?;
         self.schedule.encode_fields(encoder)?;
         encoder.encode(self.device)?.encode(self.revocation_lock)?.ok()
     }
@@ -62,13 +84,13 @@ impl<'b, C> Decode<'b, C> for RootMessage {
         codec::array(decoder, 13)?;
         codec::constant(decoder, 2)?;
         let (meter, owner, sdi) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
-        let (salt, anchor, root) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
+        let (nonce, anchor, root) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
         let schedule = Schedule::decode_fields(decoder)?;
         Ok(Self {
             meter,
             owner,
             sdi,
-            salt,
+            nonce,
             anchor,
             root,
             schedule,

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bkss_scheme::{
-    Digest, MeterId, ProviderId, Salt,
+    Digest, MeterId, ProviderId,
     codec::{self, Encoded},
     hash::{Tag, hash},
     hash_chain::Blocks,
+    root_message::SaltNonce,
     slot::LedgerTime,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
@@ -23,7 +24,8 @@ pub const MAX_SERIAL: usize = 64;
 /// A step in the life of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
-    /// A chain was offered: `[1, mid, sp, number, salt, n, log2, begin, nonce, serial]`.
+    /// A chain was offered: `[1, mid, sp, number, salt nonce, n, log2, begin,
+    /// nonce, serial]`.
     Offered {
         /// The meter.
         meter: MeterId,
@@ -31,8 +33,8 @@ pub enum Record {
         owner: ProviderId,
         /// Number of the chain, from 0.
         chain: u32,
-        /// Its salt.
-        salt: Salt,
+        /// What its salt is made with.
+        salt_nonce: SaltNonce,
         /// Its shape.
         blocks: (u32, u8),
         /// Start of its first slot.
@@ -88,7 +90,7 @@ impl Device {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Open {
     pub(crate) chain: u32,
-    pub(crate) salt: Salt,
+    pub(crate) salt_nonce: SaltNonce,
     pub(crate) blocks: Blocks,
     pub(crate) begins: LedgerTime,
 }
@@ -98,7 +100,7 @@ pub(crate) struct Open {
 pub(crate) struct Fleet {
     pub(crate) devices: BTreeMap<MeterId, Device>,
     pub(crate) serials: BTreeSet<Vec<u8>>,
-    pub(crate) salts: BTreeSet<Salt>,
+    pub(crate) salt_nonces: BTreeSet<SaltNonce>,
 }
 
 impl Fleet {
@@ -111,10 +113,10 @@ impl Fleet {
         match record {
             Record::Offered { meter, .. } => {
                 let open = self.check_offer(record)?;
-                let Record::Offered { owner, chain, salt, nonce, serial, .. } = record else {
+                let Record::Offered { owner, chain, salt_nonce, nonce, serial, .. } = record else {
                     return Ok(());
                 };
-                self.salts.insert(*salt);
+                self.salt_nonces.insert(*salt_nonce);
                 self.serials.insert(serial.clone());
                 let device = self.devices.entry(*meter).or_insert_with(|| Device {
                     owner: *owner,
@@ -141,7 +143,8 @@ impl Fleet {
     }
 
     fn check_offer(&self, record: &Record) -> Result<Open, IssueError> {
-        let Record::Offered { meter, owner, chain, salt, blocks, begins, nonce, serial } = record
+        let Record::Offered { meter, owner, chain, salt_nonce, blocks, begins, nonce, serial } =
+            record
         else {
             return Err(IssueError::Schedule);
         };
@@ -164,10 +167,10 @@ impl Fleet {
                 }
             }
         }
-        if self.salts.contains(salt) {
+        if self.salt_nonces.contains(salt_nonce) {
             return Err(IssueError::SaltIssued);
         }
-        Ok(Open { chain: *chain, salt: *salt, blocks, begins: *begins })
+        Ok(Open { chain: *chain, salt_nonce: *salt_nonce, blocks, begins: *begins })
     }
 
     fn device_with_open(&mut self, meter: MeterId, chain: u32) -> Result<&mut Device, IssueError> {
@@ -180,9 +183,9 @@ impl Fleet {
 impl<C> Encode<C> for Record {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         match self {
-            Self::Offered { meter, owner, chain, salt, blocks, begins, nonce, serial } => {
+            Self::Offered { meter, owner, chain, salt_nonce, blocks, begins, nonce, serial } => {
                 encoder.array(10)?.u8(1)?.encode(meter)?.encode(owner)?.u32(*chain)?;
-                encoder.encode(salt)?.u32(blocks.0)?.u8(blocks.1)?.encode(begins)?;
+                encoder.encode(salt_nonce)?.u32(blocks.0)?.u8(blocks.1)?.encode(begins)?;
                 encoder.bytes(nonce)?.bytes(serial)?.ok()
             }
             Self::Registered { meter, chain } => {
@@ -204,7 +207,7 @@ impl<'b, C> Decode<'b, C> for Record {
                 meter: decoder.decode()?,
                 owner: decoder.decode()?,
                 chain: decoder.u32()?,
-                salt: decoder.decode()?,
+                salt_nonce: decoder.decode()?,
                 blocks: (decoder.u32()?, decoder.u8()?),
                 begins: decoder.decode()?,
                 nonce: codec::bytes(decoder)?,

@@ -7,7 +7,7 @@ use bkss_scheme::{
     hash_chain::{self, Blocks, Ends},
     identity::{SdiMode, SignatureError, signed_digest},
     merkle,
-    root_message::Registration,
+    root_message::{Registration, SaltNonce, salt},
     slot::Schedule,
 };
 use rand_core::CryptoRng;
@@ -37,6 +37,8 @@ pub struct Order {
 pub struct Offer {
     /// The network.
     pub network: Network,
+    /// What the salt of the chain is made with.
+    pub salt_nonce: SaltNonce,
     /// Salt of the chain.
     pub salt: Salt,
     /// The SDI's share of the chain's secret: worthless without the meter's.
@@ -189,10 +191,9 @@ impl Sdi {
         if self.fleet.serials.contains(&order.serial) {
             return Err(IssueError::DeviceIssued);
         }
-        let (mut salt, mut nonce) = ([0; 16], [0; 16]);
-        rng.fill_bytes(&mut salt);
+        let mut nonce = [0; 16];
         rng.fill_bytes(&mut nonce);
-        self.open(order, 0, Salt(salt), nonce, rng)
+        self.open(order, 0, nonce, rng)
     }
 
     /// Starts the next chain of a device: another registration of the same meter, whose slots begin
@@ -204,9 +205,7 @@ impl Sdi {
     pub fn renew(&mut self, order: Order, rng: &mut impl CryptoRng) -> Result<Offer, IssueError> {
         let device = self.device(order.meter).ok_or(IssueError::NotOffered(order.meter))?;
         let (chain, nonce) = (device.offered, device.nonce);
-        let mut salt = [0; 16];
-        rng.fill_bytes(&mut salt);
-        self.open(order, chain, Salt(salt), nonce, rng)
+        self.open(order, chain, nonce, rng)
     }
 
     /// Gives up an offer whose meter did not answer, or whose answer was lost. Its number is spent.
@@ -224,7 +223,6 @@ impl Sdi {
         &mut self,
         order: Order,
         chain: u32,
-        salt: Salt,
         device_nonce: [u8; 16],
         rng: &mut impl CryptoRng,
     ) -> Result<Offer, IssueError> {
@@ -235,11 +233,14 @@ impl Sdi {
         if order.serial.len() > MAX_SERIAL {
             return Err(IssueError::Serial);
         }
+        let mut salt_nonce = SaltNonce([0; 16]);
+        rng.fill_bytes(&mut salt_nonce.0);
+        let salt = salt(order.owner, self.identity.id, order.meter, salt_nonce);
         self.note(Record::Offered {
             meter: order.meter,
             owner: order.owner,
             chain,
-            salt,
+            salt_nonce,
             blocks: (slots, order.block_log2),
             begins: order.schedule.begins(),
             nonce: device_nonce,
@@ -253,7 +254,17 @@ impl Sdi {
             secret
         });
         let network = self.network;
-        Ok(Offer { network, salt, entropy, blocks, order, chain, device_nonce, revocation_secret })
+        Ok(Offer {
+            network,
+            salt_nonce,
+            salt,
+            entropy,
+            blocks,
+            order,
+            chain,
+            device_nonce,
+            revocation_secret,
+        })
     }
 
     fn note(&mut self, record: Record) -> Result<(), IssueError> {
@@ -292,7 +303,8 @@ impl Sdi {
         let Order { meter, owner, schedule, .. } = offer.order;
         let device = self.device(meter).ok_or(IssueError::NotOffered(meter))?;
         let same = |open: &Open| {
-            (open.chain, open.salt, open.blocks) == (offer.chain, offer.salt, offer.blocks)
+            (open.chain, open.salt_nonce, open.blocks)
+                == (offer.chain, offer.salt_nonce, offer.blocks)
         };
         if !device.open.is_some_and(|open| same(&open)) {
             let registered = device.open.is_none() && device.registered > 0;
@@ -310,7 +322,7 @@ impl Sdi {
             meter,
             owner,
             sdi: self.identity.id,
-            salt: offer.salt,
+            nonce: offer.salt_nonce,
             anchor: answer.ends.anchor.clone(),
             root: answer.ends.root,
             schedule,
@@ -420,7 +432,7 @@ mod tests {
             sdi.register(offer, &answer).err()
         };
         let mut other_salt = offer.clone();
-        other_salt.salt = Salt([1; 16]);
+        other_salt.salt_nonce = SaltNonce([1; 16]);
         let mut other_blocks = offer.clone();
         other_blocks.blocks = Blocks::new(38, 3).unwrap();
         let (mut stranger, _) = self::sdi(SdiMode::Shared);
@@ -457,7 +469,7 @@ mod tests {
         let made = sdi.make(&offer, &mut rng).unwrap();
         let (message, _) = sdi.register(&offer, &made.answer).unwrap();
         let slots = message.schedule.slots;
-        assert!(hash_chain::walk(message.salt, slots, 0, &made.last) == message.anchor);
+        assert!(hash_chain::walk(message.salt(), slots, 0, &made.last) == message.anchor);
     }
 
     #[test]
@@ -525,7 +537,7 @@ mod tests {
         let offer = sdi.renew(later(order(7), 9), &mut rng).unwrap();
         let second = chain(&mut sdi, &offer).unwrap();
         assert_eq!(second.device, first.device);
-        assert_ne!(second.salt, first.salt);
+        assert_ne!(second.salt(), first.salt());
         assert!(second.anchor != first.anchor);
     }
 

@@ -4,6 +4,7 @@ use bkss_scheme::{
     Committee, Digest, Link, Malformed, Network, RootMessage,
     certificate::{MAX_COMMITTEE, VoteKey},
     codec::{self, Encoded},
+    finality::RoundLength,
     hash_chain::Blocks,
     merkle,
     root_message::Registration,
@@ -15,7 +16,8 @@ use zeroize::Zeroizing;
 /// Most block roots of a chain: 2^20 slots in blocks of one.
 const MAX_ROOTS: usize = 1 << 20;
 
-/// For the meter: `[1, net, round, [+ vote key], [kid, suite, key], M_r, log2, v_n / null]`.
+/// For the meter:
+/// `[2, net, blocks of a round, round, [+ vote key], [kid, suite, key], M_r, log2, v_n / null]`.
 ///
 /// Network and committee must equal what the signed firmware says: a lying SDI could otherwise
 /// simulate a whole network (A29).
@@ -23,6 +25,8 @@ const MAX_ROOTS: usize = 1 << 20;
 pub struct Bundle {
     /// The network.
     pub network: Network,
+    /// How long its rounds are.
+    pub rounds: RoundLength,
     /// The first round that the committee certifies.
     pub from_epoch: u64,
     /// The committee.
@@ -58,7 +62,8 @@ impl Bundle {
 
 impl<C> Encode<C> for Bundle {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(8)?.u8(1)?.encode(self.network)?.u64(self.from_epoch)?;
+        encoder.array(9)?.u8(2)?.encode(self.network)?;
+        encoder.u32(self.rounds.blocks())?.u64(self.from_epoch)?;
         encoder.encode(self.committee.keys())?;
         encoder.encode(self.owner)?.encode(&self.root_message)?.u8(self.block_log2)?;
         encoder.encode(&self.last_link)?.ok()
@@ -67,9 +72,14 @@ impl<C> Encode<C> for Bundle {
 
 impl<'b, C> Decode<'b, C> for Bundle {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 8)?;
-        codec::constant(decoder, 1)?;
-        let (network, from_epoch) = (decoder.decode()?, decoder.u64()?);
+        // The number first: bundles of the format before are shorter.
+        let (at, length) = (decoder.position(), decoder.array()?);
+        codec::format(decoder, 2)?;
+        if length != Some(9) {
+            return Err(decode::Error::message("array of another length").at(at));
+        }
+        let (network, rounds) = (decoder.decode()?, RoundLength::new(decoder.u32()?));
+        let from_epoch = decoder.u64()?;
         let at = decoder.position();
         let keys: Vec<VoteKey> = list(decoder, MAX_COMMITTEE)?;
         let committee = Committee::new(keys);
@@ -77,8 +87,16 @@ impl<'b, C> Decode<'b, C> for Bundle {
         let (owner, root_message) = (decoder.decode()?, decoder.decode()?);
         let block_log2 = decoder.u8()?;
         let last_link = codec::optional(decoder, Decoder::decode)?;
-        let bundle =
-            Self { network, from_epoch, committee, owner, root_message, block_log2, last_link };
+        let bundle = Self {
+            network,
+            rounds,
+            from_epoch,
+            committee,
+            owner,
+            root_message,
+            block_log2,
+            last_link,
+        };
         shape(&bundle.root_message, block_log2).ok_or_else(|| no_shape().at(at))?;
         Ok(bundle)
     }
@@ -164,23 +182,30 @@ mod tests {
     use bkss_scheme::{
         LinkIndex, MeterId, ProviderId, Salt, SdiId, Signature, Slot,
         hash_chain::{build, walk},
+        root_message::{SaltNonce, salt},
         seal::KeyId,
         slot::Schedule,
     };
     use proptest::prelude::*;
 
+    const NONCE: SaltNonce = SaltNonce([1; 16]);
+
+    fn own_salt() -> Salt {
+        salt(ProviderId(1), SdiId(0), MeterId(7), NONCE)
+    }
+
     /// Both for one chain of `slots` links.
     fn both(slots: u32, block_log2: u8, last: &Link, hand_over: bool) -> (Bundle, Shipment) {
-        let salt = Salt([1; 16]);
         let blocks = Blocks::new(slots, block_log2).unwrap();
         let mut block_roots = vec![Digest::ZERO; blocks.count() as usize];
-        let ends =
-            build(salt, blocks, last, |block| block_roots[block.number as usize] = block.root);
+        let ends = build(own_salt(), blocks, last, |block| {
+            block_roots[block.number as usize] = block.root
+        });
         let root_message = RootMessage {
             meter: MeterId(7),
             owner: ProviderId(1),
             sdi: SdiId(0),
-            salt,
+            nonce: NONCE,
             anchor: ends.anchor,
             root: ends.root,
             schedule: Schedule { first: Slot(1), slot_s: 900, window_s: 300, slots },
@@ -189,6 +214,7 @@ mod tests {
         };
         let bundle = Bundle {
             network: Network([9; 16]),
+            rounds: RoundLength::new(300),
             from_epoch: 3,
             committee: Committee::new([VoteKey([1; 32]), VoteKey([2; 32])]).unwrap(),
             owner: SealingKey { id: KeyId(1), public: [6; 32] },
@@ -278,7 +304,7 @@ mod tests {
             let (bundle, shipment) = both(slots, 2, &last, false);
             let (bundle, shipment) = (bundle.encode(), shipment.encode());
             for index in (1..=slots).filter_map(|index| LinkIndex::new(index, slots)) {
-                let link = walk(Salt([1; 16]), slots, index.get(), &last);
+                let link = walk(own_salt(), slots, index.get(), &last);
                 for bytes in [&bundle[..], &shipment[..]] {
                     prop_assert!(!bytes.windows(32).any(|window| window == link.as_bytes()));
                 }

@@ -3,14 +3,14 @@
 use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
     Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
-    ProviderId, Reading, RootMessage, Salt, SdiId, SecretKey, Slot, TreeHead,
+    ProviderId, Reading, RootMessage, SdiId, SecretKey, Slot, TreeHead,
     certificate::{VoteKey, vote_namespace},
     codec,
-    finality::Finality,
+    finality::{Finality, RoundLength},
     hash_chain::{Blocks, last_link},
     merkle,
     reading::{Channel, Interval},
-    root_message::Registration,
+    root_message::{Registration, SaltNonce, salt},
     seal::{KeyId, OpeningKey},
     slot::Schedule,
     timestamp::{Inclusion, RegistrationProof, TimeProof},
@@ -23,6 +23,8 @@ use rand_core::Rng;
 pub(crate) const NETWORK: Network = Network([3; 16]);
 pub(crate) const SCHEDULE: Schedule =
     Schedule { first: Slot(2_000_000), slot_s: 900, window_s: 300, slots: 200 };
+/// Blocks of a round.
+pub(crate) const ROUNDS: RoundLength = RoundLength::new(100);
 /// Three of four.
 pub(crate) const QUORUM: [usize; 3] = [0, 1, 3];
 
@@ -49,10 +51,10 @@ impl Consortium {
         Self { committee: Committee::new(votes.iter().map(vote_key)).unwrap(), votes }
     }
 
-    /// A header of some block of this committee.
+    /// A header of some block of this committee in the first round.
     pub(crate) fn header(&self, time: LedgerTime, transactions: Option<TreeHead>) -> Header {
         Header {
-            height: time.0,
+            height: 50,
             previous: Digest([1; 32]),
             time,
             committee: self.committee.digest(),
@@ -63,6 +65,12 @@ impl Consortium {
             requests: None,
             openings: None,
         }
+    }
+
+    /// The header of the last block of an epoch.
+    pub(crate) fn last_of(&self, epoch: u8, time: LedgerTime) -> Header {
+        let height = (u64::from(epoch) + 1) * u64::from(ROUNDS.blocks()) - 1;
+        Header { height, ..self.header(time, None) }
     }
 
     /// Signatures of these members, ascending, on a block of a network, as votes to finalize sign.
@@ -142,14 +150,16 @@ impl Provisioned {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let consortium = Consortium::new(seed);
         let owner = OpeningKey::generate(KeyId(1), &mut rng);
-        let salt = Salt([7; 16]);
+        let (meter, owner_id, sdi, nonce) =
+            (MeterId(5), ProviderId(1), SdiId(0), SaltNonce([7; 16]));
+        let salt = salt(owner_id, sdi, meter, nonce);
         let last = last_link(salt, &[8; 32], &[9; 32], NETWORK, 0);
         let ends = bkss_scheme::hash_chain::build(salt, blocks(), &last, |_| ());
         let root_message = RootMessage {
-            meter: MeterId(5),
-            owner: ProviderId(1),
-            sdi: SdiId(0),
-            salt,
+            meter,
+            owner: owner_id,
+            sdi,
+            nonce,
             anchor: ends.anchor,
             root: ends.root,
             schedule: SCHEDULE,
@@ -158,6 +168,7 @@ impl Provisioned {
         };
         let parameters = Parameters {
             network: NETWORK,
+            rounds: ROUNDS,
             committee: consortium.committee.clone(),
             from_epoch: 0,
             owner: owner.public(),
@@ -169,7 +180,7 @@ impl Provisioned {
     /// The meter with an empty journal.
     pub(crate) fn meter(&self) -> SoftwareMeter {
         let blank = vec![Link::from_bytes([0; 32]); blocks().count() as usize];
-        let salt = self.parameters.root_message.salt;
+        let salt = self.parameters.root_message.salt();
         let made = KeyStore::make(salt, blocks(), &self.last, blank, |_, _| ());
         let journal = Journal::open(MemoryFlash::default()).unwrap();
         Meter::new(self.parameters.clone(), journal, made.unwrap().0)
@@ -201,7 +212,7 @@ impl Provisioned {
     /// Brings certified ledger time to the meter.
     pub(crate) fn bring_time(&self, meter: &mut SoftwareMeter, time: LedgerTime) {
         let bytes = self.consortium.time_proof(time);
-        meter.on_time(&codec::decode("proof", &bytes).unwrap()).unwrap();
+        meter.on_time(time, &codec::decode("proof", &bytes).unwrap()).unwrap();
     }
 }
 

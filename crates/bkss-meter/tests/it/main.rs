@@ -4,6 +4,9 @@
 
 mod consortium;
 mod ledger_time;
+#[path = "../../../bkss-scheme/tests/it/mutation.rs"]
+mod mutation;
 mod registration;
 mod release;
 mod signing;
+mod survival;

@@ -5,11 +5,11 @@ use bkss_meter::{
     signer::{RegistrationMismatch, SignError},
 };
 use bkss_scheme::{
-    Digest, LedgerTime, Link, MeterId, Network, ProviderId, RootMessage, Salt, SdiId, Slot,
-    TreeHead,
+    Digest, LedgerTime, Link, MeterId, Network, ProviderId, RootMessage, SdiId, Slot, TreeHead,
     certificate::NotFinal,
     codec,
     merkle::{self, Path},
+    root_message::SaltNonce,
     timestamp::{Inclusion, RegistrationProof},
 };
 
@@ -28,13 +28,8 @@ fn confirm(
 
 type Change = fn(&mut RootMessage);
 
-/// One change of each field.
-const CHANGES: [(&str, Change); 12] = [
-    ("ID_SM", |message| message.meter = MeterId(6)),
-    ("owner", |message| message.owner = ProviderId(2)),
-    ("SDI", |message| message.sdi = SdiId(1)),
-    ("salt", |message| message.salt = Salt([8; 16])),
-    ("v_0", |message| message.anchor = Link::from_bytes([1; 32])),
+/// One change of each field under which links of the meter could be used.
+const CHANGES: [(&str, Change); 7] = [
     ("r", |message| message.root = Digest([1; 32])),
     ("g_0", |message| message.schedule.first = Slot(1_999_999)),
     ("L", |message| message.schedule.slot_s = 1800),
@@ -88,7 +83,7 @@ fn another_meters_registration_neither_confirms_nor_locks() {
     let mut meter = provisioned.meter();
     let other = |message: &RootMessage| RootMessage {
         meter: MeterId(6),
-        salt: Salt([8; 16]),
+        nonce: SaltNonce([8; 16]),
         anchor: Link::from_bytes([1; 32]),
         ..message.clone()
     };
@@ -99,13 +94,25 @@ fn another_meters_registration_neither_confirms_nor_locks() {
     let refused =
         confirm(&provisioned, &mut meter, RootMessage { meter: own.meter, ..other(&own) });
     assert_eq!(refused, Err(RegistrationMismatch::OtherChain));
-    // Salt or anchor is this chain's: then it is no other chain's.
-    for (field, message) in [
-        ("ID_SM", RootMessage { salt: own.salt, ..other(&own) }),
-        ("ID_SM", RootMessage { anchor: own.anchor.clone(), ..other(&own) }),
-    ] {
-        let refused = confirm(&provisioned, &mut provisioned.meter(), message);
-        assert_eq!(refused, Err(RegistrationMismatch::Locked(field)));
+    // What repeats all that is public of this meter, but for one of the fields that name a chain, is
+    // a stranger's: with his own SDI he can register it, and no link of this meter fits it.
+    let strangers: [Change; 5] = [
+        |message| message.meter = MeterId(6),
+        |message| message.owner = ProviderId(2),
+        |message| message.sdi = SdiId(1),
+        |message| message.nonce = SaltNonce([8; 16]),
+        |message| message.anchor = Link::from_bytes([1; 32]),
+    ];
+    let mut confirmed = provisioned.confirmed_meter();
+    for change in strangers {
+        let mut message = own.clone();
+        change(&mut message);
+        message.schedule.window_s = 1;
+        for meter in [&mut meter, &mut confirmed] {
+            let refused = confirm(&provisioned, meter, message.clone());
+            assert_eq!(refused, Err(RegistrationMismatch::OtherChain));
+            assert_eq!(meter.locked(), None);
+        }
     }
     meter.sign(at(2, 0), &reading(1), &mut provisioned.rng).unwrap();
     provisioned.bring_time(&mut meter, at(2, 300_000));
@@ -161,8 +168,9 @@ fn a_registration_counts_in_a_final_block_only() {
 #[test]
 fn a_root_message_that_is_not_of_the_keys_locks_from_the_start() {
     let mut provisioned = Provisioned::new(1);
-    let changes: [(&str, Change); 6] = [
-        ("salt", |message| message.salt = Salt([8; 16])),
+    let changes: [(&str, Change); 7] = [
+        ("salt", |message| message.nonce = SaltNonce([8; 16])),
+        ("salt", |message| message.meter = MeterId(6)),
         ("L", |message| message.schedule.slot_s = 0),
         ("W", |message| message.schedule.window_s = 0),
         ("W", |message| message.schedule.window_s = 900),

@@ -31,7 +31,7 @@ fn a_link_leaves_from_the_certified_end_of_its_window_on() {
     let release = meter.release().unwrap();
     let message = &provisioned.parameters.root_message;
     assert_eq!((release.meter, release.index), (message.meter, index(3)));
-    assert!(hash_chain::walk(message.salt, 3, 0, &release.link) == message.anchor);
+    assert!(hash_chain::walk(message.salt(), 3, 0, &release.link) == message.anchor);
     let bytes = encoded(&release);
     assert_eq!(codec::decode::<Release>("release", &bytes).as_ref(), Ok(&release));
 }

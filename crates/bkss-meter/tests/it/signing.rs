@@ -33,7 +33,7 @@ fn a_request_commits_to_a_body_that_only_the_owner_opens() {
     let submit: Submit<'_> = codec::decode("submit", &bytes).unwrap();
     assert_eq!(submit, signed.message());
     let message = &provisioned.parameters.root_message;
-    let (id, salt) = (message.id(NETWORK), message.salt);
+    let (id, salt) = (message.id(NETWORK), message.salt());
     let link: Link = hash_chain::walk(salt, SCHEDULE.slots, 3, &provisioned.last);
     let commitment = request::commitment(&id, index(3), &hash::plain(submit.body));
     assert_eq!(submit.value, request::request_value(&commitment, &link));

@@ -10,6 +10,7 @@ use bkss_scheme::{
     hash::{self, Tag},
     hash_chain::{self, Blocks},
     merkle, request,
+    root_message::SaltNonce,
     seal::{Body, KeyId, OpeningKey, OpeningSession},
     slot::Schedule,
 };
@@ -129,7 +130,7 @@ fn a_root_message_has_one_spelling_and_one_id() {
         meter: MeterId(known.number("meter")),
         owner: ProviderId(known.number("owner")),
         sdi: SdiId(known.number("sdi")),
-        salt: known.salt(),
+        nonce: SaltNonce(hex_of(&known.0["salt_nonce"])),
         anchor: known.link(0),
         root: known.digest("r"),
         schedule: Schedule {
@@ -145,6 +146,15 @@ fn a_root_message_has_one_spelling_and_one_id() {
     assert_eq!(codec::encode_into(&message, &mut [0; 256]).unwrap(), bytes);
     assert_eq!(codec::decode("root message", &bytes), Ok(message.clone()));
     assert_eq!(message.id(known.network()), known.digest("mr"));
+    assert_eq!(message.salt(), known.salt());
+    for other in [
+        RootMessage { meter: MeterId(message.meter.0 + 1), ..message.clone() },
+        RootMessage { owner: ProviderId(message.owner.0 + 1), ..message.clone() },
+        RootMessage { sdi: SdiId(message.sdi.0 + 1), ..message.clone() },
+        RootMessage { nonce: SaltNonce([1; 16]), ..message.clone() },
+    ] {
+        assert_ne!(other.salt(), known.salt(), "{other:?}");
+    }
 }
 
 #[test]

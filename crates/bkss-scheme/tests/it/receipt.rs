@@ -2,13 +2,13 @@
 
 use bkss_scheme::{
     Certificate, Committee, Digest, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
-    ProviderId, RootMessage, Salt, SdiId, Signature, Slot, Timestamp, TreeHead,
+    ProviderId, RootMessage, SdiId, Signature, Slot, Timestamp, TreeHead,
     certificate::VoteKey,
     codec,
     finality::Finality,
     merkle::Path,
     receipt::Receipt,
-    root_message::Registration,
+    root_message::{Registration, SaltNonce},
     slot::Schedule,
     timestamp::{Inclusion, RegistrationProof, TimeProof},
 };
@@ -240,12 +240,12 @@ fn root_message() -> impl Strategy<Value = RootMessage> {
     let ids = (any::<u32>(), any::<u16>(), any::<u16>());
     let digests = (digest(), digest(), option::of(digest()));
     (ids, any::<[u8; 16]>(), any::<[u8; 32]>(), schedule(), digests).prop_map(
-        |((meter, owner, sdi), salt, anchor, schedule, (root, device, revocation_lock))| {
+        |((meter, owner, sdi), nonce, anchor, schedule, (root, device, revocation_lock))| {
             RootMessage {
                 meter: MeterId(meter),
                 owner: ProviderId(owner),
                 sdi: SdiId(sdi),
-                salt: Salt(salt),
+                nonce: SaltNonce(nonce),
                 anchor: Link::from_bytes(anchor),
                 root,
                 schedule,
