@@ -1,12 +1,13 @@
 //! Algorithm 3 as repaired: which providers keep the ledger in a round (B9).
 //!
-//! In each round every provider votes on the ledger for others, never for itself. A vote weighs as
-//! many meters as its provider had with accepted openings in the round before, no provider more
-//! than a third of all, and buys seats in proportion: nobody buys seats with ghost meters, and a
-//! majority gets its share, not all. The first C are the accounting nodes of the next
-//! round, the next k its alternates. Whoever has no vote on the ledger at the end of a round was
-//! absent in it; alternates drawn by the seed take the seats of the absent. All draws come from the
-//! id of the last block of the round before, so that every node computes the same.
+//! In each round every provider votes on the ledger for others, never for itself, and votes buy seats
+//! in proportion to what they weigh: a majority gets its share, not all. What a vote weighs, the
+//! genesis says ([`Weighing`]): the same for all, or as many meters as report (see
+//! [`crate::activity`]), no provider more than a third of all and none less than a quarter of the
+//! mean. The first C are the accounting nodes of the next round, the next k its alternates. Whoever
+//! has no vote on the ledger at the end of a round was absent in it; alternates drawn by the seed
+//! take the seats of the absent. All draws come from the id of the last block of the round before, so
+//! that every node computes the same.
 //!
 //! The last block of a round names the committee of the next one, so a quorum of the old committee
 //! certifies the new one.
@@ -14,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use bkss_scheme::{
-    Committee, Digest, Network, ProviderId, SecretKey, Signature,
+    Committee, Digest, LedgerTime, Network, ProviderId, SecretKey, Signature,
     certificate::{MAX_COMMITTEE, VoteKey},
     codec::{self, Encoded},
     hash::{Tag, hash},
@@ -25,7 +26,9 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     Genesis, Members,
-    election::{Candidate, cap, proportional},
+    activity::Activity,
+    change::MAX_OWN_CHANGES,
+    election::{Candidate, bounded, proportional},
     genesis::{Charter, MAX_ALTERNATES, Rounds},
     members::{MAX_MEMBERS, list},
 };
@@ -171,12 +174,12 @@ pub struct Round {
     pub alternates: Vec<ProviderId>,
     /// The vote keys of the accounting nodes.
     pub committee: Committee,
-    /// Meters with accepted openings in the round before, by owner.
+    /// Meters that counted at the end of the round before, by owner; empty where all weigh the same.
     pub weights: BTreeMap<ProviderId, u32>,
-    /// Meters with accepted openings in this round so far, by owner.
-    pub active: BTreeMap<ProviderId, u32>,
-    /// Changes that providers made of their own accord in this round so far.
-    pub changes: BTreeMap<ProviderId, u32>,
+    /// Meters that count now; none where all weigh the same.
+    pub activity: Activity,
+    /// Changes that providers have made of their own accord on a UTC day, and the number of the day.
+    pub changes: (u64, BTreeMap<ProviderId, u32>),
     /// Votes of this round so far.
     pub votes: BTreeMap<ProviderId, Vec<ProviderId>>,
 }
@@ -204,10 +207,28 @@ impl Round {
             nodes,
             alternates,
             weights: BTreeMap::new(),
-            active: BTreeMap::new(),
-            changes: BTreeMap::new(),
+            activity: Activity::default(),
+            changes: (0, BTreeMap::new()),
             votes: BTreeMap::new(),
         }
+    }
+
+    /// Whether a provider may change something of its own accord once more on the day of this time.
+    pub(crate) fn may_change(&self, provider: ProviderId, time: LedgerTime) -> bool {
+        let (day, changes) = &self.changes;
+        let made = changes.get(&provider).copied().unwrap_or(0);
+        *day != utc_day(time) || made < MAX_OWN_CHANGES
+    }
+
+    /// Counts a change that a provider makes of its own accord.
+    pub(crate) fn count_change(&mut self, provider: ProviderId, time: LedgerTime) {
+        let (day, changes) = &mut self.changes;
+        let today = utc_day(time);
+        if *day != today {
+            (*day, *changes) = (today, BTreeMap::new());
+        }
+        let made = changes.entry(provider).or_default();
+        *made = made.saturating_add(1);
     }
 
     /// Whether a provider keeps the ledger in this round.
@@ -243,10 +264,7 @@ impl Round {
         // Of whoever has left, votes count no more.
         let votes = || self.votes.iter().filter(|(voter, _)| members.provider(**voter).is_some());
         let weight = |voter| self.weights.get(voter).copied().unwrap_or(0);
-        let cap = cap(votes().map(|(voter, _)| weight(voter)));
-        // Before anything has been opened all weigh the same.
-        let budget = |voter| if cap == 0 { 1 } else { weight(voter).min(cap) };
-        let budgets: Vec<_> = votes().map(|(voter, _)| budget(voter)).collect();
+        let budgets = bounded(votes().map(|(voter, _)| weight(voter)).collect());
         let voters_of = |id: ProviderId| {
             let all = votes().enumerate();
             all.filter(|(_, (_, picks))| picks.contains(&id)).map(|(voter, _)| voter).collect()
@@ -268,39 +286,44 @@ impl Round {
     /// # Panics
     ///
     /// Never: vote keys of members are distinct, and a committee has room for all seats.
-    pub(crate) fn next(&self, members: &Members, rounds: &Rounds, last: Digest) -> Self {
+    pub(crate) fn next(
+        &self,
+        members: &Members,
+        charter: &Charter,
+        (last, time): (Digest, LedgerTime),
+    ) -> Self {
+        let rounds = &charter.rounds;
         let Elected { nodes, alternates } = self.elect(members, rounds);
         let nodes: Vec<_> = nodes
             .into_iter()
             .filter_map(|id| members.provider(id).map(|provider| (id, provider.vote_key)))
             .collect();
         let committee = Committee::new(nodes.iter().map(|(_, key)| *key));
+        let mut activity = self.activity.clone();
+        let weights = activity.advance(time, charter.terms.reveal_s);
         Self {
             number: self.number + 1,
             seed: last,
             committee: committee.expect("at most 32 distinct keys"),
             nodes,
             alternates,
-            weights: self.active.clone(),
-            active: BTreeMap::new(),
-            changes: BTreeMap::new(),
+            weights,
+            activity,
+            changes: self.changes.clone(),
             votes: BTreeMap::new(),
         }
     }
 }
 
-/// `[number, seed, [* [sp, key]], [* sp], [* [sp, weight]], [* [sp, active]], [* [sp, changes]],
+/// `[number, seed, [* [sp, key]], [* sp], [* [sp, weight]], activity, [day, [* [sp, changes]]],
 /// [* [sp, [* sp]]]]`.
 impl<C> Encode<C> for Round {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         encoder.array(8)?.u64(self.number)?.encode(self.seed)?.encode(&self.nodes)?;
         encoder.encode(&self.alternates)?;
-        for counts in [&self.weights, &self.active, &self.changes] {
-            encoder.array(counts.len() as u64)?;
-            for (provider, count) in counts {
-                encoder.array(2)?.encode(provider)?.u32(*count)?;
-            }
-        }
+        encode_counts(&self.weights, encoder)?;
+        encoder.encode(&self.activity)?.array(2)?.u64(self.changes.0)?;
+        encode_counts(&self.changes.1, encoder)?;
         encoder.array(self.votes.len() as u64)?;
         for (voter, picks) in &self.votes {
             encoder.array(2)?.encode(voter)?.encode(picks)?;
@@ -318,18 +341,36 @@ impl<'b, C> Decode<'b, C> for Round {
         let committee = Committee::new(nodes.iter().map(|(_, key)| *key));
         let committee = committee.ok_or_else(|| decode::Error::message("no committee").at(at))?;
         let alternates = list(decoder, MAX_ALTERNATES.into())?;
-        let mut counts = || -> Result<BTreeMap<_, _>, decode::Error> {
-            let counts: Vec<(ProviderId, u32)> = list(decoder, MAX_MEMBERS)?;
-            Ok(counts.into_iter().collect())
-        };
-        let (weights, active, changes) = (counts()?, counts()?, counts()?);
+        let (weights, activity) = (decode_counts(decoder)?, decoder.decode()?);
+        codec::array(decoder, 2)?;
+        let changes = (decoder.u64()?, decode_counts(decoder)?);
         let mut votes = BTreeMap::new();
         for _ in 0..codec::array_of_at_most(decoder, MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
             votes.insert(decoder.decode()?, list(decoder, MAX_COMMITTEE)?);
         }
-        Ok(Self { number, seed, nodes, alternates, committee, weights, active, changes, votes })
+        Ok(Self { number, seed, nodes, alternates, committee, weights, activity, changes, votes })
     }
+}
+
+const fn utc_day(time: LedgerTime) -> u64 {
+    time.seconds() / 86_400
+}
+
+fn encode_counts<W: encode::Write>(
+    counts: &BTreeMap<ProviderId, u32>,
+    encoder: &mut Encoder<W>,
+) -> Encoded<W> {
+    encoder.array(counts.len() as u64)?;
+    for (provider, count) in counts {
+        encoder.array(2)?.encode(provider)?.u32(*count)?;
+    }
+    Ok(())
+}
+
+fn decode_counts(decoder: &mut Decoder<'_>) -> Result<BTreeMap<ProviderId, u32>, decode::Error> {
+    let counts: Vec<(ProviderId, u32)> = list(decoder, MAX_MEMBERS)?;
+    Ok(counts.into_iter().collect())
 }
 
 /// A number below `bound`, which is not 0.

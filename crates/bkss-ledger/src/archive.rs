@@ -1,14 +1,15 @@
 //! The ledger as a file: what auditors get.
 //!
 //! A sequence of frames, each a length (4 bytes, big-endian) and that many bytes of CBOR:
-//! first `["bkss archive", 1, net]`, then per block `[block, finality / null]`, last
-//! `[number of blocks, id of the newest]`. A block without a certificate of its own is final
-//! through a later one. A file without its last frame has been cut.
+//! first `["bkss archive", 2, net]`, then per block `[block, certificate / null]`, last the
+//! [`Head`] of its newest block, or null if it has none. A block without a certificate of its own is
+//! final through a later one. A file without its last frame has been cut; one that was cut and given
+//! another end is whole up to there, and only a head from elsewhere tells that there is more.
 
 use std::io::{self, Read, Write};
 
 use bkss_scheme::{
-    Digest, Malformed, Network,
+    Digest, Head, Malformed, Network,
     certificate::Certificate,
     codec::{self, Encoded},
 };
@@ -20,6 +21,9 @@ use crate::{
 };
 
 const NAME: &str = "bkss archive";
+const FORMAT: u8 = 2;
+/// What stands in place of the head of an archive without blocks: null.
+const NO_HEAD: &[u8] = &[0xF6];
 /// A certificate and the framing around a block are shorter than this.
 const MAX_OVERHEAD: usize = 8192;
 
@@ -39,10 +43,12 @@ pub enum ArchiveError {
     Block { offset: u64, source: BlockError },
     #[error("archive of network {found}, the genesis is of {expected}")]
     Network { expected: Network, found: Network },
-    #[error("archive says it has {claimed} blocks, {found} were read")]
-    Count { claimed: u64, found: u64 },
-    #[error("archive says its newest block is {claimed}, {found} was read")]
-    Newest { claimed: Digest, found: Digest },
+    #[error(
+        "archive ends in the head of block {claimed} ({claimed_id}), its newest is {found} ({found_id})"
+    )]
+    Newest { claimed: u64, claimed_id: Digest, found: u64, found_id: Digest },
+    #[error("archive ends at byte {offset} in another head than its newest block and certificate")]
+    Head { offset: u64 },
     #[error("archive goes on behind its end at byte {offset}")]
     Trailing { offset: u64 },
 }
@@ -51,19 +57,21 @@ pub enum ArchiveError {
 #[derive(Debug)]
 pub struct Writer<W> {
     sink: W,
+    network: Network,
+    /// The head of the newest block, encoded; `None` if that has no certificate.
+    head: Option<Vec<u8>>,
     blocks: u64,
-    newest: Digest,
 }
 
 impl<W: Write> Writer<W> {
-    /// Starts an archive; `genesis` is the id of block 0.
+    /// Starts an archive.
     ///
     /// # Errors
     ///
     /// Those of the sink.
-    pub fn new(sink: W, network: Network, genesis: Digest) -> io::Result<Self> {
-        let mut writer = Self { sink, blocks: 0, newest: genesis };
-        writer.frame(&(NAME, 1_u8, network))?;
+    pub fn new(sink: W, network: Network) -> io::Result<Self> {
+        let mut writer = Self { sink, network, head: None, blocks: 0 };
+        writer.frame(&(NAME, FORMAT, network))?;
         Ok(writer)
     }
 
@@ -75,7 +83,7 @@ impl<W: Write> Writer<W> {
     pub fn block(&mut self, block: &Block, certificate: Option<Certificate<'_>>) -> io::Result<()> {
         self.frame(&(block, certificate))?;
         self.blocks += 1;
-        self.newest = block.id();
+        self.head = certificate.map(|certificate| head(self.network, block, certificate));
         Ok(())
     }
 
@@ -83,10 +91,18 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// Those of the sink.
+    /// Those of the sink, and [`io::ErrorKind::InvalidInput`] if the newest block has no certificate
+    /// of its own: nothing would make it final.
     pub fn finish(mut self) -> io::Result<W> {
-        let (blocks, newest) = (self.blocks, self.newest);
-        self.frame(&(blocks, newest))?;
+        let head = self.head.take();
+        if head.is_none() && self.blocks > 0 {
+            let kind = io::ErrorKind::InvalidInput;
+            return Err(io::Error::new(kind, "the newest block has no certificate of its own"));
+        }
+        match &head {
+            Some(head) => self.bytes(head)?,
+            None => self.frame(&None::<u8>)?,
+        }
         self.sink.flush()?;
         Ok(self.sink)
     }
@@ -94,10 +110,22 @@ impl<W: Write> Writer<W> {
     fn frame(&mut self, value: &impl Encode<()>) -> io::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_infallible(value, &mut bytes);
+        self.bytes(&bytes)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.sink.write_all(&length.to_be_bytes())?;
-        self.sink.write_all(&bytes)
+        self.sink.write_all(bytes)
     }
+}
+
+/// The head of a block, encoded.
+fn head(network: Network, block: &Block, certificate: Certificate<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let head = Head { network, header: block.header().clone(), certificate };
+    codec::encode_infallible(&head, &mut bytes);
+    bytes
 }
 
 /// Reads an archive block by block.
@@ -108,8 +136,10 @@ pub struct Reader<R> {
     limit: usize,
     offset: u64,
     buffer: Vec<u8>,
-    blocks: u64,
-    newest: Digest,
+    /// Height and id of the newest block.
+    newest: (u64, Digest),
+    /// Its head, encoded; `None` if it has no certificate.
+    head: Option<Vec<u8>>,
     ended: bool,
 }
 
@@ -140,12 +170,12 @@ impl<R: Read> Reader<R> {
             limit,
             offset: 0,
             buffer: Vec::new(),
-            blocks: 0,
-            newest: genesis,
+            newest: (0, genesis),
+            head: None,
             ended: false,
         };
-        let offset = reader.frame("the archive's head")?;
-        let head: Head = codec::decode("head of an archive", &reader.buffer)
+        let offset = reader.frame("the archive's first frame")?;
+        let head: First = codec::decode("first frame of an archive", &reader.buffer)
             .map_err(|source| ArchiveError::Malformed { offset, source })?;
         if head.network != network {
             return Err(ArchiveError::Network { expected: network, found: head.network });
@@ -163,17 +193,17 @@ impl<R: Read> Reader<R> {
             return Ok(None);
         }
         let offset = self.frame("a block or the archive's end")?;
-        let end: Result<End, _> = codec::decode("end of an archive", &self.buffer);
-        if let Ok(end) = end {
-            return self.end(&end).map(|()| None);
+        if let Ok(end) = codec::decode::<End<'_>>("end of an archive", &self.buffer) {
+            let claimed = end.0.map(|head| (head.network, head.header.height, head.header.id()));
+            return self.end(offset, claimed).map(|()| None);
         }
         let frame: Frame<'_> = codec::decode("block of an archive", &self.buffer)
             .map_err(|source| ArchiveError::Malformed { offset, source })?;
         let Parts { header, transactions } = frame.parts;
         let block = Block::check(self.network, header, transactions)
             .map_err(|source| ArchiveError::Block { offset, source })?;
-        self.blocks += 1;
-        self.newest = block.id();
+        self.newest = (block.header().height, block.id());
+        self.head = frame.certificate.map(|certificate| head(self.network, &block, certificate));
         Ok(Some(Record { block, certificate: frame.certificate }))
     }
 
@@ -182,12 +212,27 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
-    fn end(&mut self, end: &End) -> Result<(), ArchiveError> {
-        if end.blocks != self.blocks {
-            return Err(ArchiveError::Count { claimed: end.blocks, found: self.blocks });
+    fn end(
+        &mut self,
+        offset: u64,
+        claimed: Option<(Network, u64, Digest)>,
+    ) -> Result<(), ArchiveError> {
+        let (found, found_id) = self.newest;
+        let (network, claimed, claimed_id) = match claimed {
+            None => (self.network, 0, Digest::ZERO),
+            Some(claimed) => claimed,
+        };
+        if network != self.network {
+            return Err(ArchiveError::Network { expected: self.network, found: network });
         }
-        if end.newest != self.newest {
-            return Err(ArchiveError::Newest { claimed: end.newest, found: self.newest });
+        // Without a block there is no head either, and the other way round.
+        let same = claimed == found && (claimed == 0 || claimed_id == found_id);
+        if !same {
+            return Err(ArchiveError::Newest { claimed, claimed_id, found, found_id });
+        }
+        // Whoever takes the head out and relies on it relies on its certificate.
+        if self.buffer != self.head.as_deref().unwrap_or(NO_HEAD) {
+            return Err(ArchiveError::Head { offset });
         }
         let mut byte = [0];
         match self.source.read(&mut byte) {
@@ -231,24 +276,24 @@ impl<R: Read> Reader<R> {
     }
 }
 
-struct Head {
+struct First {
     network: Network,
 }
 
-impl<C> Encode<C> for Head {
+impl<C> Encode<C> for First {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.encode((NAME, 1_u8, self.network))?.ok()
+        encoder.encode((NAME, FORMAT, self.network))?.ok()
     }
 }
 
-impl<'b, C> Decode<'b, C> for Head {
+impl<'b, C> Decode<'b, C> for First {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         codec::array(decoder, 3)?;
         let at = decoder.position();
         if decoder.str()? != NAME {
             return Err(decode::Error::message("not an archive").at(at));
         }
-        codec::constant(decoder, 1)?;
+        codec::format(decoder, FORMAT)?;
         Ok(Self { network: decoder.decode()? })
     }
 }
@@ -272,20 +317,16 @@ impl<'b, C> Decode<'b, C> for Frame<'b> {
     }
 }
 
-struct End {
-    blocks: u64,
-    newest: Digest,
-}
+struct End<'a>(Option<Head<'a>>);
 
-impl<C> Encode<C> for End {
+impl<C> Encode<C> for End<'_> {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.encode((self.blocks, self.newest))?.ok()
+        encoder.encode(&self.0)?.ok()
     }
 }
 
-impl<'b, C> Decode<'b, C> for End {
+impl<'b, C> Decode<'b, C> for End<'b> {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 2)?;
-        Ok(Self { blocks: decoder.u64()?, newest: decoder.decode()? })
+        codec::optional(decoder, Decoder::decode).map(Self)
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Nothing but the genesis is trusted. The audit knows nothing of the engine.
 
-use std::{io::Read, sync::Arc};
+use std::{io::Read, slice, sync::Arc};
 
-use bkss_scheme::{Certificate, Digest, Network, certificate::NotFinal};
+use bkss_scheme::{Digest, Era, Eras, LedgerTime, certificate::NotFinal, finality::Finality};
 
 use crate::{
-    Genesis, Refusal, Round, State,
+    Genesis, Head, Refusal, State,
     archive::{ArchiveError, Reader},
     evidence::Offence,
     verify::verify,
@@ -26,6 +26,8 @@ pub struct Report {
     pub meters: u32,
     /// Providers that are on record for having voted twice, and where.
     pub offences: Vec<Offence>,
+    /// The newest block: its height, id and time.
+    pub newest: Option<Head>,
     /// Everything that does not hold.
     pub refusals: Vec<Finding>,
 }
@@ -43,9 +45,31 @@ pub enum Finding {
     /// A certificate does not hold.
     #[error("certificate of block {height}: {reason}")]
     Certificate { height: u64, reason: NotFinal },
-    /// Nothing makes the newest blocks final.
-    #[error("blocks {from} to {to} have no certificate")]
+    /// Nothing makes these blocks final in their round.
+    #[error("blocks {from} to {to} have no certificate of their round")]
     NotFinal { from: u64, to: u64 },
+    /// The archive does not have a block that is known to be final.
+    #[error("block {height} is {found}, the head that was given says {expected}: two histories")]
+    OtherHead { height: u64, expected: Digest, found: Digest },
+    /// The archive ends before a block that is known to be final.
+    #[error("the archive ends with block {newest}, the head that was given is block {height}")]
+    BeforeHead { newest: u64, height: u64 },
+    /// The archive does not have the block with this id.
+    #[error("no block of the archive has the id {0} that was given")]
+    NoSuchBlock(Digest),
+    /// The archive ends before a time.
+    #[error("the archive ends at {newest} ms, it was to reach {until} ms")]
+    BeforeTime { newest: LedgerTime, until: LedgerTime },
+}
+
+/// What is known of a history from elsewhere: without it an archive that leaves out its newest
+/// blocks looks whole.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Known {
+    /// A block that is final: its height, if that is known, and its id.
+    pub head: Option<(Option<u64>, Digest)>,
+    /// A time that the history has reached.
+    pub until: Option<LedgerTime>,
 }
 
 impl Report {
@@ -55,30 +79,51 @@ impl Report {
     }
 }
 
-/// Replays an archive. Errors end up in the report.
-pub fn audit(genesis: &Arc<Genesis>, source: impl Read) -> Report {
+/// Replays an archive, and compares it with what is known from elsewhere. Errors end up in the report.
+pub fn audit(genesis: &Arc<Genesis>, source: impl Read, known: Known) -> Report {
     let mut report = Report::default();
     let mut state = State::new(genesis.clone());
-    if let Err(finding) = replay(genesis, source, &mut state, &mut report) {
-        report.refusals.push(finding);
+    let mut seen = Seen { head: known.head, found: false };
+    match replay(genesis, source, &mut state, &mut report, &mut seen) {
+        Ok(()) => seen.compare(&state, known.until, &mut report),
+        Err(finding) => report.refusals.push(finding),
     }
     report.meters = state.meters();
     report.offences = state.offences().iter().copied().collect();
+    report.newest = (state.head().height > 0).then(|| state.head());
     report
 }
 
-/// The committee of the block's round must have signed, in its round.
-fn check_certificate(
-    certificate: &Certificate<'_>,
-    network: Network,
-    round: &Round,
-    block: Digest,
-) -> Result<(), NotFinal> {
-    let (first, found) = (round.number, certificate.epoch);
-    if first != found {
-        return Err(NotFinal::Epoch { first, found });
+/// Whether the known block has been seen.
+struct Seen {
+    head: Option<(Option<u64>, Digest)>,
+    found: bool,
+}
+
+impl Seen {
+    fn block(&mut self, height: u64, id: Digest) -> Result<(), Finding> {
+        let Some((at, expected)) = self.head else { return Ok(()) };
+        self.found |= id == expected;
+        if at == Some(height) && id != expected {
+            return Err(Finding::OtherHead { height, expected, found: id });
+        }
+        Ok(())
     }
-    certificate.verify(network, &round.committee, block)
+
+    fn compare(&self, state: &State, until: Option<LedgerTime>, report: &mut Report) {
+        let newest = state.head();
+        match self.head {
+            Some(_) if self.found => {}
+            Some((Some(height), _)) if height > newest.height => {
+                report.refusals.push(Finding::BeforeHead { newest: newest.height, height });
+            }
+            Some((_, id)) => report.refusals.push(Finding::NoSuchBlock(id)),
+            None => {}
+        }
+        if let Some(until) = until.filter(|until| newest.time < *until) {
+            report.refusals.push(Finding::BeforeTime { newest: newest.time, until });
+        }
+    }
 }
 
 fn replay(
@@ -86,21 +131,27 @@ fn replay(
     source: impl Read,
     state: &mut State,
     report: &mut Report,
+    seen: &mut Seen,
 ) -> Result<(), Finding> {
     let network = genesis.network();
+    let rounds = genesis.charter().rounds.length();
     let limit = genesis.charter().limits.block_bytes as usize;
     let mut reader = Reader::new(source, network, state.head().id, limit)?;
     // Height of the oldest block that no certificate covers yet.
     let mut uncovered: Option<u64> = None;
+    seen.block(0, state.head().id)?;
     loop {
         let offset = reader.offset();
         let Some(record) = reader.next_block()? else { break };
         let id: Digest = record.block.id();
-        let height = record.block.header().height;
+        let header = record.block.header().clone();
+        let height = header.height;
         let round = state.round().clone();
-        let holds = record
-            .certificate
-            .map(|certificate| check_certificate(&certificate, network, &round, id));
+        let holds = record.certificate.map(|certificate| {
+            let era = Era::new(round.number, round.committee.clone());
+            let eras = Eras { network, rounds, eras: slice::from_ref(&era) };
+            eras.certified(&Finality { descendants: &[], certificate }, &header)
+        });
         let verified = verify(&state.view(), record.block)
             .map_err(|reason| Finding::Rule { offset, reason })?;
         report.readings += verified.openings().len() as u64;
@@ -108,13 +159,20 @@ fn replay(
         report.blocks += 1;
         let applied = state.apply(&verified);
         debug_assert!(applied.is_ok(), "it was verified on this state");
+        seen.block(height, id)?;
         match holds {
-            Some(Ok(())) => uncovered = None,
+            Some(Ok(_)) => uncovered = None,
             Some(Err(reason)) => {
                 report.refusals.push(Finding::Certificate { height, reason });
                 uncovered = None;
             }
             None => uncovered = uncovered.or(Some(height)),
+        }
+        // A block is final through a later one of its own round only.
+        if rounds.ends(height)
+            && let Some(from) = uncovered.take()
+        {
+            report.refusals.push(Finding::NotFinal { from, to: height });
         }
     }
     if let Some(from) = uncovered {

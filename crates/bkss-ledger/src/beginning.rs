@@ -8,11 +8,12 @@
 
 use std::{
     io::{self, Read, Write},
+    slice,
     sync::Arc,
 };
 
 use bkss_scheme::{
-    Committee, Digest, Era, Header,
+    Committee, Digest, Era, Eras, Header,
     certificate::NotFinal,
     codec::{self, Encoded},
     finality::Finality,
@@ -49,8 +50,6 @@ pub enum BeginningError {
     NoCertificate { height: u64 },
     #[error("block {height} is not the last of a round")]
     NotBoundary { height: u64 },
-    #[error("block {height}: certificate of round {found}, the block is of {expected}")]
-    Round { height: u64, expected: u64, found: u64 },
     #[error("block {height} is {found}, the state was reached with {expected}")]
     OtherBlock { height: u64, expected: Digest, found: Digest },
 }
@@ -74,20 +73,22 @@ impl Beginning {
         let bytes = frames.next()?;
         let proof: TimeProof<'_> = frames.decode("proof of a snapshot", &bytes)?;
         let TimeProof { header, finality } = &proof;
-        let (height, epoch) = (header.height, finality.certificate.epoch);
-        in_round(&genesis, height, epoch)?;
-        let certified = Era::certified(trust.eras(), genesis.network(), finality, header)
+        let height = header.height;
+        let certified = trust
+            .eras()
+            .certified(finality, header)
             .map_err(|source| BeginningError::NotFinal { height, source })?;
         let (boundary, snapshot) = read_own(&genesis, &mut frames)?;
         let digest = snapshot.digest();
         let beginning = Self { state: snapshot.certified(&certified)?, digest, boundary };
         let Boundary { header, finality, committee } = beginning.boundary();
         let not_final = |source| BeginningError::NotFinal { height: header.height, source };
-        let era = Era::of(trust.eras(), finality.certificate.epoch).map_err(not_final)?;
+        let era = trust.eras().of(finality.certificate.epoch).map_err(not_final)?;
         let (expected, found) = (era.committee.digest(), committee.digest());
         if expected != found {
             return Err(not_final(NotFinal::Committee { expected, found }));
         }
+        trust.eras().certified(&finality, &header).map_err(not_final)?;
         Ok(beginning)
     }
 
@@ -160,9 +161,10 @@ fn read_own(
     if !genesis.charter().rounds.ends(height) {
         return Err(BeginningError::NotBoundary { height });
     }
-    in_round(genesis, height, finality.certificate.epoch)?;
-    finality
-        .verify(genesis.network(), committee, header)
+    let rounds = genesis.charter().rounds.length();
+    let era = Era::new(rounds.of(height), committee.clone());
+    Eras { network: genesis.network(), rounds, eras: slice::from_ref(&era) }
+        .certified(finality, header)
         .map_err(|source| BeginningError::NotFinal { height, source })?;
     let snapshot = Snapshot::read_from(genesis, frames)?;
     let (expected, found) = (snapshot.head().id, header.id());
@@ -170,11 +172,6 @@ fn read_own(
         return Err(BeginningError::OtherBlock { height, expected, found });
     }
     Ok((bytes, snapshot))
-}
-
-fn in_round(genesis: &Genesis, height: u64, found: u64) -> Result<(), BeginningError> {
-    let expected = genesis.charter().rounds.of(height);
-    if expected == found { Ok(()) } else { Err(BeginningError::Round { height, expected, found }) }
 }
 
 impl<C> Encode<C> for Boundary<'_> {

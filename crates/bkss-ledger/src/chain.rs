@@ -13,10 +13,14 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
-use crate::members::list;
+use crate::{
+    activity::Until,
+    genesis,
+    members::{MAX_MEMBERS, list},
+};
 
-/// Most pending requests of a chain, as the rules of requests bound them.
-const MAX_PENDING: usize = 1 << 20;
+/// Most pending requests of a chain: those of all gateways there ever were.
+const MAX_PENDING: usize = genesis::MAX_PENDING as usize * MAX_MEMBERS;
 
 /// What does not change about a registered chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,8 +48,9 @@ pub struct Live {
     pub last_index: u32,
     /// The newest opened link.
     pub last_link: Link,
-    /// The last round in which an opening was accepted, counted from 1; 0 before the first.
-    pub active: u32,
+    /// Until when the meter counts, in its newest chain; 0 in others, and where votes do not weigh by
+    /// meters.
+    pub counts_until: Until,
     /// Whether and when the chain ends before its last slot.
     pub end: Option<End>,
     /// Accepted requests that are neither opened nor expired; no longer than it has to be.
@@ -74,8 +79,9 @@ pub struct Pending {
 
 impl Chain {
     /// The chain of a root message with this id.
-    pub const fn new(message: &RootMessage, id: Digest) -> Self {
-        let RootMessage { meter, owner, salt, schedule, device, revocation_lock, .. } = *message;
+    pub fn new(message: &RootMessage, id: Digest) -> Self {
+        let RootMessage { meter, owner, schedule, device, revocation_lock, .. } = *message;
+        let salt = message.salt();
         Self { id, meter, owner, salt, schedule, device, revocation_lock }
     }
 }
@@ -84,7 +90,7 @@ impl Live {
     /// A chain that nothing has happened to.
     pub(crate) fn new(message: &RootMessage) -> Self {
         let last_link = message.anchor.clone();
-        Self { last_index: 0, last_link, active: 0, end: None, pending: Box::default() }
+        Self { last_index: 0, last_link, counts_until: 0, end: None, pending: Box::default() }
     }
 
     /// This chain once `link` has opened its slot; `None` if the link is not of the chain.
@@ -102,10 +108,23 @@ impl Live {
         Some(Self {
             last_index: from,
             last_link: upper.clone(),
-            active: self.active,
+            counts_until: self.counts_until,
             end: self.end,
             pending: others.copied().collect(),
         })
+    }
+
+    /// Steps that are walked to open a link, from the newest that is opened or to it.
+    pub const fn steps(&self, index: LinkIndex) -> u32 {
+        index.get().abs_diff(self.last_index)
+    }
+
+    /// When the last slot ends that this chain has requested: the next chain begins no earlier.
+    pub fn requested_until(&self, schedule: &Schedule) -> LedgerTime {
+        let opened = LinkIndex::new(self.last_index, schedule.slots);
+        let pending = self.pending.iter().map(|pending| pending.index);
+        let ends = opened.into_iter().chain(pending).map(|index| schedule.ends(index));
+        ends.max().unwrap_or(LedgerTime(0))
     }
 
     /// Whether the chain still has a slot.
@@ -119,7 +138,7 @@ impl Live {
 }
 
 /// A chain of a snapshot's page:
-/// `[mr, mid, sp, salt, g_0, L, n, W, device, lock, i_last, v_last, active, end, pending]`.
+/// `[mr, mid, sp, salt, g_0, L, n, W, device, lock, i_last, v_last, until, end, pending]`.
 pub(crate) struct Entry<'a>(pub(crate) &'a Chain, pub(crate) &'a Live);
 
 impl<C> Encode<C> for Entry<'_> {
@@ -129,7 +148,7 @@ impl<C> Encode<C> for Entry<'_> {
         encoder.encode(chain.salt)?;
         chain.schedule.encode_fields(encoder)?;
         encoder.encode(chain.device)?.encode(chain.revocation_lock)?;
-        encoder.u32(live.last_index)?.bytes(live.last_link.as_bytes())?.u32(live.active)?;
+        encoder.u32(live.last_index)?.bytes(live.last_link.as_bytes())?.u32(live.counts_until)?;
         match live.end {
             None => encoder.null()?,
             Some(End::Replaced(time)) => encoder.array(2)?.u8(0)?.encode(time)?,
@@ -154,7 +173,7 @@ pub(crate) fn decode_entry(decoder: &mut Decoder<'_>) -> Result<(Chain, Live), d
     let live = Live {
         last_index: decoder.u32()?,
         last_link: Link::from_bytes(codec::bytes(decoder)?),
-        active: decoder.u32()?,
+        counts_until: decoder.u32()?,
         end: codec::optional(decoder, decode_end)?,
         pending: list(decoder, MAX_PENDING)?.into(),
     };

@@ -24,8 +24,8 @@ use crate::{
 /// Number of this transaction.
 pub(crate) const NUMBER: u8 = 26;
 
-/// Changes that a provider may make of its own accord in a round: each is handed over to whoever
-/// follows the ledger from its genesis, with all members.
+/// Changes that a provider may make of its own accord on a UTC day: each is handed over to whoever
+/// follows the ledger from its genesis.
 pub const MAX_OWN_CHANGES: u32 = 8;
 
 /// What changes.
@@ -78,7 +78,7 @@ pub enum ChangeRefusal {
     KeyTaken,
     #[error("the vote key is or was a member's")]
     VoteKeyTaken,
-    #[error("the vote key is no point of ed25519")]
+    #[error("the vote key is not the canonical spelling of a point of prime order")]
     VoteKeyNoPoint,
     #[error("provider {0} has had {MAX_VOTE_KEYS} vote keys")]
     VoteKeys(ProviderId),
@@ -86,8 +86,8 @@ pub enum ChangeRefusal {
     SealingKey { expected: u16, found: u16 },
     #[error("agreement {found}, that of the consortium is {expected}")]
     Agreement { expected: Digest, found: Digest },
-    #[error("provider {0} has made {MAX_OWN_CHANGES} changes in this round; the next begins soon")]
-    TooManyInRound(ProviderId),
+    #[error("provider {0} has made {MAX_OWN_CHANGES} changes on this UTC day")]
+    TooManyOnDay(ProviderId),
     #[error("fewer than {MIN_PROVIDERS} providers would remain")]
     TooFew,
     #[error("the consortium has had {MAX_MEMBERS} members")]

@@ -1,4 +1,4 @@
-//! How seats are shared: a cap on weights, and a proportional election, in integers.
+//! How seats are shared: bounds of weights, and a proportional election, in integers.
 //!
 //! This module knows nothing of rounds, members or transactions.
 
@@ -23,6 +23,21 @@ pub(crate) fn cap(weights: impl Iterator<Item = u32>) -> u32 {
         nth(2)
     };
     u32::try_from(cap).unwrap_or(u32::MAX)
+}
+
+/// Parts of the mean that a vote weighs at least.
+const FLOOR: u64 = 4;
+
+/// Weights within their bounds: at most a third of all, at least a quarter of the mean; all the same
+/// where nobody has any.
+pub(crate) fn bounded(mut weights: Vec<u32>) -> Vec<u32> {
+    let most = cap(weights.iter().copied());
+    weights.iter_mut().for_each(|weight| *weight = (*weight).min(most));
+    let sum = weights.iter().map(|weight| u64::from(*weight)).sum::<u64>();
+    let least = sum.div_ceil(FLOOR * (weights.len() as u64).max(1)).max(1);
+    let least = u32::try_from(least).unwrap_or(u32::MAX);
+    weights.iter_mut().for_each(|weight| *weight = (*weight).max(least));
+    weights
 }
 
 /// A provider that may be elected.

@@ -1,28 +1,36 @@
 //! Executing a block, transaction by transaction.
 //!
 //! Invalid registrations, changes, votes, evidence and revocations, and batches that are not signed,
-//! make a block invalid: inclusion proves that they are valid. Single items of a batch that break a
-//! rule are skipped, with the reason: a gateway must not be able to spoil a block, and inclusion in
-//! the trees of accepted items proves that the rules held.
+//! make a block invalid: inclusion proves that they are valid. So does a batch with a link that is
+//! not of its chain: it never will be, and the gateway that signed it has walked before. Other items
+//! of a batch that break a rule are skipped, with the reason, since time or other gateways may be
+//! the cause; inclusion in the trees of accepted items proves that the rules held.
+//!
+//! The links that a block opens are walked at most `limits.steps` steps together, counted before each
+//! walk; an item that would pass that is skipped and may come again.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, Opening, ProviderId, TreeHead,
-    identity::SignatureError, merkle::RootBuilder, request, timestamp::request_leaf,
+    Digest, LedgerTime, Link, LinkIndex, MeterId, Opening, ProviderId, PublicKey, Signature,
+    TreeHead, identity::SignatureError, merkle::RootBuilder, request, root_message::Registration,
+    timestamp::request_leaf,
 };
 
 use crate::{
     Chain, Change, Evidence, Head, Live, OpeningBatch, Refusal, RequestBatch, Revocation,
     Transaction, View, Vote,
     accounting_nodes::VoteRefusal,
+    candidate::Signed,
     chain::{End, Pending},
-    change::{ChangeRefusal, MAX_OWN_CHANGES},
+    change::ChangeRefusal,
     evidence::EvidenceRefusal,
-    membership::{RegistrationRefusal, check_registration},
+    genesis::Weighing,
+    members::MembersChange,
+    membership::{RegistrationRefusal, check_room, check_rules},
     registry::Registry,
     revocation::RevocationRefusal,
     state::Delta,
@@ -93,9 +101,12 @@ pub enum SkipReason {
     /// No pending request has this value: another body, link or slot, or it was opened before.
     #[error("no pending request has this value")]
     NoRequest,
-    /// The link does not lead to the last accepted one.
-    #[error("link is not of this chain")]
-    ForeignLink,
+    /// This gateway has as many requests of this chain waiting as are allowed.
+    #[error("too many requests of this gateway for this chain wait")]
+    TooManyPending,
+    /// The steps of a block are used up.
+    #[error("the steps of this block are used up")]
+    OverBudget,
 }
 
 /// Why a transaction makes its block invalid.
@@ -110,6 +121,14 @@ pub enum TransactionRefusal {
     Signature { gateway: ProviderId, reason: SignatureError },
     #[error("batch of {found} items, at most {limit} are allowed")]
     TooMany { found: usize, limit: u32 },
+    #[error("transaction of {found} bytes, a block has room for {limit}")]
+    TooLong { found: usize, limit: usize },
+    #[error("batch of gateway {gateway}: link of item {item} is not of its chain, for ever")]
+    ForeignLink { gateway: ProviderId, item: u32 },
+    #[error("batch of gateway {gateway} comes without all of its bodies")]
+    Incomplete { gateway: ProviderId },
+    #[error("batch of gateway {gateway} names number {row}, {registered} chains are registered")]
+    UnknownRow { gateway: ProviderId, row: Row, registered: u32 },
     #[error("change of membership: {0}")]
     Change(#[from] ChangeRefusal),
     #[error("vote for accounting nodes: {0}")]
@@ -127,6 +146,7 @@ pub(crate) struct Outcome {
     pub(crate) requests: Vec<AcceptedRequest>,
     pub(crate) openings: Vec<AcceptedOpening>,
     pub(crate) skipped: Vec<Skipped>,
+    pub(crate) members_change: Option<Arc<MembersChange>>,
 }
 
 impl Outcome {
@@ -165,6 +185,30 @@ pub(crate) struct Draft<'a> {
     reveal_s: u32,
     outcome: Outcome,
     position: u32,
+    /// Meters that this block has registered, or revoked: nothing of the kind may follow.
+    changed: BTreeSet<MeterId>,
+    /// Steps that may still be walked.
+    steps: u32,
+}
+
+/// An opening that the rules accept, and what it makes of its chain.
+struct Opened {
+    accepted: AcceptedOpening,
+    live: Live,
+    owner: ProviderId,
+    slot_s: u32,
+}
+
+/// Why an item of an opening batch is not accepted.
+enum NotOpened {
+    Skipped(SkipReason),
+    Foreign,
+}
+
+impl From<SkipReason> for NotOpened {
+    fn from(reason: SkipReason) -> Self {
+        Self::Skipped(reason)
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -191,20 +235,33 @@ impl<'a> Draft<'a> {
                 requests: Vec::new(),
                 openings: Vec::new(),
                 skipped: Vec::new(),
+                members_change: None,
             },
             position: 0,
+            changed: BTreeSet::new(),
+            steps: view.genesis().charter().limits.steps,
         }
+    }
+
+    /// Steps that may still be walked.
+    pub(crate) const fn steps(&self) -> u32 {
+        self.steps
     }
 
     /// Ends the block, and the round if it is its last: who comes after it.
     pub(crate) fn finish(self) -> Result<(Outcome, HandedOver), Refusal> {
         let Self { view, mut outcome, .. } = self;
         let delta = &mut outcome.delta;
-        let members = (delta.members != *view.members()).then(|| delta.members.digest());
-        let mut handed_over = HandedOver { next_committee: None, members, state: None };
+        let mut handed_over = HandedOver { next_committee: None, members: None, state: None };
+        if delta.members != *view.members() {
+            handed_over.members = Some(delta.members.digest());
+            let change = MembersChange::between(view.members(), &delta.members);
+            outcome.members_change = Some(change.into());
+        }
         if delta.ends_round {
-            let rounds = &view.genesis().charter().rounds;
-            let next = delta.round.next(&delta.members, rounds, Digest::ZERO);
+            let charter = view.genesis().charter();
+            let end = (Digest::ZERO, delta.head.time);
+            let next = delta.round.next(&delta.members, charter, end);
             handed_over.next_committee =
                 (next.committee != delta.round.committee).then(|| next.committee.digest());
             handed_over.state = view.sealed();
@@ -222,19 +279,22 @@ impl<'a> Draft<'a> {
         &mut self,
         transaction: &Transaction,
         digest: &Digest,
+        signed: &Signed,
     ) -> Result<usize, Refusal> {
         let result = match transaction {
-            Transaction::Registration(registration) => self.register(registration),
+            Transaction::Registration(registration) => self.register(registration, signed),
             Transaction::Change(change) => self.change(change),
             Transaction::Vote(vote) => self.vote(vote),
             Transaction::Evidence(evidence) => self.record(evidence),
             Transaction::Revocation(revocation) => self.revoke(revocation),
             Transaction::Requests(batch) => self
-                .check_batch(batch.submitter, &batch.signature, digest, batch.rows.len())
+                .gateway(batch.submitter, batch.rows.len())
+                .and_then(|key| check_batch(batch.submitter, key, digest, &batch.signature, signed))
                 .map(|()| self.request_batch(batch)),
             Transaction::Openings(batch) => self
-                .check_batch(batch.submitter, &batch.signature, digest, batch.rows.len())
-                .map(|()| self.opening_batch(batch)),
+                .gateway(batch.submitter, batch.rows.len())
+                .and_then(|key| check_batch(batch.submitter, key, digest, &batch.signature, signed))
+                .and_then(|()| self.opening_batch(batch)),
         };
         let position = self.position;
         self.position += 1;
@@ -250,33 +310,43 @@ impl<'a> Draft<'a> {
 
     fn register(
         &mut self,
-        registration: &bkss_scheme::root_message::Registration,
+        registration: &Registration,
+        signed: &Signed,
     ) -> Result<usize, TransactionRefusal> {
         let message = &registration.message;
-        // The view does not know what this block has registered so far.
-        let new = &self.outcome.delta.new;
-        if new.newest(message.meter).is_some() {
-            return Err(RegistrationRefusal::MeterTaken(message.meter).into());
+        let (meter, owner) = (message.meter, message.owner);
+        if self.changed.contains(&meter) {
+            return Err(RegistrationRefusal::SecondInBlock(meter).into());
         }
-        if new.has_salt(message.salt) {
+        let delta = &self.outcome.delta;
+        // The view does not know what this block has registered so far.
+        if delta.new.has_salt(message.salt()) {
             return Err(RegistrationRefusal::SaltTaken.into());
         }
-        let members = &self.outcome.delta.members;
-        let registered = check_registration(&self.view, members, self.time, registration)?;
-        let limit = self.view.genesis().charter().limits.meters;
-        if self.outcome.delta.new.next() >= limit {
-            return Err(RegistrationRefusal::Full { limit }.into());
-        }
-        if let Some(row) = self.view.row(message.meter) {
+        let under_way = |row| delta.live.get(&row).or_else(|| self.view.live(row));
+        let vouchers = check_rules(&self.view, &delta.members, self.time, message, under_way)?;
+        let of_owner = self.view.meters_of(owner).saturating_add(delta.new.count_of(owner));
+        let limits = &self.view.genesis().charter().limits;
+        check_room(limits, owner, (delta.new.next(), of_owner))?;
+        let network = self.view.genesis().network();
+        let registered = match signed {
+            Signed::Registration(registered) => registered.clone(),
+            _ => vouchers.check(network, registration)?,
+        };
+        let mut live = Live::new(message);
+        if let Some(row) = self.view.row(meter) {
             let begins = message.schedule.begins();
             if let Some(replaced) = self.live(row) {
                 replaced.end = Some(End::Replaced(begins));
+                // The meter goes on counting, once, in its newest chain.
+                live.counts_until = std::mem::take(&mut replaced.counts_until);
             }
         }
         let delta = &mut self.outcome.delta;
         let row = delta.new.push(Chain::new(registered.message(), *registered.id()));
-        delta.live.insert(row, Live::new(registered.message()));
+        delta.live.insert(row, live);
         delta.registered.push(registered);
+        self.changed.insert(meter);
         Ok(1)
     }
 
@@ -285,13 +355,15 @@ impl<'a> Draft<'a> {
         let (network, agreement) = (genesis.network(), genesis.charter().agreement);
         let delta = &mut self.outcome.delta;
         change.check_rules(&delta.members, agreement, delta.round.number)?;
+        // Before its signature: a provider may have more of them waiting in every pool.
+        if let Some(provider) = change.made_by()
+            && !delta.round.may_change(provider, self.time)
+        {
+            return Err(ChangeRefusal::TooManyOnDay(provider).into());
+        }
         change.check_signatures(&delta.members, network)?;
         if let Some(provider) = change.made_by() {
-            let made = Arc::make_mut(&mut delta.round).changes.entry(provider).or_default();
-            if *made >= MAX_OWN_CHANGES {
-                return Err(ChangeRefusal::TooManyInRound(provider).into());
-            }
-            *made += 1;
+            Arc::make_mut(&mut delta.round).count_change(provider, self.time);
         }
         change.apply(Arc::make_mut(&mut delta.members));
         Ok(1)
@@ -318,21 +390,20 @@ impl<'a> Draft<'a> {
     }
 
     fn revoke(&mut self, revocation: &Revocation) -> Result<usize, TransactionRefusal> {
-        let unknown = RevocationRefusal::UnknownChain(revocation.meter);
-        // A chain that this block registers has no row in the view: it can be revoked later.
-        let row = self.view.row(revocation.meter).ok_or(unknown)?;
-        let chain = self.view.chain(row).filter(|chain| chain.id == revocation.chain);
-        let chain = chain.ok_or(unknown)?;
+        let meter = revocation.meter;
+        if self.changed.contains(&meter) {
+            return Err(RevocationRefusal::SecondInBlock(meter).into());
+        }
+        let row = check_revocation(&self.view, revocation)?;
+        let chain = self.view.chain(row).ok_or(RevocationRefusal::UnknownChain(meter))?;
         let members = &self.outcome.delta.members;
         revocation.check(members, self.view.genesis().network(), chain)?;
         let time = self.time;
-        let live = self.live(row).ok_or(unknown)?;
-        if matches!(live.end, Some(End::Revoked(_))) {
-            return Err(RevocationRefusal::Ended(revocation.meter).into());
+        if let Some(live) = self.live(row) {
+            live.end = Some(End::Revoked(time));
         }
-        live.end = Some(End::Revoked(time));
         // While the newest chain waits for its first slot, those before it still have theirs.
-        for before in self.view.chains(revocation.meter) {
+        for before in self.view.chains(meter) {
             let runs = |end: &End| matches!(end, End::Replaced(then) if time < *then);
             if let Some(end) = self.live(before).and_then(|live| live.end.as_mut())
                 && runs(end)
@@ -340,26 +411,16 @@ impl<'a> Draft<'a> {
                 *end = End::Revoked(time);
             }
         }
+        self.changed.insert(meter);
         Ok(1)
     }
 
-    fn check_batch(
-        &self,
-        gateway: ProviderId,
-        signature: &bkss_scheme::Signature,
-        digest: &Digest,
-        found: usize,
-    ) -> Result<(), TransactionRefusal> {
+    /// The key of a gateway that may put a batch of so many items on the ledger.
+    fn gateway(&self, gateway: ProviderId, items: usize) -> Result<PublicKey, TransactionRefusal> {
         let limit = self.view.genesis().charter().limits.batch_items;
-        if found > limit as usize {
-            return Err(TransactionRefusal::TooMany { found, limit });
-        }
+        check_items(items, limit)?;
         let provider = self.outcome.delta.members.provider(gateway);
-        let provider = provider.ok_or(TransactionRefusal::UnknownGateway(gateway))?;
-        provider
-            .key
-            .verify(digest, signature)
-            .map_err(|reason| TransactionRefusal::Signature { gateway, reason })
+        Ok(provider.ok_or(TransactionRefusal::UnknownGateway(gateway))?.key)
     }
 
     fn request_batch(&mut self, batch: &RequestBatch) -> usize {
@@ -388,77 +449,103 @@ impl<'a> Draft<'a> {
         if !schedule.accepts_request(index, time) {
             return Err(SkipReason::WrongTime);
         }
+        let most = self.view.genesis().charter().limits.pending as usize;
         let live = self.live(row).ok_or(SkipReason::UnknownMeter)?;
         if !live.has(&schedule, index) {
             return Err(SkipReason::Ended);
         }
-        let same = |pending: &Pending| pending.index == index && pending.submitter == submitter;
-        if live.pending.iter().any(same) {
+        let own = |pending: &&Pending| pending.submitter == submitter;
+        if live.pending.iter().filter(own).any(|pending| pending.index == index) {
             return Err(SkipReason::SecondRequest);
         }
         // What can no longer be opened makes room.
-        let open = |pending: &Pending| {
+        let open = |pending: &&Pending| {
             time < schedule.closes(pending.index)
                 || schedule.accepts_opening(pending.index, time, reveal_s)
         };
+        if live.pending.iter().filter(own).filter(open).count() >= most {
+            return Err(SkipReason::TooManyPending);
+        }
         let new = Pending { index, submitter, value: *value };
-        let left = live.pending.iter().copied().filter(open);
-        live.pending = left.chain([new]).collect();
+        live.pending = live.pending.iter().filter(open).chain([&new]).copied().collect();
         let leaf = request_leaf(meter, index, submitter, value);
         Ok(AcceptedRequest { row, meter, index, submitter, value: *value, leaf })
     }
 
-    fn opening_batch(&mut self, batch: &OpeningBatch) -> usize {
-        let before = self.outcome.openings.len();
-        self.outcome.openings.reserve(batch.rows.len());
+    fn opening_batch(&mut self, batch: &OpeningBatch) -> Result<usize, TransactionRefusal> {
+        let mut steps = self.steps;
+        let (mut opened, mut skipped) = (Vec::with_capacity(batch.rows.len()), Vec::new());
         let items = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
         for (item, ((row, link), body_hash)) in (0..).zip(items) {
-            match self.opening(batch, item, *row, link, body_hash) {
-                Ok(accepted) => self.outcome.openings.push(accepted),
-                Err(reason) => self.skip(item, reason),
+            match self.opening(batch, item, (*row, link, body_hash), &mut steps) {
+                Ok(accepted) => opened.push(accepted),
+                Err(NotOpened::Skipped(reason)) => skipped.push((item, reason)),
+                Err(NotOpened::Foreign) => {
+                    let gateway = batch.submitter;
+                    return Err(TransactionRefusal::ForeignLink { gateway, item });
+                }
             }
         }
-        self.outcome.openings.len() - before
+        // The items of a batch are of different chains, so that none has waited for another.
+        self.steps = steps;
+        let count = opened.len();
+        self.outcome.openings.reserve(count);
+        for opened in opened {
+            self.open(opened);
+        }
+        skipped.into_iter().for_each(|(item, reason)| self.skip(item, reason));
+        Ok(count)
     }
 
     /// Rule REV. The request is looked for before the chain is walked: the work of a gap can only
     /// be caused by who had a request accepted.
     fn opening(
-        &mut self,
+        &self,
         batch: &OpeningBatch,
         item: u32,
-        row: Row,
-        link: &Link,
-        body_hash: &Digest,
-    ) -> Result<AcceptedOpening, SkipReason> {
+        (row, link, body_hash): (Row, &Link, &Digest),
+        steps: &mut u32,
+    ) -> Result<Opened, NotOpened> {
         let chain = self.chain(row).ok_or(SkipReason::UnknownMeter)?;
-        let (meter, owner, salt) = (chain.meter, chain.owner, chain.salt);
-        let index = chain.schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
-        if !chain.schedule.accepts_opening(index, self.time, self.reveal_s) {
-            return Err(SkipReason::WrongTime);
+        let Chain { meter, owner, salt, schedule, .. } = *chain;
+        let index = schedule.index(batch.slot).ok_or(SkipReason::OutsideChain)?;
+        if !schedule.accepts_opening(index, self.time, self.reveal_s) {
+            return Err(SkipReason::WrongTime.into());
         }
         let commitment = request::commitment(&chain.id, index, body_hash);
         let value = request::request_value(&commitment, link);
-        let changed = self.outcome.delta.live.entry(row);
-        let live = match &changed {
-            Entry::Occupied(live) => Some(live.get()),
-            Entry::Vacant(_) => self.view.live(row),
-        };
+        let live = self.outcome.delta.live.get(&row).or_else(|| self.view.live(row));
         let live = live.ok_or(SkipReason::UnknownMeter)?;
         let same = |pending: &&Pending| pending.index == index && pending.value == value;
         let submitter = live.pending.iter().find(same).ok_or(SkipReason::NoRequest)?.submitter;
-        let mut opened = live.open(salt, index, link).ok_or(SkipReason::ForeignLink)?;
-        let round = u32::try_from(self.outcome.delta.round.number + 1).unwrap_or(u32::MAX);
-        let first = std::mem::replace(&mut opened.active, round) != round;
-        changed.insert_entry(opened);
-        if first {
-            // It weighs in the vote of its owner in the next round.
-            let round = Arc::make_mut(&mut self.outcome.delta.round);
-            *round.active.entry(owner).or_default() += 1;
-        }
+        *steps = steps.checked_sub(live.steps(index)).ok_or(SkipReason::OverBudget)?;
+        let live = live.open(salt, index, link).ok_or(NotOpened::Foreign)?;
         let opening = Opening { meter, index, link: link.clone(), body_hash: *body_hash };
         let (leaf, place) = (opening.leaf(), (self.position, item));
-        Ok(AcceptedOpening { row, opening, request: (value, submitter), place, leaf })
+        let accepted = AcceptedOpening { row, opening, request: (value, submitter), place, leaf };
+        Ok(Opened { accepted, live, owner, slot_s: schedule.slot_s })
+    }
+
+    fn open(&mut self, opened: Opened) {
+        let Opened { accepted, live, owner, slot_s } = opened;
+        let (row, meter) = (accepted.row, accepted.opening.meter);
+        self.outcome.delta.live.insert(row, live);
+        self.outcome.openings.push(accepted);
+        if self.view.genesis().charter().rounds.votes != Weighing::Meters {
+            return;
+        }
+        // It weighs in the votes of its owner for a while, once for all chains of the meter.
+        let newest = self.outcome.delta.new.newest(meter).or_else(|| self.view.row(meter));
+        let (time, reveal_s) = (self.time, self.reveal_s);
+        let Some(before) = newest.and_then(|row| self.live(row)).map(|live| live.counts_until)
+        else {
+            return;
+        };
+        let activity = &mut Arc::make_mut(&mut self.outcome.delta.round).activity;
+        let until = activity.report(owner, before, (time, slot_s), reveal_s);
+        if let Some(live) = newest.and_then(|row| self.live(row)) {
+            live.counts_until = until;
+        }
     }
 
     fn skip(&mut self, item: u32, reason: SkipReason) {
@@ -477,4 +564,50 @@ impl<'a> Draft<'a> {
             Entry::Vacant(unchanged) => Some(unchanged.insert(self.view.live(row)?.clone())),
         }
     }
+}
+
+/// Checks that a batch is not longer than allowed.
+///
+/// # Errors
+///
+/// [`TransactionRefusal::TooMany`].
+pub(crate) const fn check_items(found: usize, limit: u32) -> Result<(), TransactionRefusal> {
+    if found > limit as usize {
+        return Err(TransactionRefusal::TooMany { found, limit });
+    }
+    Ok(())
+}
+
+/// Checks that a gateway has signed a batch, unless that is known.
+pub(crate) fn check_batch(
+    gateway: ProviderId,
+    key: PublicKey,
+    digest: &Digest,
+    signature: &Signature,
+    signed: &Signed,
+) -> Result<(), TransactionRefusal> {
+    if matches!(signed, Signed::Batch) {
+        return Ok(());
+    }
+    key.verify(digest, signature)
+        .map_err(|reason| TransactionRefusal::Signature { gateway, reason })
+}
+
+/// Checks that a revocation is of a meter's newest chain, and that this has not ended; returns the
+/// chain's number. A chain that a block registers can be revoked in the next.
+///
+/// # Errors
+///
+/// [`RevocationRefusal`].
+pub(crate) fn check_revocation(
+    view: &View<'_>,
+    revocation: &Revocation,
+) -> Result<Row, RevocationRefusal> {
+    let unknown = RevocationRefusal::UnknownChain(revocation.meter);
+    let row = view.row(revocation.meter).ok_or(unknown)?;
+    view.chain(row).filter(|chain| chain.id == revocation.chain).ok_or(unknown)?;
+    if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
+        return Err(RevocationRefusal::Ended(revocation.meter));
+    }
+    Ok(row)
 }

@@ -1,17 +1,18 @@
 //! What a network is founded on: its members, its terms, its limits (scheme s4.2, s4.3).
 //!
-//! `[[1, name, h(Am), start, time_scale, terms, rounds, limits, [* M_ident], [* SDI]], [* sp_sig],
+//! `[[2, name, h(Am), start, time_scale, terms, rounds, limits, [* M_ident], [* SDI]], [* sp_sig],
 //! [* sdi_sig]]`
 //!
 //! The network's name `net` is the digest of the first part, and every founder signs its own entry
 //! under that name: whoever signs has agreed to all of it.
 
 use bkss_scheme::{
-    Committee, Digest, Era, Header, LedgerTime, Malformed, Network, ProviderId, ProviderIdentity,
-    SdiId, SdiIdentity, SecretKey, Signature,
-    certificate::MAX_COMMITTEE,
+    Committee, Digest, Era, Eras, Header, LedgerTime, Malformed, Network, ProviderId,
+    ProviderIdentity, SdiId, SdiIdentity, SecretKey, Signature,
     codec::{self, Encoded},
+    finality::RoundLength,
     hash,
+    hash_chain::MAX_SLOTS,
     identity::{Name, SignatureError, signed_digest},
     receipt::Anchors,
 };
@@ -19,6 +20,8 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{accounting_nodes::first_committee, members::distinct};
 
+/// Number of the format.
+const FORMAT: u8 = 2;
 /// Fewest founding SPs: below four no fault can be survived.
 pub const MIN_PROVIDERS: usize = 4;
 /// Most founding SPs, and most SDIs.
@@ -37,7 +40,31 @@ pub struct Terms {
     pub grid_s: u32,
     /// How far a header's time may be from a validator's clock, milliseconds of real time.
     pub precision_ms: u32,
+    /// `K`: how long after its slot a sealed body is kept at least, seconds; not less than `R`.
+    pub keep_s: u32,
+    /// `E`: how long before it is in force an erasure is announced, seconds.
+    pub notice_s: u32,
+    /// How long after its registration a chain may begin, seconds.
+    pub ahead_s: u32,
 }
+
+impl Default for Terms {
+    /// Slots of a quarter of an hour and more, a week to open them, a block at least each minute.
+    fn default() -> Self {
+        Self {
+            min_slot_s: 900,
+            reveal_s: 7 * DAY_S,
+            grid_s: 60,
+            precision_ms: 500,
+            keep_s: 7 * DAY_S,
+            notice_s: 14 * DAY_S,
+            ahead_s: 366 * DAY_S,
+        }
+    }
+}
+
+/// Seconds of a day.
+const DAY_S: u32 = 86_400;
 
 /// Rounds of Algorithm 3 and tenures of Algorithm 1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,32 +77,43 @@ pub struct Rounds {
     pub alternates: u16,
     /// Views of a tenure: how long a leader stays.
     pub tenure_views: u32,
+    /// What a provider's vote for accounting nodes weighs.
+    pub votes: Weighing,
+}
+
+/// What a provider's vote for accounting nodes weighs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Weighing {
+    /// As much as any other's.
+    #[default]
+    Members,
+    /// As many meters as it has with openings of late, the paper's rule: whoever has SDIs that
+    /// register meters which nobody installed can buy weight.
+    Meters,
 }
 
 impl Default for Rounds {
     /// The paper's 21 accounting nodes and 10 alternates; at a block a second five minutes.
     fn default() -> Self {
-        Self { blocks: 300, committee: 21, alternates: 10, tenure_views: 1 }
+        let votes = Weighing::Members;
+        Self { blocks: 300, committee: 21, alternates: 10, tenure_views: 1, votes }
     }
 }
 
 impl Rounds {
+    /// How long a round is.
+    pub const fn length(&self) -> RoundLength {
+        RoundLength::new(self.blocks)
+    }
+
     /// The round of a height.
-    pub fn of(&self, height: u64) -> u64 {
-        height / u64::from(self.blocks)
+    pub const fn of(&self, height: u64) -> u64 {
+        self.length().of(height)
     }
 
     /// Whether a block ends its round.
-    pub fn ends(&self, height: u64) -> bool {
-        (height + 1).is_multiple_of(u64::from(self.blocks))
-    }
-
-    const fn is_sane(&self) -> bool {
-        self.blocks >= 2
-            && self.committee as usize >= MIN_PROVIDERS
-            && self.committee as usize <= MAX_COMMITTEE
-            && self.alternates <= MAX_ALTERNATES
-            && self.tenure_views >= 1
+    pub const fn ends(&self, height: u64) -> bool {
+        self.length().ends(height)
     }
 }
 
@@ -86,13 +124,31 @@ pub struct Limits {
     pub block_bytes: u32,
     /// Items of one batch.
     pub batch_items: u32,
-    /// Registered meters.
+    /// Registered chains.
     pub meters: u32,
+    /// Registered chains of one owner.
+    pub owner_meters: u32,
+    /// Steps that the links opened by one block are walked together; at least the longest chain.
+    pub steps: u32,
+    /// Requests of one gateway for one chain that wait for their openings.
+    pub pending: u32,
 }
 
+/// Most requests of one gateway for one chain that a network may allow: a full chain of a snapshot
+/// fits the frame of its reader.
+pub const MAX_PENDING: u32 = 1024;
+
 impl Default for Limits {
+    /// A quarter of the registry for one owner; pending requests for a week of quarter hours.
     fn default() -> Self {
-        Self { block_bytes: 4 << 20, batch_items: 16_384, meters: 1 << 24 }
+        Self {
+            block_bytes: 4 << 20,
+            batch_items: 16_384,
+            meters: 1 << 24,
+            owner_meters: 1 << 22,
+            steps: MAX_SLOTS,
+            pending: 672,
+        }
     }
 }
 
@@ -139,7 +195,7 @@ pub enum GenesisError {
     Providers { found: usize },
     #[error("provider and SDI numbers, vote keys and identity keys are not distinct and ascending")]
     NotDistinct,
-    #[error("vote key of provider {0} is no point of ed25519")]
+    #[error("vote key of provider {0} is not the canonical spelling of a point of prime order")]
     VoteKey(ProviderId),
     #[error("provider {provider} agreed to {found}, the agreement is {expected}")]
     Agreement { provider: ProviderId, expected: Digest, found: Digest },
@@ -149,8 +205,8 @@ pub enum GenesisError {
     ProviderSignature { provider: ProviderId, reason: SignatureError },
     #[error("signature of SDI {sdi}: {reason}")]
     SdiSignature { sdi: SdiId, reason: SignatureError },
-    #[error("terms, rounds or limits are zero or out of their range")]
-    Terms,
+    #[error("{name} is {found}, expected {expected}")]
+    Terms { name: &'static str, expected: &'static str, found: u64 },
 }
 
 impl Genesis {
@@ -248,7 +304,7 @@ impl Genesis {
                 .verify(&signed_digest(network, sdi), signature)
                 .map_err(|reason| GenesisError::SdiSignature { sdi: sdi.id, reason })?;
         }
-        let first = [Era { from_epoch: 0, committee }];
+        let first = [Era::new(0, committee)];
         Ok(Self { network, first, charter, provider_signatures, sdi_signatures })
     }
 
@@ -281,10 +337,13 @@ impl Genesis {
     /// [`crate::Trust`].
     pub fn anchors(&self) -> Anchors<'_> {
         Anchors {
-            network: self.network,
+            eras: Eras {
+                network: self.network,
+                rounds: self.charter.rounds.length(),
+                eras: &self.first,
+            },
             providers: &self.charter.providers,
             sdis: &self.charter.sdis,
-            eras: &self.first,
             reveal_s: self.charter.terms.reveal_s,
         }
     }
@@ -345,22 +404,12 @@ impl Charter {
 
 /// The rules of a charter; returns the first committee.
 fn check_charter(charter: &Charter) -> Result<Committee, GenesisError> {
-    let Charter { providers, sdis, terms, limits, .. } = charter;
+    let Charter { providers, sdis, .. } = charter;
     let found = providers.len();
     if !(MIN_PROVIDERS..=MAX_FOUNDERS).contains(&found) || sdis.len() > MAX_FOUNDERS {
         return Err(GenesisError::Providers { found });
     }
-    let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = *terms;
-    let positive = min_slot_s.min(grid_s).min(precision_ms).min(charter.time_scale) > 0;
-    let sane = limits.batch_items > 0 && limits.meters > 0 && reveal_s >= min_slot_s;
-    // A smaller block could not hold one full item; a larger one could not be broadcast.
-    if !positive
-        || !sane
-        || !charter.rounds.is_sane()
-        || !(65_536..=64 << 20).contains(&limits.block_bytes)
-    {
-        return Err(GenesisError::Terms);
-    }
+    check_numbers(charter)?;
     let ascending = providers.windows(2).all(|pair| pair[0].id < pair[1].id)
         && sdis.windows(2).all(|pair| pair[0].id < pair[1].id);
     let keys = providers.iter().map(|provider| provider.key);
@@ -378,16 +427,58 @@ fn check_charter(charter: &Charter) -> Result<Committee, GenesisError> {
     Ok(committee)
 }
 
+/// Checks terms, rounds and limits, each against its range.
+fn check_numbers(charter: &Charter) -> Result<(), GenesisError> {
+    let Terms { min_slot_s, reveal_s, grid_s, precision_ms, keep_s, notice_s: _, ahead_s } =
+        charter.terms;
+    let Rounds { blocks, committee, alternates, tenure_views, votes: _ } = charter.rounds;
+    let Limits { block_bytes, batch_items, meters, owner_meters, steps, pending } = charter.limits;
+    for (name, number, least, most, expected) in [
+        ("time_scale", charter.time_scale, 1, u32::MAX, "at least 1"),
+        ("min_slot_s", min_slot_s, 1, u32::MAX, "at least 1"),
+        ("reveal_s", reveal_s, min_slot_s, u32::MAX, "at least min_slot_s"),
+        ("grid_s", grid_s, 1, u32::MAX, "at least 1"),
+        ("precision_ms", precision_ms, 1, u32::MAX, "at least 1"),
+        ("keep_s", keep_s, reveal_s, u32::MAX, "at least reveal_s"),
+        ("ahead_s", ahead_s, 1, u32::MAX, "at least 1"),
+        ("round blocks", blocks, 2, u32::MAX, "at least 2"),
+        ("committee", committee.into(), 4, 32, "4 to 32"),
+        ("alternates", alternates.into(), 0, MAX_ALTERNATES.into(), "0 to 10"),
+        ("tenure_views", tenure_views, 1, u32::MAX, "at least 1"),
+        // A smaller block could not hold one full item; a larger one could not be broadcast.
+        ("block_bytes", block_bytes, 65_536, 64 << 20, "65536 to 67108864"),
+        ("batch_items", batch_items, 1, u32::MAX, "at least 1"),
+        ("meters", meters, 1, u32::MAX, "at least 1"),
+        ("owner_meters", owner_meters, 1, meters, "1 to meters"),
+        ("steps", steps, MAX_SLOTS, u32::MAX, "at least 1048576"),
+        ("pending", pending, 1, MAX_PENDING, "1 to 1024"),
+    ] {
+        if !(least..=most).contains(&number) {
+            return Err(GenesisError::Terms { name, expected, found: number.into() });
+        }
+    }
+    Ok(())
+}
+
 impl<C> Encode<C> for Charter {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        let Terms { min_slot_s, reveal_s, grid_s, precision_ms } = self.terms;
-        let Limits { block_bytes, batch_items, meters } = self.limits;
-        encoder.array(10)?.u8(1)?.str(&self.name)?.encode(self.agreement)?.encode(self.start)?;
+        let Terms { min_slot_s, reveal_s, grid_s, precision_ms, keep_s, notice_s, ahead_s } =
+            self.terms;
+        let Limits { block_bytes, batch_items, meters, owner_meters, steps, pending } = self.limits;
+        encoder
+            .array(10)?
+            .u8(FORMAT)?
+            .str(&self.name)?
+            .encode(self.agreement)?
+            .encode(self.start)?;
         encoder.u32(self.time_scale)?;
-        encoder.array(4)?.u32(min_slot_s)?.u32(reveal_s)?.u32(grid_s)?.u32(precision_ms)?;
-        let Rounds { blocks, committee, alternates, tenure_views } = self.rounds;
-        encoder.array(4)?.u32(blocks)?.u16(committee)?.u16(alternates)?.u32(tenure_views)?;
-        encoder.array(3)?.u32(block_bytes)?.u32(batch_items)?.u32(meters)?;
+        encoder.array(7)?.u32(min_slot_s)?.u32(reveal_s)?.u32(grid_s)?.u32(precision_ms)?;
+        encoder.u32(keep_s)?.u32(notice_s)?.u32(ahead_s)?;
+        let Rounds { blocks, committee, alternates, tenure_views, votes } = self.rounds;
+        encoder.array(5)?.u32(blocks)?.u16(committee)?.u16(alternates)?.u32(tenure_views)?;
+        encoder.u8(votes as u8)?;
+        encoder.array(6)?.u32(block_bytes)?.u32(batch_items)?.u32(meters)?;
+        encoder.u32(owner_meters)?.u32(steps)?.u32(pending)?;
         encoder.encode(&self.providers)?.encode(&self.sdis)?.ok()
     }
 }
@@ -395,34 +486,50 @@ impl<C> Encode<C> for Charter {
 impl<'b, C> Decode<'b, C> for Charter {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         codec::array(decoder, 10)?;
-        codec::constant(decoder, 1)?;
+        codec::format(decoder, FORMAT)?;
         let at = decoder.position();
         let name = Name::try_from(decoder.str()?);
         let name = name.map_err(|_| decode::Error::message("name too long").at(at))?;
         let (agreement, start) = (decoder.decode()?, decoder.decode()?);
         let time_scale = decoder.u32()?;
-        codec::array(decoder, 4)?;
+        codec::array(decoder, 7)?;
         let terms = Terms {
             min_slot_s: decoder.u32()?,
             reveal_s: decoder.u32()?,
             grid_s: decoder.u32()?,
             precision_ms: decoder.u32()?,
+            keep_s: decoder.u32()?,
+            notice_s: decoder.u32()?,
+            ahead_s: decoder.u32()?,
         };
-        codec::array(decoder, 4)?;
+        codec::array(decoder, 5)?;
         let rounds = Rounds {
             blocks: decoder.u32()?,
             committee: decoder.u16()?,
             alternates: decoder.u16()?,
             tenure_views: decoder.u32()?,
+            votes: weighing(decoder)?,
         };
-        codec::array(decoder, 3)?;
+        codec::array(decoder, 6)?;
         let limits = Limits {
             block_bytes: decoder.u32()?,
             batch_items: decoder.u32()?,
             meters: decoder.u32()?,
+            owner_meters: decoder.u32()?,
+            steps: decoder.u32()?,
+            pending: decoder.u32()?,
         };
         let (providers, sdis) = (founders(decoder)?, founders(decoder)?);
         Ok(Self { name, agreement, start, time_scale, terms, rounds, limits, providers, sdis })
+    }
+}
+
+fn weighing(decoder: &mut Decoder<'_>) -> Result<Weighing, decode::Error> {
+    let at = decoder.position();
+    match decoder.u8()? {
+        0 => Ok(Weighing::Members),
+        1 => Ok(Weighing::Meters),
+        _ => Err(decode::Error::message("unknown weight of votes").at(at)),
     }
 }
 

@@ -7,10 +7,12 @@
 //! replays that file from genesis.
 
 pub mod accounting_nodes;
+pub mod activity;
 pub mod archive;
 pub mod audit;
 pub mod beginning;
 pub mod block;
+pub mod candidate;
 pub mod chain;
 pub mod change;
 mod election;
@@ -35,6 +37,7 @@ pub mod verify;
 pub use accounting_nodes::{Round, Vote};
 pub use beginning::{Beginning, Boundary};
 pub use block::{Block, Transaction};
+pub use candidate::Candidate;
 pub use chain::{Chain, Live};
 pub use change::Change;
 pub use evidence::Evidence;
@@ -47,4 +50,4 @@ pub use snapshot::Snapshot;
 pub use state::{Head, State, View};
 pub use transaction_batch::{OpeningBatch, RequestBatch};
 pub use trust::{Trust, TrustError};
-pub use verify::{Refusal, Verified, propose, verify};
+pub use verify::{Refusal, Verified, build, propose, verify};

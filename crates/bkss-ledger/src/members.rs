@@ -114,14 +114,6 @@ impl Members {
         digest(self.present(), self.sdis())
     }
 
-    /// The members as a handover carries them: `[[* M_ident], [* SDI]]`.
-    pub fn roster(&self) -> Roster {
-        Roster {
-            providers: self.present().cloned().collect(),
-            sdis: self.sdis().cloned().collect(),
-        }
-    }
-
     pub(crate) fn add_provider(&mut self, identity: ProviderIdentity) {
         self.vote_keys.insert(identity.vote_key, identity.id);
         self.providers.insert(identity.id, Member { identity, present: true });
@@ -155,35 +147,77 @@ impl Members {
     }
 }
 
-/// The members at one time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Roster {
-    /// Providers, by ascending number.
+/// What a block changes about the members, as a handover carries it:
+/// `[[* M_ident], [* sp], [* SDI], [* sdi]]`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MembersChange {
+    /// Providers that are new or say something else of themselves, by ascending number.
     pub providers: Vec<ProviderIdentity>,
-    /// SDIs, by ascending number.
+    /// Providers that have gone, ascending.
+    pub gone: Vec<ProviderId>,
+    /// SDIs that are new, by ascending number.
     pub sdis: Vec<SdiIdentity>,
+    /// SDIs that have gone, ascending.
+    pub gone_sdis: Vec<SdiId>,
 }
 
-impl Roster {
-    /// Parses a roster.
+impl MembersChange {
+    /// What leads from the members before a block to those after it.
+    pub fn between(before: &Members, after: &Members) -> Self {
+        let providers = after.present();
+        let providers = providers.filter(|now| before.provider(now.id) != Some(*now));
+        let gone = before.present().filter(|then| after.provider(then.id).is_none());
+        let sdis = after.sdis().filter(|now| before.sdi(now.id) != Some(*now));
+        let gone_sdis = before.sdis().filter(|then| after.sdi(then.id).is_none());
+        Self {
+            providers: providers.cloned().collect(),
+            gone: gone.map(|provider| provider.id).collect(),
+            sdis: sdis.cloned().collect(),
+            gone_sdis: gone_sdis.map(|sdi| sdi.id).collect(),
+        }
+    }
+
+    /// Applies it.
+    pub(crate) fn apply(&self, members: &mut Members) {
+        self.providers.iter().for_each(|provider| members.add_provider(provider.clone()));
+        self.gone.iter().for_each(|id| members.remove_provider(*id));
+        self.sdis.iter().for_each(|sdi| members.add_sdi(sdi.clone()));
+        self.gone_sdis.iter().for_each(|id| members.remove_sdi(*id));
+    }
+
+    /// Parses a change.
     ///
     /// # Errors
     ///
     /// [`Malformed`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        codec::decode("members", bytes)
+        codec::decode("changes of the members", bytes)
     }
 
-    /// The bytes of a roster.
+    /// The bytes of a change.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         codec::encode_infallible(self, &mut bytes);
         bytes
     }
+}
 
-    /// What [`Members::digest`] says of the same members.
-    pub fn digest(&self) -> Digest {
-        digest(self.providers.iter(), self.sdis.iter())
+impl<C> Encode<C> for MembersChange {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        encoder.array(4)?.encode(&self.providers)?.encode(&self.gone)?;
+        encoder.encode(&self.sdis)?.encode(&self.gone_sdis)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for MembersChange {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        codec::array(decoder, 4)?;
+        Ok(Self {
+            providers: list(decoder, MAX_MEMBERS)?,
+            gone: list(decoder, MAX_MEMBERS)?,
+            sdis: list(decoder, MAX_MEMBERS)?,
+            gone_sdis: list(decoder, MAX_MEMBERS)?,
+        })
     }
 }
 
@@ -193,19 +227,6 @@ fn digest<'a>(
 ) -> Digest {
     let leaves: Vec<_> = providers.map(merkle::leaf_of).chain(sdis.map(merkle::leaf_of)).collect();
     merkle::root(&leaves).unwrap_or(Digest::ZERO)
-}
-
-impl<C> Encode<C> for Roster {
-    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(2)?.encode(&self.providers)?.encode(&self.sdis)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Roster {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 2)?;
-        Ok(Self { providers: list(decoder, MAX_MEMBERS)?, sdis: list(decoder, MAX_MEMBERS)? })
-    }
 }
 
 /// A list of at most `most` values.

@@ -2,27 +2,37 @@
 //!
 //! Each gateway has a share of its own, so that none can crowd out another (A12); within a share
 //! the newest yields. What was left out comes again: gateways keep and re-send until it is final.
+//! Whatever a pool takes, an honest leader can propose: batches come with all bodies, of registered
+//! chains. A gateway that signs a batch which no block can contain is passed over for the rest of
+//! the round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use bkss_scheme::{Digest, LinkIndex, ProviderId};
+use bkss_scheme::{Digest, ProviderId};
 
 use crate::{
-    Transaction, View, chain::End, execute::TransactionRefusal, membership::check_registration,
-    revocation::RevocationRefusal,
+    Transaction, View,
+    candidate::{Admitted, Candidate, admit},
+    execute::{TransactionRefusal, check_revocation},
+    membership::{check_room, check_rules},
+    verify::MAX_FRAMING,
 };
 
 /// Most bytes that wait per gateway.
 pub const MAX_SHARE: usize = 8 << 20;
 /// Most transactions that wait per gateway.
 pub const MAX_TRANSACTIONS: usize = 1024;
+/// Invalid batches of a gateway that are remembered, the newest.
+pub const MAX_INVALID: usize = 64;
 
-/// Waiting transactions, each with the signature of a gateway or owner checked.
+/// Waiting transactions, each with its signatures checked.
 #[derive(Debug, Default)]
 pub struct Pool {
     waiting: BTreeMap<u64, Waiting>,
+    /// By leaf: a copy with other signatures is another transaction.
     known: BTreeMap<Digest, u64>,
     shares: BTreeMap<ProviderId, Share>,
+    liars: BTreeMap<ProviderId, Liar>,
     next: u64,
 }
 
@@ -34,10 +44,18 @@ struct Share {
 
 #[derive(Debug)]
 struct Waiting {
-    digest: Digest,
-    gateway: ProviderId,
+    share: ProviderId,
     bytes: usize,
-    transaction: Transaction,
+    candidate: Candidate,
+}
+
+/// A gateway that has signed batches which no block can contain.
+#[derive(Debug, Default)]
+struct Liar {
+    /// The round in which the newest was found.
+    round: u64,
+    /// Their leaves.
+    invalid: VecDeque<Digest>,
 }
 
 /// Why a transaction does not wait here.
@@ -46,6 +64,10 @@ struct Waiting {
 pub enum PoolError {
     #[error("share of gateway {gateway} is full")]
     Full { gateway: ProviderId },
+    #[error("gateway {gateway} has signed a batch that no block can contain, in this round")]
+    PassedOver { gateway: ProviderId },
+    #[error("a batch of gateway {gateway} that no block can contain")]
+    Invalid { gateway: ProviderId },
     #[error(transparent)]
     Refused(#[from] TransactionRefusal),
 }
@@ -55,52 +77,130 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError`] if its gateway is unknown, has not signed it or has used up its share.
+    /// [`PoolError`] if it breaks a rule, is not signed, or its gateway has used up its share.
     pub fn add(&mut self, view: &View<'_>, transaction: Transaction) -> Result<bool, PoolError> {
-        let digest = transaction.digest(view.genesis().network());
-        if self.known.contains_key(&digest) {
+        let candidate = Candidate::unchecked(view.genesis().network(), transaction);
+        match self.look(view, candidate)? {
+            Some(admitted) => {
+                let (candidate, share) = admitted.check()?;
+                self.take(candidate, share)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Looks at a transaction before its signatures are checked; `None` if it is already there.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError`] if it breaks a rule, or whoever it counts against has used up his share.
+    pub fn look(
+        &self,
+        view: &View<'_>,
+        candidate: Candidate,
+    ) -> Result<Option<Admitted>, PoolError> {
+        if self.known.contains_key(&candidate.leaf()) {
+            return Ok(None);
+        }
+        let found = length(&candidate);
+        let limit = view.genesis().charter().limits.block_bytes as usize - MAX_FRAMING;
+        if found > limit {
+            return Err(TransactionRefusal::TooLong { found, limit }.into());
+        }
+        let batch = is_batch(&candidate);
+        let admitted = admit(view, candidate)?;
+        let gateway = admitted.share();
+        if let Some(liar) = self.liars.get(&gateway).filter(|_| batch) {
+            if liar.invalid.contains(&admitted.leaf()) {
+                return Err(PoolError::Invalid { gateway });
+            }
+            if liar.round == view.round().number {
+                return Err(PoolError::PassedOver { gateway });
+            }
+        }
+        self.room(gateway, found)?;
+        Ok(Some(admitted))
+    }
+
+    /// Takes a transaction whose signatures hold; false if it is already there.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Full`].
+    pub fn take(&mut self, candidate: Candidate, share: ProviderId) -> Result<bool, PoolError> {
+        let leaf = candidate.leaf();
+        if self.known.contains_key(&leaf) {
             return Ok(false);
         }
-        let gateway = authenticate(view, &transaction, &digest)?;
-        let bytes = bkss_scheme::codec::length(&transaction);
-        let share = self.shares.entry(gateway).or_default();
-        if share.bytes + bytes > MAX_SHARE || share.transactions == MAX_TRANSACTIONS {
-            return Err(PoolError::Full { gateway });
-        }
-        share.bytes += bytes;
-        share.transactions += 1;
-        self.known.insert(digest, self.next);
-        self.waiting.insert(self.next, Waiting { digest, gateway, bytes, transaction });
+        let bytes = length(&candidate);
+        self.room(share, bytes)?;
+        let of_gateway = self.shares.entry(share).or_default();
+        of_gateway.bytes += bytes;
+        of_gateway.transactions += 1;
+        self.known.insert(leaf, self.next);
+        self.waiting.insert(self.next, Waiting { share, bytes, candidate });
         self.next += 1;
         Ok(true)
     }
 
+    fn room(&self, gateway: ProviderId, bytes: usize) -> Result<(), PoolError> {
+        let share = self.shares.get(&gateway);
+        let full = share.is_some_and(|share| {
+            share.bytes + bytes > MAX_SHARE || share.transactions == MAX_TRANSACTIONS
+        });
+        if full || bytes > MAX_SHARE { Err(PoolError::Full { gateway }) } else { Ok(()) }
+    }
+
+    /// Passes over a gateway's batches for the rest of a round: it has signed this one, which no
+    /// block can contain. False if it was passed over before.
+    pub fn pass_over(&mut self, gateway: ProviderId, round: u64, invalid: Digest) -> bool {
+        let liar = self.liars.entry(gateway).or_default();
+        let again = !liar.invalid.is_empty() && liar.round == round;
+        liar.round = round;
+        if !liar.invalid.contains(&invalid) {
+            liar.invalid.push_back(invalid);
+        }
+        if liar.invalid.len() > MAX_INVALID {
+            liar.invalid.pop_front();
+        }
+        self.drop_where(|waiting| waiting.share == gateway && is_batch(&waiting.candidate));
+        !again
+    }
+
+    /// Gateways that are passed over in a round.
+    pub fn passed_over(&self, round: u64) -> impl Iterator<Item = ProviderId> + '_ {
+        let now = move |(_, liar): &(&ProviderId, &Liar)| liar.round == round;
+        self.liars.iter().filter(now).map(|(gateway, _)| *gateway)
+    }
+
     /// Drops what no block on top of `view` can use any more.
     pub fn prune(&mut self, view: &View<'_>) {
-        let useless: Vec<_> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| !may_contribute(view, &waiting.transaction))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in useless {
-            if let Some(waiting) = self.waiting.remove(&number) {
-                self.known.remove(&waiting.digest);
-                if let Some(share) = self.shares.get_mut(&waiting.gateway) {
+        self.drop_where(|waiting| !may_contribute(view, waiting.candidate.transaction()));
+    }
+
+    fn drop_where(&mut self, useless: impl Fn(&Waiting) -> bool) {
+        let Self { waiting, known, shares, .. } = self;
+        waiting.retain(|_, waiting| {
+            let drops = useless(waiting);
+            if drops {
+                known.remove(&waiting.candidate.leaf());
+                if let Some(share) = shares.get_mut(&waiting.share) {
                     share.bytes -= waiting.bytes;
                     share.transactions -= 1;
                 }
             }
-        }
+            !drops
+        });
     }
 
-    /// Candidates for the next block: what has a time limit or is rare before openings, each oldest
-    /// first.
-    pub fn candidates(&self) -> Vec<Transaction> {
-        let mut candidates: Vec<_> =
-            self.waiting.values().map(|waiting| waiting.transaction.clone()).collect();
-        candidates.sort_by_key(|transaction| matches!(transaction, Transaction::Openings(_)));
-        candidates
+    /// Candidates for the next block, oldest first.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.waiting.values().map(|waiting| waiting.candidate.clone()).collect()
+    }
+
+    /// How many transactions have been taken so far: another number says that there are new ones.
+    pub const fn taken(&self) -> u64 {
+        self.next
     }
 
     /// Number of waiting transactions.
@@ -114,59 +214,12 @@ impl Pool {
     }
 }
 
-/// Whose share transactions count against that anybody may bring: evidence, revocations by secret.
-const ANYBODY: ProviderId = ProviderId(u16::MAX);
+fn length(candidate: &Candidate) -> usize {
+    bkss_scheme::codec::length(&**candidate.transaction())
+}
 
-/// Checks who vouches for a transaction and returns whose share it counts against.
-fn authenticate(
-    view: &View<'_>,
-    transaction: &Transaction,
-    digest: &Digest,
-) -> Result<ProviderId, TransactionRefusal> {
-    let (gateway, signature) = match transaction {
-        Transaction::Registration(registration) => {
-            check_registration(view, view.members(), view.head().time, registration)?;
-            return Ok(registration.message.owner);
-        }
-        Transaction::Change(change) => {
-            let (members, genesis) = (view.members(), view.genesis());
-            change.check_rules(members, genesis.charter().agreement, view.round().number)?;
-            change.check_signatures(members, genesis.network())?;
-            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
-            return Ok(change.made_by().unwrap_or_else(first));
-        }
-        Transaction::Vote(vote) => {
-            let seats = view.genesis().charter().rounds.committee;
-            vote.check_rules(view.members(), view.round(), seats)?;
-            vote.check_signature(view.members(), view.genesis().network())?;
-            return Ok(vote.voter);
-        }
-        Transaction::Evidence(evidence) => {
-            view.check_offence(&evidence.offence, &[])?;
-            evidence.check(view.members(), view.genesis().network())?;
-            return Ok(ANYBODY);
-        }
-        Transaction::Revocation(revocation) => {
-            let unknown = RevocationRefusal::UnknownChain(revocation.meter);
-            let row = view.row(revocation.meter).ok_or(unknown)?;
-            let chain = view.chain(row).filter(|chain| chain.id == revocation.chain);
-            let chain = chain.ok_or(unknown)?;
-            if view.live(row).is_some_and(|live| matches!(live.end, Some(End::Revoked(_)))) {
-                return Err(RevocationRefusal::Ended(revocation.meter).into());
-            }
-            revocation.check(view.members(), view.genesis().network(), chain)?;
-            return Ok(ANYBODY);
-        }
-        Transaction::Requests(batch) => (batch.submitter, &batch.signature),
-        Transaction::Openings(batch) => (batch.submitter, &batch.signature),
-    };
-    let provider = view.members().provider(gateway);
-    let provider = provider.ok_or(TransactionRefusal::UnknownGateway(gateway))?;
-    provider
-        .key
-        .verify(digest, signature)
-        .map_err(|reason| TransactionRefusal::Signature { gateway, reason })?;
-    Ok(gateway)
+fn is_batch(candidate: &Candidate) -> bool {
+    matches!(**candidate.transaction(), Transaction::Requests(_) | Transaction::Openings(_))
 }
 
 /// Whether some block on top of `view` may still accept something of a transaction whose signatures
@@ -177,9 +230,10 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
     match transaction {
         Transaction::Registration(registration) => {
             let message = &registration.message;
-            let first = LinkIndex::new(1, message.schedule.slots);
-            let ahead = first.is_some_and(|first| time < message.schedule.opens(first));
-            ahead && !view.has_salt(message.salt)
+            let live = |row| view.live(row);
+            let taken = (view.meters(), view.meters_of(message.owner));
+            check_rules(view, view.members(), time, message, live).is_ok()
+                && check_room(&view.genesis().charter().limits, message.owner, taken).is_ok()
         }
         Transaction::Change(change) => {
             let agreement = view.genesis().charter().agreement;
@@ -190,13 +244,9 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             vote.check_rules(view.members(), view.round(), seats).is_ok()
         }
         Transaction::Evidence(evidence) => view.check_offence(&evidence.offence, &[]).is_ok(),
-        Transaction::Revocation(revocation) => {
-            let row = view.row(revocation.meter);
-            let live = row.and_then(|row| view.live(row));
-            live.is_some_and(|live| !matches!(live.end, Some(End::Revoked(_))))
-        }
+        Transaction::Revocation(revocation) => check_revocation(view, revocation).is_ok(),
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
-            let Some(chain) = view.chain(*row) else { return true };
+            let Some(chain) = view.chain(*row) else { return false };
             let schedule = chain.schedule;
             let Some(index) = schedule.index(batch.slot) else { return false };
             let pending = view.live(*row).is_some_and(|live| {
@@ -205,7 +255,7 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             time < schedule.closes(index) && !pending
         }),
         Transaction::Openings(batch) => batch.rows.iter().any(|row| {
-            let Some(chain) = view.chain(*row) else { return true };
+            let Some(chain) = view.chain(*row) else { return false };
             let schedule = chain.schedule;
             let Some(index) = schedule.index(batch.slot) else { return false };
             let pending = view

@@ -20,14 +20,17 @@ use bkss_scheme::{
     timestamp::{Inclusion, RegistrationProof, TimeProof},
 };
 
-use crate::{Genesis, Transaction, Verified, execute::AcceptedOpening, proof_tree::ProofTree};
+use crate::{
+    Genesis, Transaction, Verified, execute::AcceptedOpening, proof_tree::ProofTree,
+    transaction_batch::Row,
+};
 
 /// A verified block and why it is final.
 #[derive(Clone, Debug)]
 pub struct FinalBlock {
     verified: Arc<Verified>,
-    /// Encoded [`Finality`].
-    finality: Arc<[u8]>,
+    /// Encoded [`Finality`]; `None` if too many blocks lie between it and a certificate.
+    finality: Option<Arc<[u8]>>,
 }
 
 impl FinalBlock {
@@ -35,7 +38,12 @@ impl FinalBlock {
     pub fn new(verified: Arc<Verified>, finality: &Finality<'_>) -> Self {
         let mut bytes = Vec::new();
         codec::encode_infallible(finality, &mut bytes);
-        Self { verified, finality: bytes.into() }
+        Self { verified, finality: Some(bytes.into()) }
+    }
+
+    /// A block that is final, too far from a certificate for a proof of it.
+    pub const fn unproven(verified: Arc<Verified>) -> Self {
+        Self { verified, finality: None }
     }
 
     /// The block and what it did.
@@ -48,19 +56,20 @@ impl FinalBlock {
         self.verified.block().header()
     }
 
-    /// Why it is final.
+    /// Why it is final, if that can be shown.
     ///
     /// # Panics
     ///
     /// Never: it was encoded by [`Self::new`].
-    pub fn finality(&self) -> Finality<'_> {
-        codec::decode("finality", &self.finality).expect("encoded by this type")
+    pub fn finality(&self) -> Option<Finality<'_>> {
+        let bytes = self.finality.as_ref()?;
+        Some(codec::decode("finality", bytes).expect("encoded by this type"))
     }
 
     /// What a meter takes as proof of ledger time, encoded.
-    pub fn time_proof(&self) -> Vec<u8> {
-        let proof = TimeProof { header: self.header().clone(), finality: self.finality() };
-        encode(&proof)
+    pub fn time_proof(&self) -> Option<Vec<u8>> {
+        let finality = self.finality()?;
+        Some(encode(&TimeProof { header: self.header().clone(), finality }))
     }
 }
 
@@ -86,7 +95,7 @@ impl Provable {
 
     fn inclusion(&self, tree: &ProofTree, index: u32) -> Option<Inclusion<'_>> {
         let header = self.block.header().clone();
-        Some(Inclusion { index, path: tree.path(index)?, header, finality: self.block.finality() })
+        Some(Inclusion { index, path: tree.path(index)?, header, finality: self.block.finality()? })
     }
 }
 
@@ -106,7 +115,12 @@ pub struct Issued {
 pub struct Witness {
     genesis: Arc<Genesis>,
     owner: Option<ProviderId>,
-    meters: BTreeMap<MeterId, Followed>,
+    /// By registry number: a meter's chains each have readings of their own.
+    chains: BTreeMap<Row, Followed>,
+    /// The newest chain of each meter.
+    newest: BTreeMap<MeterId, Row>,
+    /// The registry number of the next chain.
+    next: Row,
 }
 
 #[derive(Debug)]
@@ -128,7 +142,7 @@ struct Stamped {
 impl Witness {
     /// Follows a ledger from its first block; `owner` restricts it to that provider's meters.
     pub const fn new(genesis: Arc<Genesis>, owner: Option<ProviderId>) -> Self {
-        Self { genesis, owner, meters: BTreeMap::new() }
+        Self { genesis, owner, chains: BTreeMap::new(), newest: BTreeMap::new(), next: 0 }
     }
 
     /// Takes in the next final block and returns the receipts it completes.
@@ -137,7 +151,7 @@ impl Witness {
         let verified = provable.block.verified.clone();
         self.registrations(&provable, &verified);
         for (position, request) in (0..).zip(verified.requests()) {
-            if let Some(followed) = self.meters.get_mut(&request.meter) {
+            if let Some(followed) = self.chains.get_mut(&request.row) {
                 let schedule = followed.registration.message.schedule;
                 let (time, reveal_s) =
                     (provable.block.header().time, self.genesis.charter().terms.reveal_s);
@@ -163,7 +177,7 @@ impl Witness {
     /// What a meter checks before its first release, encoded; `None` if it is not registered or
     /// not followed.
     pub fn registration_proof(&self, meter: MeterId) -> Option<Vec<u8>> {
-        let followed = self.meters.get(&meter)?;
+        let followed = self.chains.get(self.newest.get(&meter)?)?;
         let (block, position) = &followed.registered;
         let proof = RegistrationProof {
             registration: followed.registration.clone(),
@@ -176,6 +190,8 @@ impl Witness {
         let transactions = verified.block().transactions();
         for (position, transaction) in (0..).zip(transactions) {
             let Transaction::Registration(registration) = transaction else { continue };
+            let row = self.next;
+            self.next = row.saturating_add(1);
             if self.owner.is_some_and(|owner| owner != registration.message.owner) {
                 continue;
             }
@@ -185,7 +201,8 @@ impl Witness {
                 registered: (provable.clone(), position),
                 pending: Vec::new(),
             };
-            self.meters.insert(meter, followed);
+            self.chains.insert(row, followed);
+            self.newest.insert(meter, row);
         }
     }
 
@@ -197,7 +214,7 @@ impl Witness {
         body: &Body<'_>,
     ) -> Option<Issued> {
         let opening = &accepted.opening;
-        let followed = self.meters.get_mut(&opening.meter)?;
+        let followed = self.chains.get_mut(&accepted.row)?;
         let (value, submitter) = accepted.request;
         let same =
             |s: &&Stamped| s.index == opening.index && s.value == value && s.submitter == submitter;
@@ -289,17 +306,21 @@ impl LinkPaths {
     ) -> Result<Vec<u8>, PathError> {
         let receipt: Receipt<'_> = codec::decode("receipt", receipt)?;
         let message = &receipt.registration.message;
+        let salt = message.salt();
+        if receipt.index.get() > self.blocks.slots() {
+            return Err(PathError::Mismatch);
+        }
         let number = self.blocks.of(receipt.index);
         let (first, last) = (self.blocks.first(number), self.blocks.last(number));
         let (found, link) = public;
         if found < last {
             return Err(PathError::NotPublic { needed: last, found });
         }
-        let mut link = hash_chain::walk(message.salt, found, last, link);
+        let mut link = hash_chain::walk(salt, found, last, link);
         let mut leaves = Vec::new();
         for index in (first..=last).rev() {
-            leaves.push(hash_chain::leaf(message.salt, index, &link));
-            link = hash_chain::step(message.salt, index, &link);
+            leaves.push(hash_chain::leaf(salt, index, &link));
+            link = hash_chain::step(salt, index, &link);
         }
         leaves.reverse();
         let index = receipt.index.get();
@@ -307,7 +328,7 @@ impl LinkPaths {
             .zip(self.roots.path(number))
             .and_then(|(lower, upper)| lower.join(&upper))
             .ok_or(PathError::Mismatch)?;
-        let leaf = hash_chain::leaf(message.salt, index, &receipt.link);
+        let leaf = hash_chain::leaf(salt, index, &receipt.link);
         let slots = message.schedule.slots;
         if path.root(leaf, u64::from(index) - 1, slots.into()) != Some(message.root) {
             return Err(PathError::Mismatch);

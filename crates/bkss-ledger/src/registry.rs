@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher as _, Hash, RandomState},
 };
 
-use bkss_scheme::{MeterId, Salt};
+use bkss_scheme::{MeterId, ProviderId, Salt};
 use hashbrown::HashTable;
 
 use crate::{Chain, transaction_batch::Row};
@@ -24,6 +24,8 @@ pub(crate) struct Registry {
     by_salt: HashTable<Row>,
     /// Earlier chains of meters that had another, oldest first.
     former: BTreeMap<MeterId, Vec<Row>>,
+    /// How many chains each owner has.
+    by_owner: BTreeMap<ProviderId, u32>,
     hasher: RandomState,
 }
 
@@ -52,8 +54,10 @@ impl Registry {
     pub(crate) fn push(&mut self, chain: Chain) -> Row {
         let row = self.next();
         let (meter, salt) = (chain.meter, chain.salt);
+        let of_owner = self.by_owner.entry(chain.owner).or_default();
+        *of_owner = of_owner.saturating_add(1);
         self.chains.push(chain);
-        let Self { first, chains, by_meter, by_salt, former, hasher } = self;
+        let Self { first, chains, by_meter, by_salt, former, hasher, .. } = self;
         let chain = |row: &Row| &chains[(*row - *first) as usize];
         let hash_of_meter = |row: &Row| hasher.hash_one(chain(row).meter);
         let same = |row: &Row| chain(row).meter == meter;
@@ -73,6 +77,11 @@ impl Registry {
     /// The number of a meter's newest chain.
     pub(crate) fn newest(&self, meter: MeterId) -> Option<Row> {
         self.find(&self.by_meter, meter, |chain| chain.meter == meter)
+    }
+
+    /// How many chains an owner has.
+    pub(crate) fn count_of(&self, owner: ProviderId) -> u32 {
+        self.by_owner.get(&owner).copied().unwrap_or(0)
     }
 
     /// Whether a salt is taken.

@@ -60,6 +60,8 @@ pub enum RevocationRefusal {
     UnknownChain(MeterId),
     #[error("the chain of meter {0} has ended")]
     Ended(MeterId),
+    #[error("meter {0} is registered or revoked in this block already")]
+    SecondInBlock(MeterId),
     #[error("SDI {0} is not one of the consortium")]
     UnknownSdi(SdiId),
     #[error("signature of the SDI: {0}")]

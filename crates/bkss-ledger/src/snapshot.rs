@@ -1,10 +1,10 @@
 //! The ledger's state as a file: where a restart or a late joiner begins.
 //!
 //! Frames of a length (4 bytes, big-endian) and that many bytes of CBOR: the sheet
-//! `[2, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, pages of up to 256
-//! chains (see [`crate::chain`]), last the digest of all of it. The digest is that of
-//! [`State::seal`]; a certified header of the next round carries it, and whoever gets a snapshot
-//! from others checks it against that header (see [`crate::beginning`]).
+//! `[3, net, height, id, t_ms, members, round, [* [sp, epoch, view]], chains]`, lists of up to 256
+//! chains (see [`crate::chain`]), fewer where many requests wait, last the digest of all of it. The
+//! digest is that of [`State::seal`]; a certified header of the next round carries it, and whoever
+//! gets a snapshot from others checks it against that header (see [`crate::beginning`]).
 
 use std::{
     collections::BTreeSet,
@@ -27,8 +27,11 @@ use crate::{
     seal::PAGE,
 };
 
-/// Most bytes of a frame: a page of chains with many pending requests.
+/// Most bytes of a frame: one chain with all the requests that may wait, or the sheet of a ledger
+/// that has had all the members and vote keys it may have.
 const MAX_FRAME: usize = 64 << 20;
+/// A list of chains ends behind so many bytes.
+const LIST_BYTES: usize = 1 << 20;
 
 /// Why a snapshot is none.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,7 @@ pub enum SnapshotError {
     Malformed { offset: u64, source: Malformed },
     #[error("snapshot of network {found}, the genesis is of {expected}")]
     Network { expected: Network, found: Network },
-    #[error("snapshot says it has {claimed} chains, the page at byte {offset} has another number")]
+    #[error("snapshot says it has {claimed} chains, the list at byte {offset} does not fit")]
     Count { claimed: u32, offset: u64 },
     #[error("snapshot says its digest is {claimed}, what it holds has {found}")]
     Altered { claimed: Digest, found: Digest },
@@ -60,8 +63,11 @@ pub enum SnapshotError {
 pub fn write(state: &mut State, mut sink: impl Write) -> io::Result<()> {
     let digest = state.seal();
     frame(&mut sink, &Sheet::of(state))?;
-    for number in 0..state.meters().div_ceil(PAGE) {
-        frame(&mut sink, &Page { state, number })?;
+    let mut from = 0;
+    while from < state.meters() {
+        let list = List::from(state, from);
+        from = list.to;
+        frame(&mut sink, &list)?;
     }
     frame(&mut sink, &digest)?;
     sink.flush()
@@ -100,12 +106,12 @@ impl Snapshot {
         while state.meters() < chains {
             let offset = reader.offset;
             let bytes = reader.next()?;
-            let page: OwnedPage = reader.decode("page of a snapshot", &bytes)?;
-            let wanted = (chains - state.meters()).min(PAGE) as usize;
-            if page.0.len() != wanted {
+            let list: OwnedList = reader.decode("chains of a snapshot", &bytes)?;
+            let left = (chains - state.meters()) as usize;
+            if !(1..=left).contains(&list.0.len()) {
                 return Err(SnapshotError::Count { claimed: chains, offset });
             }
-            for (chain, live) in page.0 {
+            for (chain, live) in list.0 {
                 state.push_chain(chain, live);
             }
         }
@@ -234,7 +240,7 @@ impl<'a> Sheet<'a> {
 
 impl<C> Encode<C> for Sheet<'_> {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(9)?.u8(2)?.encode(self.network)?;
+        encoder.array(9)?.u8(3)?.encode(self.network)?;
         encoder.u64(self.head.height)?.encode(self.head.id)?.encode(self.head.time)?;
         encoder.encode(self.members)?.encode(self.round)?.array(self.offences.len() as u64)?;
         for Offence { provider, epoch, view } in self.offences {
@@ -265,7 +271,7 @@ impl<C> Encode<C> for OwnedSheet {
 impl<'b, C> Decode<'b, C> for OwnedSheet {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         codec::array(decoder, 9)?;
-        codec::constant(decoder, 2)?;
+        codec::format(decoder, 3)?;
         let network = decoder.decode()?;
         let head = Head { height: decoder.u64()?, id: decoder.decode()?, time: decoder.decode()? };
         let (members, round) = (decoder.decode()?, decoder.decode()?);
@@ -300,9 +306,42 @@ impl<C> Encode<C> for Page<'_> {
     }
 }
 
-struct OwnedPage(Vec<(Chain, Live)>);
+/// Chains that travel together.
+struct List<'a> {
+    state: &'a State,
+    from: u32,
+    to: u32,
+}
 
-impl<C> Encode<C> for OwnedPage {
+impl<'a> List<'a> {
+    /// The chains from a number on, as many as go into a list: at least one.
+    fn from(state: &'a State, from: u32) -> Self {
+        let mut bytes = 0;
+        let mut to = from;
+        while to < state.meters() && to - from < PAGE && bytes < LIST_BYTES {
+            let at = to as usize;
+            bytes += codec::length(&chain::Entry(&state.registry.chains()[at], &state.live[at]));
+            to += 1;
+        }
+        Self { state, from, to }
+    }
+}
+
+impl<C> Encode<C> for List<'_> {
+    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
+        let range = self.from as usize..self.to as usize;
+        encoder.array(range.len() as u64)?;
+        for at in range {
+            let (chain, live) = (&self.state.registry.chains()[at], &self.state.live[at]);
+            encoder.encode(chain::Entry(chain, live))?;
+        }
+        Ok(())
+    }
+}
+
+struct OwnedList(Vec<(Chain, Live)>);
+
+impl<C> Encode<C> for OwnedList {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
         encoder.array(self.0.len() as u64)?;
         for (chain, live) in &self.0 {
@@ -312,9 +351,181 @@ impl<C> Encode<C> for OwnedPage {
     }
 }
 
-impl<'b, C> Decode<'b, C> for OwnedPage {
+impl<'b, C> Decode<'b, C> for OwnedList {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         let count = codec::array_of_at_most(decoder, PAGE as usize)?;
         (0..count).map(|_| chain::decode_entry(decoder)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bkss_scheme::{
+        LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity, RootMessage, SdiId,
+        SecretKey, Slot,
+        certificate::VoteKey,
+        hash_chain::MAX_SLOTS,
+        identity::Name,
+        root_message::SaltNonce,
+        seal::{KeyId, OpeningKey},
+        slot::Schedule,
+    };
+    use ed25519_zebra::{SigningKey, VerificationKeyBytes};
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+
+    use super::*;
+    use crate::{
+        Limits, Rounds, Terms,
+        chain::{End, Pending},
+        genesis::{Charter, MAX_PENDING},
+        members::MAX_VOTE_KEYS,
+    };
+
+    fn genesis() -> Arc<Genesis> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let keys: Vec<_> = (0..4).map(|_| SecretKey::generate(&mut rng)).collect();
+        let agreement = Digest([1; 32]);
+        let providers = (0..).zip(&keys).map(|(number, key)| ProviderIdentity {
+            id: ProviderId(number),
+            name: Name::new(),
+            key: key.public(),
+            agreement,
+            sealing_key: OpeningKey::generate(KeyId(1), &mut rng).public(),
+            vote_key: VoteKey(VerificationKeyBytes::from(&SigningKey::new(&mut rng)).into()),
+            address: Name::new(),
+        });
+        let charter = Charter {
+            name: Name::new(),
+            agreement,
+            start: LedgerTime(0),
+            time_scale: 1,
+            terms: Terms::default(),
+            rounds: Rounds::default(),
+            limits: Limits::default(),
+            providers: providers.collect(),
+            sdis: Vec::new(),
+        };
+        Genesis::found(charter, &keys, &[]).unwrap().into()
+    }
+
+    /// Adds a chain for which each of `gateways` has so many requests waiting, all as long as they
+    /// can be.
+    fn push(state: &mut State, number: u32, gateways: u16, requests: u32) {
+        let message = RootMessage {
+            meter: MeterId(u32::MAX - number),
+            owner: ProviderId(u16::MAX),
+            sdi: SdiId(u16::MAX),
+            nonce: SaltNonce([1; 16]),
+            anchor: Link::from_bytes([2; 32]),
+            root: Digest([3; 32]),
+            schedule: Schedule {
+                first: Slot(u64::MAX / 1_000_000),
+                slot_s: u32::MAX,
+                window_s: u32::MAX - 1,
+                slots: MAX_SLOTS,
+            },
+            device: Digest([4; 32]),
+            revocation_lock: Some(Digest([5; 32])),
+        };
+        let of_gateway = |gateway: u16| {
+            (0..requests).map(move |request| Pending {
+                index: LinkIndex::new(MAX_SLOTS - request, MAX_SLOTS).unwrap(),
+                submitter: ProviderId(u16::MAX - gateway),
+                value: Digest([6; 32]),
+            })
+        };
+        let live = Live {
+            last_index: MAX_SLOTS,
+            counts_until: u32::MAX,
+            end: Some(End::Replaced(LedgerTime(u64::MAX))),
+            pending: (0..gateways).flat_map(of_gateway).collect(),
+            ..Live::new(&message)
+        };
+        state.push_chain(Chain::new(&message, Digest([7; 32])), live);
+    }
+
+    /// Writes a state and reads it again; the lengths of its lists of chains.
+    fn lists_of(genesis: &Arc<Genesis>, mut state: State) -> Vec<usize> {
+        let mut bytes = Vec::new();
+        write(&mut state, &mut bytes).unwrap();
+        let read = Snapshot::read(genesis, &bytes[..]).unwrap();
+        assert_eq!(read.digest(), state.seal());
+        let back = read.of_own_disk();
+        assert_eq!(back.registry.chains(), state.registry.chains());
+        assert!(back.live == state.live);
+        let (mut frames, mut lengths) = (Frames::new(&bytes[..]), Vec::new());
+        while let Ok(frame) = frames.next() {
+            lengths.push(frame.len());
+        }
+        lengths[1..lengths.len() - 1].to_vec()
+    }
+
+    #[test]
+    fn a_chain_for_which_all_that_may_wait_waits_is_written_and_read_again() {
+        let genesis = genesis();
+        let mut state = State::new(genesis.clone());
+        let gateways = u16::try_from(MAX_MEMBERS).unwrap();
+        push(&mut state, 0, gateways, MAX_PENDING);
+        assert_eq!(state.live[0].pending.len(), 1 << 20);
+        let lists = lists_of(&genesis, state);
+        println!("the longest chain of a snapshot: {lists:?} bytes of {MAX_FRAME}");
+        // One byte before it of a list, and more than a list of shorter ones may have.
+        assert!(lists.len() == 1 && lists[0] + LIST_BYTES <= MAX_FRAME, "{lists:?}");
+    }
+
+    #[test]
+    fn chains_for_which_much_waits_travel_a_few_at_a_time() {
+        let genesis = genesis();
+        let mut state = State::new(genesis.clone());
+        // Each some 400 kB long, then one page and a half of short ones.
+        (0..7).for_each(|number| push(&mut state, number, 10, 1000));
+        (7..391).for_each(|number| push(&mut state, number, 0, 0));
+        let one = codec::length(&chain::Entry(&state.registry.chains()[0], &state.live[0]));
+        let lists = lists_of(&genesis, state);
+        // Three and three, one and 255, and 129.
+        assert_eq!(lists.len(), 4, "{lists:?}");
+        assert!(lists.iter().all(|length| *length < LIST_BYTES + one + 8), "{lists:?}");
+        assert!(lists[..2].iter().all(|length| *length > LIST_BYTES), "{lists:?}");
+    }
+
+    #[test]
+    fn the_sheet_of_all_the_members_and_keys_there_can_be_fits_a_frame() {
+        let genesis = genesis();
+        let mut members = Members::founders(&genesis);
+        let provider = genesis.charter().providers[0].clone();
+        let name = || Name::try_from("x".repeat(codec::MAX_NAME).as_str()).unwrap();
+        let numbers = (0..u16::try_from(MAX_MEMBERS).unwrap()).map(|number| u16::MAX - number);
+        for id in numbers.clone().map(ProviderId) {
+            let (name, address) = (name(), name());
+            members.add_provider(ProviderIdentity { id, name, address, ..provider.clone() });
+        }
+        let mut key = [0xFF; 32];
+        for number in 0..u32::try_from(MAX_VOTE_KEYS * MAX_MEMBERS).unwrap() {
+            key[..4].copy_from_slice(&number.to_be_bytes());
+            members.change_provider(ProviderId(u16::MAX), |provider| {
+                provider.vote_key = VoteKey(key);
+            });
+        }
+        let mut round = Round::first(&genesis);
+        let picks: Vec<_> = numbers.clone().take(32).map(ProviderId).collect();
+        round.votes = numbers.clone().map(|id| (ProviderId(id), picks.clone())).collect();
+        round.weights = numbers.clone().map(|id| (ProviderId(id), u32::MAX)).collect();
+        let offence = |id| {
+            let provider = ProviderId(id);
+            let views = 0..MAX_RECORDS as u64;
+            views.map(move |view| Offence { provider, epoch: u64::MAX, view: u64::MAX - view })
+        };
+        let sheet = Sheet {
+            network: genesis.network(),
+            head: Head { height: u64::MAX, id: Digest::ZERO, time: LedgerTime(u64::MAX) },
+            members: &members,
+            round: &round,
+            offences: &numbers.flat_map(offence).collect(),
+            chains: u32::MAX,
+        };
+        let found = codec::length(&sheet);
+        println!("the longest sheet of a snapshot: {found} bytes of {MAX_FRAME}");
+        // What is left is more than SDIs and activity take: a hundred bytes and less of each.
+        assert!(found + (4 << 20) < MAX_FRAME, "{found} bytes");
     }
 }

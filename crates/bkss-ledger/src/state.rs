@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use bkss_scheme::{Digest, LedgerTime, MeterId, Salt, root_message::Registered};
+use bkss_scheme::{Digest, LedgerTime, MeterId, ProviderId, Salt, root_message::Registered};
 
 use crate::{
     Chain, Genesis, Live, Members, Verified,
@@ -288,6 +288,11 @@ impl View<'_> {
             self.registries().flat_map(|registry| registry.all(meter)).collect();
         chains.reverse();
         chains
+    }
+
+    /// How many chains an owner has.
+    pub fn meters_of(&self, owner: ProviderId) -> u32 {
+        self.registries().fold(0, |sum: u32, some| sum.saturating_add(some.count_of(owner)))
     }
 
     /// Whether a salt is taken.

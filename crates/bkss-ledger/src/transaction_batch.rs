@@ -154,11 +154,20 @@ impl OpeningBatch {
         self.bodies.erase(position)
     }
 
+    /// Whether every body is there, none erased: what may travel to be put into a block.
+    pub const fn is_complete(&self) -> bool {
+        self.bodies.erased.is_empty()
+    }
+
     /// Takes all bodies out, to be stored apart; their hashes stay.
     pub fn take_bodies(&mut self) -> Bodies {
-        let (shape, count) = (self.bodies.shape, self.bodies.count);
-        let erased = (0..).zip(self.body_hashes.iter().copied()).collect();
-        let none = Bodies { shape, count, encapsulated: vec![], erased, ciphertexts: vec![] };
+        let none = Bodies {
+            shape: Shape::NONE,
+            count: self.bodies.count,
+            encapsulated: Vec::new(),
+            erased: (0..).zip(self.body_hashes.iter().copied()).collect(),
+            ciphertexts: Vec::new(),
+        };
         std::mem::replace(&mut self.bodies, none)
     }
 
@@ -218,7 +227,8 @@ impl<'b, C> Decode<'b, C> for OpeningBatch {
 /// Sealed bodies of a batch, all with one key number and one length of ciphertext:
 /// `[kid, length, [* [position, enc]], [* [position, hash]], cts]`.
 ///
-/// The second list holds the hashes of erased bodies; their ciphertext is not in `cts`.
+/// The second list holds the hashes of erased bodies; their ciphertext is not in `cts`. Where all are
+/// erased, key number and length are 0: nothing else would say what they were.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bodies {
     shape: Shape,
@@ -238,6 +248,9 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Of a column without any body.
+    const NONE: Self = Self { key: KeyId(0), length: 0 };
+
     /// The shape of a body.
     pub fn of(body: &Body<'_>) -> Option<Self> {
         Some(Self { key: body.key, length: u16::try_from(body.ciphertext.len()).ok()? })
@@ -322,6 +335,9 @@ impl Bodies {
         self.ciphertexts.drain(start..start + length);
         self.encapsulated.retain(|(place, _)| *place != position);
         self.erased.insert(before, (position, hash));
+        if self.erased.len() == self.count {
+            self.shape = Shape::NONE;
+        }
         true
     }
 }
@@ -354,19 +370,22 @@ impl<'b, C> Decode<'b, C> for Bodies {
         let malformed = |message| Err(decode::Error::message(message).at(at));
         let shape = Shape { key: decoder.decode()?, length: decoder.u16()? };
         let length = usize::from(shape.length);
-        if shape.key.0 == 0
-            || !(TAG + 1..=TAG + MAX_PLAINTEXT).contains(&length)
-            || !(length - TAG).is_multiple_of(bkss_scheme::seal::PADDING)
-        {
+        let of_bodies = shape.key.0 != 0
+            && (TAG + 1..=TAG + MAX_PLAINTEXT).contains(&length)
+            && (length - TAG).is_multiple_of(bkss_scheme::seal::PADDING);
+        if !of_bodies && shape != Shape::NONE {
             return malformed("not the shape of sealed bodies");
         }
         let encapsulated = sparse(decoder, codec::bytes::<32>)?;
         let erased: Vec<(u32, Digest)> = sparse(decoder, Decoder::decode)?;
         let ciphertexts = codec::bytes_of_at_most(decoder, MAX_ITEMS * (TAG + MAX_PLAINTEXT))?;
-        if !ciphertexts.len().is_multiple_of(length) {
+        if ciphertexts.is_empty() == of_bodies {
+            return malformed("a shape exactly where a body is expected");
+        }
+        if !ciphertexts.len().is_multiple_of(length.max(1)) {
             return malformed("ciphertexts of another length");
         }
-        let count = ciphertexts.len() / length + erased.len();
+        let count = ciphertexts.len() / length.max(1) + erased.len();
         let inside = |place: u32| (place as usize) < count;
         let gone = |place: &u32| erased.binary_search_by_key(place, |(place, _)| *place).is_ok();
         if !erased.iter().all(|(place, _)| inside(*place))

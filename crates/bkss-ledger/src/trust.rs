@@ -6,11 +6,11 @@
 //! no harm.
 
 use bkss_scheme::{
-    Committee, Digest, Era, Handover, ProviderIdentity, SdiIdentity, codec,
+    Committee, Digest, Era, Eras, Handover, ProviderIdentity, SdiIdentity, codec,
     handover::HandoverError, receipt::Anchors,
 };
 
-use crate::{FinalBlock, Genesis, GenesisError, members::Roster};
+use crate::{FinalBlock, Genesis, GenesisError, Members, members::MembersChange};
 
 /// Most bytes of a genesis file: years of rounds.
 pub const MAX_BYTES: u64 = 1 << 30;
@@ -20,6 +20,8 @@ pub const MAX_BYTES: u64 = 1 << 30;
 pub struct Trust {
     genesis: Genesis,
     eras: Vec<Era>,
+    /// Who takes part and has taken part; the same in two lists.
+    members: Members,
     providers: Vec<ProviderIdentity>,
     sdis: Vec<SdiIdentity>,
     /// Encoded, in order.
@@ -39,10 +41,12 @@ pub enum TrustError {
     Handover { height: u64, source: HandoverError },
     #[error("handover of block {height} after that of block {newest}")]
     Order { height: u64, newest: u64 },
-    #[error("handover of block {height}: certificate of round {found}, the block is of {expected}")]
-    Round { height: u64, expected: u64, found: u64 },
     #[error("handover of block {height}: members {found:?}, the header says {expected:?}")]
     Members { height: u64, expected: Option<Digest>, found: Option<Digest> },
+    #[error(
+        "handover of block {height} does not say what changes about the members, and that alone"
+    )]
+    NoDifference { height: u64 },
 }
 
 impl Trust {
@@ -50,7 +54,8 @@ impl Trust {
     pub fn new(genesis: Genesis) -> Self {
         let charter = genesis.charter();
         Self {
-            eras: vec![Era { from_epoch: 0, committee: genesis.committee().clone() }],
+            eras: vec![Era::new(0, genesis.committee().clone())],
+            members: Members::founders(&genesis),
             providers: charter.providers.clone(),
             sdis: charter.sdis.clone(),
             handovers: Vec::new(),
@@ -86,30 +91,43 @@ impl Trust {
         if height <= self.newest {
             return Err(TrustError::Order { height, newest: self.newest });
         }
-        let rounds = self.genesis.charter().rounds;
-        let (expected, found) = (rounds.of(height), handover.finality.certificate.epoch);
-        if expected != found {
-            return Err(TrustError::Round { height, expected, found });
-        }
         let failed = |source| TrustError::Handover { height, source };
-        let era = Era::of(&self.eras, found).map_err(|reason| failed(reason.into()))?;
-        let next = handover.verify(self.genesis.network(), era).map_err(failed)?;
-        let roster = handover.members.map(Roster::decode).transpose();
-        let roster = roster.map_err(|source| TrustError::Malformed { offset: 0, source })?;
-        let (expected, found) = (handover.header.members, roster.as_ref().map(Roster::digest));
+        let rounds = self.genesis.charter().rounds.length();
+        let newest = self.eras.last().ok_or(TrustError::Order { height, newest: 0 })?;
+        let next = handover.verify(self.genesis.network(), rounds, newest).map_err(failed)?;
+        let change = handover.members.map(MembersChange::decode).transpose();
+        let change = change.map_err(|source| TrustError::Malformed { offset: 0, source })?;
+        let mut members = self.members.clone();
+        let found = change.as_ref().map(|change| {
+            change.apply(&mut members);
+            members.digest()
+        });
+        let expected = handover.header.members;
         if expected != found {
             return Err(TrustError::Members { height, expected, found });
         }
-        self.eras.extend(next);
-        for provider in roster.iter().flat_map(|roster| &roster.providers) {
+        // The header names those who are present: nobody may say anything of others.
+        let difference = change.is_some().then(|| MembersChange::between(&self.members, &members));
+        if difference != change {
+            return Err(TrustError::NoDifference { height });
+        }
+        self.members = members;
+        if let Some((end, next)) = next {
+            if let Some(era) = self.eras.last_mut() {
+                era.end = Some(end);
+            }
+            self.eras.push(next);
+        }
+        let change = change.unwrap_or_default();
+        for provider in change.providers {
             match self.providers.iter_mut().find(|known| known.id == provider.id) {
-                Some(known) => known.clone_from(provider),
-                None => self.providers.push(provider.clone()),
+                Some(known) => *known = provider,
+                None => self.providers.push(provider),
             }
         }
-        for sdi in roster.iter().flat_map(|roster| &roster.sdis) {
+        for sdi in change.sdis {
             if !self.sdis.iter().any(|known| known.id == sdi.id) {
-                self.sdis.push(sdi.clone());
+                self.sdis.push(sdi);
             }
         }
         let mut bytes = Vec::new();
@@ -131,9 +149,13 @@ impl Trust {
         &self.genesis
     }
 
-    /// The committees, oldest first.
-    pub fn eras(&self) -> &[Era] {
-        &self.eras
+    /// The committees, oldest first, each with its end but the last.
+    pub fn eras(&self) -> Eras<'_> {
+        Eras {
+            network: self.genesis.network(),
+            rounds: self.genesis.charter().rounds.length(),
+            eras: &self.eras,
+        }
     }
 
     /// The newest committee that is known.
@@ -144,10 +166,9 @@ impl Trust {
     /// What receipts are checked against.
     pub fn anchors(&self) -> Anchors<'_> {
         Anchors {
-            network: self.genesis.network(),
+            eras: self.eras(),
             providers: &self.providers,
             sdis: &self.sdis,
-            eras: &self.eras,
             reveal_s: self.genesis.charter().terms.reveal_s,
         }
     }
@@ -155,17 +176,17 @@ impl Trust {
 
 impl FinalBlock {
     /// The handover that this block makes, encoded; `None` if it changes neither the committee nor
-    /// the members.
+    /// the members, or cannot be shown to be final.
     pub fn handover(&self) -> Option<Vec<u8>> {
         let header = self.header();
         if header.next_committee.is_none() && header.members.is_none() {
             return None;
         }
         let delta = self.verified().delta();
-        let members = header.members.map(|_| delta.members.roster().encode());
+        let members = self.verified().members_change().map(MembersChange::encode);
         let handover = Handover {
             header: header.clone(),
-            finality: self.finality(),
+            finality: self.finality()?,
             committee: header.next_committee.map(|_| delta.round.committee.clone()),
             members: members.as_deref(),
         };

@@ -3,12 +3,17 @@
 //! A block is executed on top of a view; what its header commits to must be what came out: its
 //! trees, and at the end of a round the committee of the next.
 
-use bkss_scheme::{Digest, Header, LedgerTime, TreeHead, root_message::Registered};
+use std::collections::{BTreeMap, BTreeSet};
+
+use bkss_scheme::{Digest, Header, LedgerTime, ProviderId, TreeHead, root_message::Registered};
 
 use crate::{
     Block, Transaction, View,
+    candidate::{Candidate, Signed},
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
+    members::MembersChange,
     state::Delta,
+    transaction_batch::Row,
 };
 
 /// A block that follows its parent by all rules. Only [`verify()`] and [`propose`] make one; only it
@@ -38,6 +43,11 @@ impl Verified {
     /// Items it skips.
     pub fn skipped(&self) -> &[Skipped] {
         &self.outcome.skipped
+    }
+
+    /// What it changes about the members, if it does.
+    pub fn members_change(&self) -> Option<&MembersChange> {
+        self.outcome.members_change.as_deref()
     }
 
     /// Meters it registers.
@@ -81,9 +91,9 @@ pub enum Refusal {
 /// [`Refusal`]: the first rule that does not hold, with what was expected and found.
 pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
     let (head, header) = (view.head(), block.header());
-    let height = header.height;
-    if height != head.height + 1 {
-        return Err(Refusal::Height { expected: head.height + 1, found: height });
+    let (height, next) = (header.height, head.height.saturating_add(1));
+    if height != next {
+        return Err(Refusal::Height { expected: next, found: height });
     }
     if header.previous != head.id {
         return Err(Refusal::Previous { height, expected: head.id, found: header.previous });
@@ -102,7 +112,7 @@ pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
     }
     let mut draft = Draft::new(view, header.time);
     for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
-        draft.execute(transaction, digest)?;
+        draft.execute(transaction, digest, &Signed::Unknown)?;
     }
     let (outcome, handed_over) = draft.finish()?;
     let found = HandedOver {
@@ -131,43 +141,75 @@ pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
     Ok(Verified { block, outcome })
 }
 
-/// Builds a block of this time on top of a view from candidates, in their order.
+/// A block that was built, and what was learned on the way.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The block.
+    pub verified: Verified,
+    /// Candidates that no block can ever contain, by leaf, and the gateways that signed them.
+    pub invalid: Vec<(ProviderId, Digest)>,
+    /// Steps that were walked for it.
+    pub steps: u32,
+}
+
+/// Builds a block of this time on top of a view from candidates.
 ///
-/// Left out are candidates that break a rule, that would contribute nothing, or that no longer fit
-/// the block.
+/// Left out are candidates that break a rule, that would contribute nothing, that lack bodies, or
+/// that no longer fit the block: what is built passes [`verify()`] as it travels. Candidates keep
+/// their order but for openings, which come last: those with short gaps first, and no gateway takes
+/// steps from the others.
 ///
 /// # Errors
 ///
 /// [`Refusal::Time`] unless `time` is after the view's, [`Refusal::NotSealed`] at the end of a round
 /// as long as the end of the round before is not finalized here.
-pub fn propose(
+pub fn build(
     view: &View<'_>,
     time: LedgerTime,
-    candidates: impl IntoIterator<Item = Transaction>,
-) -> Result<Verified, Refusal> {
+    candidates: impl IntoIterator<Item = Candidate>,
+) -> Result<Built, Refusal> {
     let head = view.head();
     let height = head.height + 1;
     if time <= head.time {
         return Err(Refusal::Time { height, before: head.time, found: time });
     }
-    let network = view.genesis().network();
-    let limit = view.genesis().charter().limits.block_bytes as usize;
+    let limits = &view.genesis().charter().limits;
     let mut draft = Draft::new(view, time);
-    let mut transactions = Vec::new();
+    let (mut transactions, mut invalid) = (Vec::new(), Vec::new());
     let mut length = MAX_FRAMING;
-    for transaction in candidates {
-        let longer = length + bkss_scheme::codec::length(&transaction);
-        if longer > limit || transactions.len() == crate::block::MAX_TRANSACTIONS {
+    let candidates = candidates.into_iter().filter(Candidate::is_complete).collect();
+    for Turn { candidate, steps } in in_turn(view, candidates) {
+        // One false batch of a gateway is walked, whatever else it has signed.
+        if invalid.iter().any(|(liar, _)| Some(*liar) == candidate.openings_of()) {
             continue;
         }
-        let digest = transaction.digest(network);
-        if draft.execute(&transaction, &digest).is_ok_and(|accepted| accepted > 0) {
-            transactions.push(transaction);
-            length = longer;
-        } else {
-            draft.forget();
+        // A batch that would find the steps used up half way waits for the next block. Where half of
+        // them are left it begins in this one: the next might have no more for it.
+        if steps > draft.steps() && draft.steps() < limits.steps / 2 {
+            continue;
         }
+        let transaction = candidate.transaction();
+        let longer = length.saturating_add(bkss_scheme::codec::length(&**transaction));
+        if longer > limits.block_bytes as usize
+            || transactions.len() == crate::block::MAX_TRANSACTIONS
+        {
+            continue;
+        }
+        match draft.execute(transaction, candidate.digest(), candidate.signed()) {
+            Ok(accepted) if accepted > 0 => {
+                transactions.push(Transaction::clone(transaction));
+                length = longer;
+                continue;
+            }
+            Err(Refusal::Transaction {
+                reason: TransactionRefusal::ForeignLink { gateway, .. },
+                ..
+            }) => invalid.push((gateway, candidate.leaf())),
+            _ => {}
+        }
+        draft.forget();
     }
+    let steps = limits.steps - draft.steps();
     let (outcome, handed_over) = draft.finish()?;
     let header = Header {
         height,
@@ -181,9 +223,74 @@ pub fn propose(
         requests: outcome.request_tree(),
         openings: outcome.opening_tree(),
     };
-    let block = Block::new(network, header, transactions);
+    let block = Block::new(view.genesis().network(), header, transactions);
     let outcome = outcome.named(block.id());
-    Ok(Verified { block, outcome })
+    Ok(Built { verified: Verified { block, outcome }, invalid, steps })
+}
+
+/// [`build`] from transactions of which nothing is known.
+///
+/// # Errors
+///
+/// [`Refusal`], see there.
+pub fn propose(
+    view: &View<'_>,
+    time: LedgerTime,
+    candidates: impl IntoIterator<Item = Transaction>,
+) -> Result<Verified, Refusal> {
+    let network = view.genesis().network();
+    let candidates =
+        candidates.into_iter().map(|transaction| Candidate::unchecked(network, transaction));
+    Ok(build(view, time, candidates)?.verified)
+}
+
+/// A candidate, and the steps that it would be walked.
+struct Turn {
+    candidate: Candidate,
+    steps: u32,
+}
+
+/// Candidates in the order in which a leader tries them: first all but openings, then of each gateway
+/// what fits its share of the steps, then the rest; openings with short gaps first.
+fn in_turn(view: &View<'_>, candidates: Vec<Candidate>) -> Vec<Turn> {
+    let (openings, mut turns): (Vec<_>, Vec<_>) = candidates
+        .into_iter()
+        .map(|candidate| Turn { steps: steps(view, candidate.transaction()), candidate })
+        .partition(|turn| turn.candidate.openings_of().is_some());
+    let gateways: BTreeSet<_> =
+        openings.iter().filter_map(|turn| turn.candidate.openings_of()).collect();
+    let all = view.genesis().charter().limits.steps;
+    let share = all / u32::try_from(gateways.len().max(1)).unwrap_or(u32::MAX);
+    let mut openings = openings;
+    // Stable: of gaps that are as short, the oldest first.
+    openings.sort_by_key(|turn| turn.steps.checked_ilog2().unwrap_or(0));
+    let mut taken: BTreeMap<ProviderId, u32> = BTreeMap::new();
+    let mut later = Vec::new();
+    for turn in openings {
+        let gateway = turn.candidate.openings_of().unwrap_or(ProviderId(u16::MAX));
+        let so_far = taken.entry(gateway).or_default();
+        let with = so_far.saturating_add(turn.steps);
+        if with <= share {
+            *so_far = with;
+            turns.push(turn);
+        } else {
+            later.push(turn);
+        }
+    }
+    turns.extend(later);
+    turns
+}
+
+/// Steps that the openings of a transaction would be walked on top of a view.
+fn steps(view: &View<'_>, transaction: &Transaction) -> u32 {
+    let Transaction::Openings(batch) = transaction else { return 0 };
+    let of_row = |row: &Row| {
+        let index = view.chain(*row)?.schedule.index(batch.slot)?;
+        let live = view.live(*row)?;
+        let waits = live.pending.iter().any(|pending| pending.index == index);
+        waits.then(|| live.steps(index))
+    };
+    batch.rows.iter().filter_map(of_row).fold(0, u32::saturating_add)
 }
 
 /// What a header says about those who come after it.
@@ -195,4 +302,4 @@ pub(crate) struct HandedOver {
 }
 
 /// Header and framing of a block are shorter than this.
-const MAX_FRAMING: usize = 640;
+pub(crate) const MAX_FRAMING: usize = 640;

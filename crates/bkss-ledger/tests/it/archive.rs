@@ -1,14 +1,20 @@
 //! The archive: replayed from genesis, refused for one altered or missing byte.
 
+use std::io::ErrorKind;
+
 use bkss_ledger::{
     Block, State, Transaction,
     archive::Writer,
-    audit::{Report, audit},
+    audit::{Known, Report, audit},
+    block::BlockError,
     verify,
 };
 use bkss_scheme::Certificate;
 
-use crate::consortium::{Consortium, at, block};
+use crate::{
+    blocks::block,
+    consortium::{Consortium, Meter, at},
+};
 
 /// Three blocks: a registration, a request (without certificate) and an opening.
 fn archive(consortium: &mut Consortium) -> Vec<u8> {
@@ -16,7 +22,7 @@ fn archive(consortium: &mut Consortium) -> Vec<u8> {
     let signed = meter.sign(1, 26);
     let mut state = consortium.state();
     let network = consortium.genesis.network();
-    let mut writer = Writer::new(Vec::new(), network, state.head().id).unwrap();
+    let mut writer = Writer::new(Vec::new(), network).unwrap();
     for (time, certified, transaction) in [
         (at(0, 1), true, Transaction::Registration(meter.registration)),
         (at(1, 1), false, consortium.requests(0, 1, &[(0, signed.value)])),
@@ -32,7 +38,7 @@ fn archive(consortium: &mut Consortium) -> Vec<u8> {
 }
 
 fn run(consortium: &Consortium, bytes: &[u8]) -> Report {
-    audit(&consortium.genesis, bytes)
+    audit(&consortium.genesis, bytes, Known::default())
 }
 
 #[test]
@@ -72,16 +78,21 @@ fn an_archive_cut_anywhere_or_continued_is_refused() {
 }
 
 #[test]
-fn blocks_that_nothing_makes_final_are_named() {
+fn an_archive_ends_in_a_block_with_its_own_certificate() {
     let consortium = Consortium::new(5);
     let mut state = consortium.state();
     let network = consortium.genesis.network();
-    let mut writer = Writer::new(Vec::new(), network, state.head().id).unwrap();
+    let mut writer = Writer::new(Vec::new(), network).unwrap();
     for seconds in 1..=2 {
         writer.block(block(&mut state, at(0, seconds), []).block(), None).unwrap();
     }
-    let report = run(&consortium, &writer.finish().unwrap());
-    assert_eq!(report.refusals[0].to_string(), "blocks 1 to 2 have no certificate");
+    let error = writer.finish().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "the newest block has no certificate of its own");
+    // An archive of nothing is whole.
+    let empty = Writer::new(Vec::new(), network).unwrap().finish().unwrap();
+    let report = run(&consortium, &empty);
+    assert!(report.valid() && report.newest.is_none(), "{:?}", report.refusals);
 }
 
 #[test]
@@ -116,4 +127,47 @@ fn an_erased_body_leaves_every_proof_as_it_was() {
     assert!(!apart.restore_bodies(Vec::new()), "bodies of no batch");
     assert!(apart.restore_bodies(bodies));
     assert_eq!(&apart, verified.block());
+}
+
+/// What is not bound by the id of a block is whether a body is there; all else has one spelling.
+#[test]
+fn erased_bodies_have_one_spelling() {
+    let mut consortium = Consortium::new(8);
+    let meters: Vec<_> = (0..2).map(|number| consortium.meter(number)).collect();
+    let mut state = consortium.state();
+    block(&mut state, at(0, 1), meters.iter().map(Meter::registers));
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 3)).collect();
+    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+    block(&mut state, at(1, 1), [consortium.requests(0, 1, &values)]);
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    let opened = block(&mut state, at(1, 300), [consortium.openings(0, &items)]);
+    let network = consortium.genesis.network();
+    for positions in [&[0][..], &[1], &[0, 1]] {
+        let mut erased = opened.block().clone();
+        positions.iter().for_each(|position| assert!(erased.erase_body(0, *position)));
+        let bytes = erased.encode();
+        assert_eq!(Block::decode(network, &bytes, 1 << 20).as_ref(), Ok(&erased));
+        for position in 0..bytes.len() {
+            // Each bit, and the numbers a neighbouring length or key would have.
+            let masks = (0..8).map(|bit| 1 << bit).chain([3, 0x30, 0x50, 0xFF]);
+            for mask in masks {
+                let mut altered = bytes.clone();
+                altered[position] ^= mask;
+                let other = Block::decode(network, &altered, 1 << 20);
+                let same = other.is_ok_and(|block| block.id() == erased.id());
+                assert!(!same, "byte {position} xor {mask}, without bodies {positions:?}");
+            }
+        }
+    }
+    // Where bodies were taken out to be stored apart, it is the same spelling.
+    let (mut erased, mut apart) = (opened.block().clone(), opened.block().clone());
+    assert!(erased.erase_body(0, 1) && erased.erase_body(0, 0));
+    apart.take_bodies();
+    assert_eq!(erased.encode(), apart.encode());
+    // The shape that they had, key 1 and 48 bytes, is no other one.
+    let (bytes, none) = (erased.encode(), [0x85, 0x00, 0x00, 0x80, 0x82]);
+    let at = bytes.windows(none.len()).position(|window| window == none).unwrap();
+    let shaped = [&bytes[..at], &[0x85, 0x01, 0x18, 48, 0x80, 0x82], &bytes[at + none.len()..]];
+    let refused = Block::decode(network, &shaped.concat(), 1 << 20);
+    assert!(matches!(refused, Err(BlockError::Malformed(_))), "{refused:?}");
 }

@@ -16,10 +16,14 @@ use bkss_scheme::{
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use crate::consortium::{Consortium, at, block, vote_key};
+use crate::{
+    blocks::{block, offered, refusal},
+    consortium::{Consortium, SHORT, at, vote_key},
+};
 
-const ROUNDS: Rounds = Rounds { blocks: 4, committee: 21, alternates: 10, tenure_views: 1 };
+const ROUNDS: Rounds = Rounds { committee: 21, alternates: 10, ..SHORT };
 const UNTIL: u64 = 9;
+const DAY_S: u64 = 86_400;
 
 /// No point of the curve has this y coordinate.
 const NO_POINT: VoteKey = VoteKey([2; 32]);
@@ -92,14 +96,8 @@ impl World {
 
     fn refusal(&mut self, change: Change) -> ChangeRefusal {
         let time = self.next_time();
-        let transaction = Transaction::Change(change);
-        let left_out = propose(&self.state.view(), time, [transaction.clone()]).unwrap();
-        assert!(left_out.block().transactions().is_empty(), "a proposer leaves it out");
-        let header = left_out.block().header().clone();
-        let network = self.consortium.genesis.network();
-        let block = bkss_ledger::Block::new(network, header, vec![transaction]);
-        match verify(&self.state.view(), block) {
-            Err(Refusal::Transaction { reason: TransactionRefusal::Change(reason), .. }) => reason,
+        match refusal(&self.state, time, &Transaction::Change(change)) {
+            TransactionRefusal::Change(reason) => reason,
             other => unreachable!("{other:?}"),
         }
     }
@@ -301,7 +299,7 @@ fn vote_keys_are_kept_for_ever_and_therefore_counted() {
     let changes: Vec<_> = (1..most).map(|number| rotate(&world, number)).collect();
     for changes in changes.chunks(MAX_OWN_CHANGES as usize) {
         world.block(changes.iter().cloned());
-        world.end_round();
+        world.second += DAY_S;
     }
     assert_eq!(world.state.members().vote_keys(id), MAX_VOTE_KEYS);
     let one_more = rotate(&world, most);
@@ -315,24 +313,63 @@ fn vote_keys_are_kept_for_ever_and_therefore_counted() {
 }
 
 #[test]
-fn a_provider_changes_itself_a_few_times_a_round() {
+fn a_provider_changes_itself_a_few_times_a_day() {
     let mut world = World::new(4);
     let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
-    let moves: Vec<_> = (0..=MAX_OWN_CHANGES)
-        .map(|port| {
-            let to = format!("elsewhere:{port}");
-            world.own(Body::Address(id, to.as_str().try_into().unwrap()), &key)
-        })
-        .collect();
-    let (last, first) = moves.split_last().unwrap();
-    world.block(first.iter().cloned());
-    assert_eq!(world.refusal(last.clone()), ChangeRefusal::TooManyInRound(id));
+    let move_to = |world: &World, port: u32| {
+        let to = format!("elsewhere:{port}");
+        let mut change = Change::new(Body::Address(id, to.as_str().try_into().unwrap()), 1 << 20);
+        change.sign(world.consortium.genesis.network(), &key);
+        change
+    };
+    let address =
+        |world: &World| world.state.members().provider(id).unwrap().address.as_str().to_owned();
+    // A last one in the last second of a day, however many rounds it has had.
+    for port in 0..MAX_OWN_CHANGES - 1 {
+        world.block([move_to(&world, port)]);
+        world.end_round();
+    }
+    let midnight = at(0, 0).seconds().next_multiple_of(DAY_S) - at(0, 0).seconds();
+    world.second = midnight - 10;
+    world.block([move_to(&world, MAX_OWN_CHANGES - 1)]);
+    assert_eq!(address(&world), "elsewhere:7");
+    // Those of another provider are counted apart.
     let other = world.consortium.keys[1].clone();
     let of_another = Body::Address(ProviderId(1), "here:1".try_into().unwrap());
     world.block([world.own(of_another, &other)]);
-    world.end_round();
-    world.block([last.clone()]);
-    assert_eq!(world.state.members().provider(id).unwrap().address.as_str(), "elsewhere:8");
+    let one_more = move_to(&world, MAX_OWN_CHANGES);
+    let time = LedgerTime(at(0, midnight).0 - 1);
+    let refused = refusal(&world.state, time, &Transaction::Change(one_more.clone()));
+    assert_eq!(refused, TransactionRefusal::Change(ChangeRefusal::TooManyOnDay(id)));
+    world.second = midnight - 1;
+    world.block([one_more]);
+    assert_eq!(address(&world), "elsewhere:8", "in the first second of the next day");
+}
+
+#[test]
+fn of_many_own_changes_in_one_block_the_first_enter() {
+    let mut world = World::new(4);
+    let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
+    let moves = (0..=MAX_OWN_CHANGES).map(|port| {
+        let to = format!("elsewhere:{port}");
+        Transaction::Change(world.own(Body::Address(id, to.as_str().try_into().unwrap()), &key))
+    });
+    let moves: Vec<_> = moves.collect();
+    let time = world.next_time();
+    let proposed = propose(&world.state.view(), time, moves.clone()).unwrap();
+    assert_eq!(proposed.block().transactions(), &moves[..8]);
+    let refused = offered(&world.state, time, &moves).unwrap_err();
+    let reason = TransactionRefusal::Change(ChangeRefusal::TooManyOnDay(id));
+    assert_eq!(refused, Refusal::Transaction { position: 8, reason });
+    // Signatures of those that are too many are not looked at: of each provider as many as a share
+    // of the pool holds may wait.
+    world.block(moves.iter().take(8).map(|transaction| match transaction {
+        Transaction::Change(change) => change.clone(),
+        _ => unreachable!(),
+    }));
+    let mut forged = world.own(Body::Address(id, "forged:1".try_into().unwrap()), &key);
+    forged.own = Some(Signature([1; 64]));
+    assert_eq!(world.refusal(forged), ChangeRefusal::TooManyOnDay(id));
 }
 
 #[test]

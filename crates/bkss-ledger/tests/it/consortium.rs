@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bkss_ledger::{
-    Block, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms,
-    Transaction, Verified,
-    genesis::Charter,
-    propose,
+    Block, Chain, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Revocation, Rounds,
+    State, Terms, Transaction, Verified,
+    genesis::{Charter, Weighing},
+    revocation::Reason,
     transaction_batch::{Bodies, Row, Shape},
 };
 use bkss_scheme::{
     Certificate, Committee, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
-    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
+    ProviderIdentity, Reading, RootMessage, SdiId, SdiIdentity, SecretKey, Slot,
     certificate::{VoteContent, VoteKey},
     codec,
     finality::Finality,
@@ -20,7 +20,7 @@ use bkss_scheme::{
     identity::SdiMode,
     reading::{Channel, Interval},
     request,
-    root_message::Registration,
+    root_message::{Registration, SaltNonce},
     seal::{Body, BodyBytes, KeyId, OpeningKey, Session},
     slot::Schedule,
 };
@@ -33,6 +33,10 @@ pub(crate) const WINDOW_S: u32 = 300;
 pub(crate) const FIRST: Slot = Slot(2_000_000);
 pub(crate) const SLOTS: u32 = 13;
 pub(crate) const BLOCK_LOG2: u8 = 2;
+
+/// Rounds of four blocks and of four accounting nodes.
+pub(crate) const SHORT: Rounds =
+    Rounds { blocks: 4, committee: 4, alternates: 2, tenure_views: 1, votes: Weighing::Members };
 
 pub(crate) struct Consortium {
     pub(crate) rng: ChaCha8Rng,
@@ -52,6 +56,7 @@ pub(crate) struct Meter {
 
 /// What a meter sends for one slot.
 pub(crate) struct Signed {
+    pub(crate) slot: Slot,
     pub(crate) index: LinkIndex,
     pub(crate) body: BodyBytes,
     pub(crate) value: Digest,
@@ -64,6 +69,11 @@ impl Consortium {
     }
 
     pub(crate) fn with(seed: u64, count: u16, rounds: Rounds) -> Self {
+        Self::founded(seed, count, |charter| charter.rounds = rounds)
+    }
+
+    /// So many providers on a charter that differs from the usual one.
+    pub(crate) fn founded(seed: u64, count: u16, change: impl FnOnce(&mut Charter)) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let keys: Vec<_> = (0..count).map(|_| SecretKey::generate(&mut rng)).collect();
         let votes: Vec<_> = (0..count).map(|_| SigningKey::new(&mut rng)).collect();
@@ -85,17 +95,18 @@ impl Consortium {
         let name = "sdi".try_into().unwrap();
         let sdi_identity =
             SdiIdentity { id: SdiId(0), name, key: sdi.public(), mode: SdiMode::Shared };
-        let charter = Charter {
+        let mut charter = Charter {
             name: "test".try_into().unwrap(),
             agreement,
             start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
             time_scale: 1,
-            terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
-            rounds,
+            terms: Terms { min_slot_s: 1, ..Terms::default() },
+            rounds: Rounds::default(),
             limits: Limits::default(),
             providers,
             sdis: vec![sdi_identity],
         };
+        change(&mut charter);
         let genesis = Genesis::found(charter, &keys, std::slice::from_ref(&sdi)).unwrap();
         Self { rng, genesis: Arc::new(genesis), keys, votes, sdi }
     }
@@ -105,35 +116,60 @@ impl Consortium {
     }
 
     pub(crate) fn meter(&mut self, number: u32) -> Meter {
+        self.meter_with(number, |_| ())
+    }
+
+    /// A meter whose root message differs from the usual one; anchor and root follow from it.
+    pub(crate) fn meter_with(
+        &mut self,
+        number: u32,
+        change: impl FnOnce(&mut RootMessage),
+    ) -> Meter {
         let mut entropy = [[0; 32]; 2];
         entropy.iter_mut().for_each(|bytes| self.rng.fill_bytes(bytes));
-        let mut salt = [0; 16];
-        self.rng.fill_bytes(&mut salt);
-        let (salt, network) = (Salt(salt), self.genesis.network());
-        let last = hash_chain::last_link(salt, &entropy[0], &entropy[1], network, 0);
-        let blocks = Blocks::new(SLOTS, BLOCK_LOG2).unwrap();
-        let mut roots = Vec::new();
-        let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
-        roots.reverse();
+        let mut nonce = [0; 16];
+        self.rng.fill_bytes(&mut nonce);
         let founders = u32::try_from(self.genesis.charter().providers.len()).unwrap();
-        let owner = ProviderId(u16::try_from(number % founders).unwrap());
-        let message = RootMessage {
+        let mut message = RootMessage {
             meter: MeterId(number),
-            owner,
+            owner: ProviderId(u16::try_from(number % founders).unwrap()),
             sdi: SdiId(0),
-            salt,
-            anchor: ends.anchor,
-            root: ends.root,
+            nonce: SaltNonce(nonce),
+            anchor: Link::from_bytes([0; 32]),
+            root: Digest::ZERO,
             schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: WINDOW_S, slots: SLOTS },
             device: Digest([7; 32]),
             revocation_lock: None,
         };
+        change(&mut message);
+        let (salt, network) = (message.salt(), self.genesis.network());
+        let last = hash_chain::last_link(salt, &entropy[0], &entropy[1], network, 0);
+        let blocks = Blocks::new(message.schedule.slots, BLOCK_LOG2).unwrap();
+        let mut roots = Vec::new();
+        let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
+        roots.reverse();
+        (message.anchor, message.root) = (ends.anchor, ends.root);
         let id = message.id(network);
-        let owner = usize::from(owner.0);
+        let owner = usize::from(message.owner.0);
         let registration = Registration::sign(message, network, &self.sdi, &self.keys[owner]);
         let sealing = self.genesis.charter().providers[owner].sealing_key;
         let session = Session::start(network, &sealing, &mut self.rng).unwrap();
         Meter { registration, id, last, roots, session }
+    }
+
+    /// The meter's next chain.
+    pub(crate) fn next_chain(&mut self, meter: &Meter, schedule: Schedule) -> Meter {
+        let RootMessage { owner, device, revocation_lock, .. } = meter.registration.message;
+        self.meter_with(meter.number(), |message| {
+            *message = RootMessage { owner, device, schedule, revocation_lock, ..message.clone() };
+        })
+    }
+
+    /// A revocation of a chain by its owner and the SDI.
+    pub(crate) fn revocation(&self, chain: &Chain) -> Transaction {
+        let (sdi, owner) = ((SdiId(0), &self.sdi), &self.keys[usize::from(chain.owner.0)]);
+        let network = self.genesis.network();
+        Transaction::Revocation(Revocation::sign(network, chain, Reason(1), sdi, owner))
     }
 
     pub(crate) fn requests(
@@ -164,7 +200,7 @@ impl Consortium {
             self.genesis.network(),
             ProviderId(u16::try_from(gateway).unwrap()),
             &self.keys[gateway],
-            Slot(FIRST.0 + u64::from(items[0].1.index.get()) - 1),
+            items[0].1.slot,
             items.iter().map(|(row, signed)| (*row, signed.link.clone())),
             bodies,
         ))
@@ -214,6 +250,15 @@ impl Consortium {
 }
 
 impl Meter {
+    pub(crate) fn number(&self) -> u32 {
+        self.registration.message.meter.0
+    }
+
+    /// Its registration as a transaction.
+    pub(crate) fn registers(&self) -> Transaction {
+        Transaction::Registration(self.registration.clone())
+    }
+
     pub(crate) fn sign(&self, index: u32, value: i32) -> Signed {
         let schedule = self.registration.message.schedule;
         let index = LinkIndex::new(index, schedule.slots).unwrap();
@@ -224,11 +269,12 @@ impl Meter {
         let link = self.link(index.get());
         let commitment = request::commitment(&self.id, index, &hash::plain(&body));
         let value = request::request_value(&commitment, &link);
-        Signed { index, body, value, link }
+        Signed { slot: schedule.slot(index), index, body, value, link }
     }
 
     pub(crate) fn link(&self, index: u32) -> Link {
-        hash_chain::walk(self.registration.message.salt, SLOTS, index, &self.last)
+        let message = &self.registration.message;
+        hash_chain::walk(message.salt(), message.schedule.slots, index, &self.last)
     }
 }
 
@@ -237,15 +283,9 @@ pub(crate) fn at(index: u32, seconds: u64) -> LedgerTime {
     LedgerTime::from_seconds((FIRST.0 + u64::from(index) - 1) * u64::from(SLOT_S) + seconds)
 }
 
-/// Builds and applies a block.
-pub(crate) fn block(
-    state: &mut State,
-    time: LedgerTime,
-    transactions: impl IntoIterator<Item = Transaction>,
-) -> Verified {
-    let verified = propose(&state.view(), time, transactions).unwrap();
-    state.apply(&verified).unwrap();
-    verified
+/// Slots like those of all meters, from one on.
+pub(crate) const fn slots_from(first: u64) -> Schedule {
+    Schedule { first: Slot(first), slot_s: SLOT_S, window_s: WINDOW_S, slots: SLOTS }
 }
 
 pub(crate) fn vote_key(key: &SigningKey) -> VoteKey {

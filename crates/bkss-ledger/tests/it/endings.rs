@@ -1,71 +1,39 @@
 //! Ends of chains: replaced, revoked; and evidence against providers.
 
 use bkss_ledger::{
-    Block, Chain, Evidence, Pool, Refusal, Revocation, State, Transaction,
+    Chain, Evidence, Pool, Revocation, State, Transaction,
     evidence::{EvidenceRefusal, MAX_RECORDS, Offence, SignedVote},
     execute::{SkipReason, TransactionRefusal},
     membership::RegistrationRefusal,
+    pool::PoolError,
     propose,
     revocation::{Reason, RevocationRefusal, Right},
-    verify,
 };
 use bkss_scheme::{
-    Digest, LedgerTime, ProviderId, RootMessage, Salt, SdiId, Signature, Slot,
+    Digest, LedgerTime, ProviderId, RootMessage, SdiId, Signature, Slot,
     certificate::{VoteContent, VoteKey},
     hash::{Tag, hash},
     identity::SignatureError,
-    root_message::Registration,
+    root_message::{Registration, SaltNonce},
 };
 
-use crate::consortium::{Consortium, FIRST, Meter, SLOT_S, at, block, vote_key};
+use crate::{
+    blocks::{block, offered, reasons, refusal},
+    consortium::{Consortium, FIRST, Meter, SLOT_S, at, slots_from, vote_key},
+};
 
 /// Why a block of this one transaction is refused; what has ended or is known does not wait in a
 /// pool either.
-fn refusal(state: &State, time: LedgerTime, transaction: Transaction) -> TransactionRefusal {
-    if !matches!(transaction, Transaction::Registration(_)) {
-        let waits = Pool::default().add(&state.view(), transaction.clone());
-        assert!(waits.is_err(), "{waits:?}");
-    }
-    let proposed = propose(&state.view(), time, [transaction.clone()]).unwrap();
-    assert!(proposed.block().transactions().is_empty(), "a proposer leaves it out");
-    let header = proposed.block().header().clone();
-    let block = Block::new(state.genesis().network(), header, vec![transaction]);
-    match verify(&state.view(), block) {
-        Err(Refusal::Transaction { reason, .. }) => reason,
-        other => unreachable!("{other:?}"),
-    }
-}
-
-fn skips(verified: &bkss_ledger::Verified) -> Vec<SkipReason> {
-    verified.skipped().iter().map(|skipped| skipped.reason).collect()
+fn refused(state: &State, time: LedgerTime, transaction: &Transaction) -> TransactionRefusal {
+    let waits = Pool::default().add(&state.view(), transaction.clone());
+    let reason = refusal(state, time, transaction);
+    assert_eq!(waits, Err(PoolError::Refused(reason)));
+    reason
 }
 
 /// Verified in a block of its own although it contributes nothing.
 fn skipped(state: &State, time: LedgerTime, transaction: Transaction) -> Vec<SkipReason> {
-    let header = propose(&state.view(), time, []).unwrap().block().header().clone();
-    let block = Block::new(state.genesis().network(), header, vec![transaction]);
-    skips(&verify(&state.view(), block).unwrap())
-}
-
-/// The meter's next chain, from a slot on.
-fn next_chain(consortium: &mut Consortium, meter: &Meter, number: u32, slot: u64) -> Meter {
-    let mut next = consortium.meter(number);
-    let old = &meter.registration.message;
-    let message = RootMessage {
-        meter: old.meter,
-        owner: old.owner,
-        device: old.device,
-        schedule: bkss_scheme::slot::Schedule {
-            first: Slot(slot),
-            ..next.registration.message.schedule
-        },
-        ..next.registration.message.clone()
-    };
-    let network = consortium.genesis.network();
-    let owner = &consortium.keys[usize::from(old.owner.0)];
-    next.id = message.id(network);
-    next.registration = Registration::sign(message, network, &consortium.sdi, owner);
-    next
+    reasons(&offered(state, time, &[transaction]).unwrap())
 }
 
 #[test]
@@ -73,9 +41,9 @@ fn a_chain_is_replaced_and_no_slot_is_valid_under_both() {
     let mut consortium = Consortium::new(1);
     let mut state = consortium.state();
     let old = consortium.meter(0);
-    let new = next_chain(&mut consortium, &old, 4, FIRST.0 + 3);
-    block(&mut state, at(0, 1), [Transaction::Registration(old.registration.clone())]);
-    block(&mut state, at(0, 2), [Transaction::Registration(new.registration.clone())]);
+    let new = consortium.next_chain(&old, slots_from(FIRST.0 + 3));
+    block(&mut state, at(0, 1), [old.registers()]);
+    block(&mut state, at(0, 2), [new.registers()]);
     assert_eq!(state.view().chains(old.registration.message.meter), [1, 0]);
     let meter = old.registration.message.meter;
     assert_eq!(state.view().row(meter), Some(1), "the newest is the meter's chain");
@@ -110,8 +78,8 @@ fn a_chain_is_replaced_for_the_same_device_only_and_forwards_only() {
     let mut consortium = Consortium::new(2);
     let mut state = consortium.state();
     let old = consortium.meter(0);
-    let new = next_chain(&mut consortium, &old, 4, FIRST.0 + 5);
-    block(&mut state, at(0, 1), [Transaction::Registration(old.registration.clone())]);
+    let new = consortium.next_chain(&old, slots_from(FIRST.0 + 5));
+    block(&mut state, at(0, 1), [old.registers()]);
     let sign = |message: RootMessage| {
         let network = consortium.genesis.network();
         let owner = &consortium.keys[usize::from(message.owner.0)];
@@ -121,39 +89,35 @@ fn a_chain_is_replaced_for_the_same_device_only_and_forwards_only() {
     let meter = message.meter;
     let other_device = sign(RootMessage { device: Digest([9; 32]), ..message.clone() });
     let other_owner = sign(RootMessage { owner: ProviderId(1), ..message.clone() });
-    let same_salt = sign(RootMessage { salt: old.registration.message.salt, ..message.clone() });
+    let same_salt = sign(RootMessage { nonce: old.registration.message.nonce, ..message.clone() });
     for (transaction, expected) in [
         (other_device, RegistrationRefusal::OtherDevice(meter)),
         (other_owner, RegistrationRefusal::OtherDevice(meter)),
         (same_salt, RegistrationRefusal::SaltTaken),
     ] {
-        let reason = refusal(&state, at(0, 2), transaction);
+        let reason = refused(&state, at(0, 2), &transaction);
         assert_eq!(reason, TransactionRefusal::Registration(expected));
     }
-    block(&mut state, at(0, 3), [Transaction::Registration(new.registration.clone())]);
+    block(&mut state, at(0, 3), [new.registers()]);
     let schedule = message.schedule;
     let earlier = RootMessage {
-        salt: Salt([3; 16]),
+        nonce: SaltNonce([3; 16]),
         schedule: bkss_scheme::slot::Schedule { first: Slot(FIRST.0 + 2), ..schedule },
         ..message.clone()
     };
     let (before, found) =
         (schedule.begins(), LedgerTime::from_seconds((FIRST.0 + 2) * u64::from(SLOT_S)));
     let expected = RegistrationRefusal::BeforeLast { before, found };
-    let reason = refusal(&state, at(0, 4), sign(earlier));
+    let reason = refused(&state, at(0, 4), &sign(earlier));
     assert_eq!(reason, TransactionRefusal::Registration(expected));
 }
 
 /// A registered meter with a lock, and the secret that opens it.
 fn lockable(consortium: &mut Consortium, state: &mut State) -> (Meter, Chain, [u8; 32]) {
     let rho = [5; 32];
-    let mut meter = consortium.meter(0);
     let lock = Some(hash(Tag::RevocationLock, &[&rho]));
-    let message = RootMessage { revocation_lock: lock, ..meter.registration.message.clone() };
-    let network = consortium.genesis.network();
-    meter.id = message.id(network);
-    meter.registration = Registration::sign(message, network, &consortium.sdi, &consortium.keys[0]);
-    block(state, at(0, 1), [Transaction::Registration(meter.registration.clone())]);
+    let meter = consortium.meter_with(0, |message| message.revocation_lock = lock);
+    block(state, at(0, 1), [meter.registers()]);
     let chain = state.view().chain(0).unwrap().clone();
     (meter, chain, rho)
 }
@@ -164,20 +128,17 @@ fn a_revoked_meter_requests_nothing_more_and_opens_what_it_had_requested() {
         let mut consortium = Consortium::new(3);
         let mut state = consortium.state();
         let (meter, chain, rho) = lockable(&mut consortium, &mut state);
-        let network = consortium.genesis.network();
-        let revocation = if by_secret {
-            let (meter, chain) = (chain.meter, chain.id);
-            Revocation { meter, chain, reason: Reason(1), right: Right::Secret(rho) }
+        let transaction = if by_secret {
+            let (meter, chain, right) = (chain.meter, chain.id, Right::Secret(rho));
+            Transaction::Revocation(Revocation { meter, chain, reason: Reason(1), right })
         } else {
-            let sdi = (SdiId(0), &consortium.sdi);
-            Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[0])
+            consortium.revocation(&chain)
         };
         let signed = meter.sign(1, 1);
         let request = consortium.requests(0, 1, &[(0, signed.value)]);
         block(&mut state, at(1, 1), [request]);
-        let transaction = Transaction::Revocation(revocation);
         block(&mut state, at(1, 2), [transaction.clone()]);
-        let again = refusal(&state, at(1, 3), transaction);
+        let again = refused(&state, at(1, 3), &transaction);
         let id = chain.meter;
         assert_eq!(again, TransactionRefusal::Revocation(RevocationRefusal::Ended(id)));
 
@@ -189,8 +150,8 @@ fn a_revoked_meter_requests_nothing_more_and_opens_what_it_had_requested() {
         assert_eq!(skipped(&state, at(2, 1), next), [SkipReason::Ended]);
 
         // The stolen device gets no further chain under this number.
-        let again = next_chain(&mut consortium, &meter, 4, FIRST.0 + 9);
-        let reason = refusal(&state, at(2, 2), Transaction::Registration(again.registration));
+        let again = consortium.next_chain(&meter, slots_from(FIRST.0 + 9));
+        let reason = refused(&state, at(2, 2), &again.registers());
         let expected = RegistrationRefusal::Revoked(id);
         assert_eq!(reason, TransactionRefusal::Registration(expected));
     }
@@ -202,14 +163,12 @@ fn a_meter_whose_next_chain_has_not_begun_is_revoked_with_both_chains() {
         let mut consortium = Consortium::new(5);
         let mut state = consortium.state();
         let old = consortium.meter(0);
-        let new = next_chain(&mut consortium, &old, 4, FIRST.0 + 3);
-        block(&mut state, at(0, 1), [Transaction::Registration(old.registration.clone())]);
-        block(&mut state, at(0, 2), [Transaction::Registration(new.registration)]);
+        let new = consortium.next_chain(&old, slots_from(FIRST.0 + 3));
+        block(&mut state, at(0, 1), [old.registers()]);
+        block(&mut state, at(0, 2), [new.registers()]);
         if revoked {
             let chain = state.view().chain(1).unwrap().clone();
-            let (network, sdi) = (consortium.genesis.network(), (SdiId(0), &consortium.sdi));
-            let revocation = Revocation::sign(network, &chain, Reason(1), sdi, &consortium.keys[0]);
-            block(&mut state, at(0, 3), [Transaction::Revocation(revocation)]);
+            block(&mut state, at(0, 3), [consortium.revocation(&chain)]);
         }
         let request = consortium.requests(0, 1, &[(0, old.sign(1, 1).value)]);
         if revoked {
@@ -256,7 +215,7 @@ fn a_revocation_takes_owner_and_sdi_or_the_secret() {
         (other_chain, RevocationRefusal::UnknownChain(meter)),
         (guessed, RevocationRefusal::Secret),
     ] {
-        let reason = refusal(&state, at(0, 2), Transaction::Revocation(revocation));
+        let reason = refused(&state, at(0, 2), &Transaction::Revocation(revocation));
         assert_eq!(reason, TransactionRefusal::Revocation(expected));
     }
 }
@@ -308,7 +267,7 @@ fn double_votes_are_recorded_once() {
         let transaction = Transaction::Evidence(evidence.clone());
         block(&mut state, at(0, 1), [transaction.clone()]);
         assert_eq!(state.offences().iter().collect::<Vec<_>>(), [&evidence.offence]);
-        let reason = refusal(&state, at(0, 2), transaction);
+        let reason = refused(&state, at(0, 2), &transaction);
         let expected = EvidenceRefusal::Known(evidence.offence);
         assert_eq!(reason, TransactionRefusal::Evidence(expected), "{votes:?}");
     }
@@ -328,7 +287,7 @@ fn a_provider_that_votes_twice_often_leaves_room_for_others() {
     let proposed = propose(&state.view(), at(0, 2), both).unwrap();
     assert_eq!(proposed.block().transactions().len(), 1);
     block(&mut state, at(0, 2), [transaction(1, 200)]);
-    let reason = refusal(&state, at(0, 3), transaction(1, 201));
+    let reason = refused(&state, at(0, 3), &transaction(1, 201));
     assert_eq!(reason, TransactionRefusal::Evidence(EvidenceRefusal::Full(ProviderId(1))));
     block(&mut state, at(0, 3), [transaction(2, 17)]);
     assert_eq!(state.offences().len(), MAX_RECORDS + 1);
@@ -375,7 +334,7 @@ fn evidence_that_proves_nothing_is_refused_for_its_reason() {
             EvidenceRefusal::Signature(1),
         ),
     ] {
-        let reason = refusal(&state, at(0, 1), Transaction::Evidence(evidence));
+        let reason = refused(&state, at(0, 1), &Transaction::Evidence(evidence));
         assert_eq!(reason, TransactionRefusal::Evidence(expected), "{what}");
     }
 }

@@ -4,11 +4,20 @@
 
 mod archive;
 mod beginnings;
+mod blocks;
 mod changes;
 mod consortium;
+mod elections;
 mod endings;
 mod genesis;
+mod growth;
+mod histories;
+mod hostile_batches;
+mod one_block_one_meter;
 mod receipts;
 mod rounds;
 mod rules;
 mod snapshots;
+mod steps;
+mod weights;
+mod world;

@@ -5,12 +5,13 @@ use bkss_ledger::{
     receipts::{Issued, LinkPaths, PathError},
 };
 use bkss_scheme::{
-    codec,
+    MeterId, ProviderId, Slot, codec,
     hash_chain::Blocks,
     receipt::{Anchors, Check, Receipt, Status},
+    timestamp::RegistrationProof,
 };
 
-use crate::consortium::{BLOCK_LOG2, Consortium, Meter, SLOTS, at};
+use crate::consortium::{BLOCK_LOG2, Consortium, FIRST, Meter, SLOTS, at, slots_from};
 
 /// A meter that signs slots 1 to 5 of a chain in blocks of four, and its receipts.
 fn five_slots(consortium: &mut Consortium) -> (Meter, Vec<Issued>) {
@@ -19,7 +20,7 @@ fn five_slots(consortium: &mut Consortium) -> (Meter, Vec<Issued>) {
     let mut witness = Witness::new(consortium.genesis.clone(), None);
     let mut issued = Vec::new();
     let mut step = |consortium: &Consortium, time, transaction| {
-        let verified = crate::consortium::block(&mut state, time, [transaction]);
+        let verified = crate::blocks::block(&mut state, time, [transaction]);
         issued.extend(witness.follow(consortium.finalize(verified)));
     };
     step(consortium, at(0, 1), Transaction::Registration(meter.registration.clone()));
@@ -189,9 +190,9 @@ fn a_block_without_a_certificate_is_final_through_its_successor() {
     use bkss_scheme::{Certificate, certificate::NotFinal, finality::Finality};
     let consortium = Consortium::new(5);
     let mut state = consortium.state();
-    let first = crate::consortium::block(&mut state, at(0, 1), []);
-    let second = crate::consortium::block(&mut state, at(0, 2), []);
-    let third = crate::consortium::block(&mut state, at(0, 3), []);
+    let first = crate::blocks::block(&mut state, at(0, 1), []);
+    let second = crate::blocks::block(&mut state, at(0, 2), []);
+    let third = crate::blocks::block(&mut state, at(0, 3), []);
     let encode = |blocks: &[&bkss_ledger::Verified]| {
         let mut bytes = Vec::new();
         for verified in blocks {
@@ -203,16 +204,68 @@ fn a_block_without_a_certificate_is_final_through_its_successor() {
     let certificate =
         Certificate { epoch: 0, view: 7, parent_view: 6, signers, signatures: &signatures };
     let check = |descendants: &[u8]| {
-        Finality { descendants, certificate }
-            .verify(
-                consortium.genesis.network(),
-                consortium.genesis.committee(),
-                first.block().header(),
-            )
+        let finality = Finality { descendants, certificate };
+        consortium
+            .genesis
+            .anchors()
+            .eras
+            .certified(&finality, first.block().header())
             .map(|certified| certified.header().height)
     };
     assert_eq!(check(&encode(&[&second, &third])), Ok(1));
     assert_eq!(check(&encode(&[&third])), Err(NotFinal::Unlinked { height: 3 }));
     assert!(matches!(check(&encode(&[&second])), Err(NotFinal::Signature { .. })));
     assert_eq!(check(&[0x80]), Err(NotFinal::NoHeader(0)));
+}
+
+#[test]
+fn receipts_are_issued_under_the_chain_that_signed() {
+    let mut consortium = Consortium::new(6);
+    let old = consortium.meter(0);
+    let next = consortium.next_chain(&old, slots_from(FIRST.0 + 3));
+    let mut state = consortium.state();
+    let mut witness = Witness::new(consortium.genesis.clone(), Some(ProviderId(0)));
+    // Of another owner, whom the witness does not follow.
+    let other = consortium.meter(1);
+    let signed = [1, 2, 3].map(|index| old.sign(index, 26));
+    let of_next = next.sign(1, 27);
+    let mut issued = Vec::new();
+    for (time, transactions) in [
+        (at(0, 1), vec![other.registers(), old.registers()]),
+        (at(1, 1), vec![consortium.requests(0, 1, &[(1, signed[0].value)])]),
+        // The next chain is known long before it begins.
+        (at(1, 2), vec![next.registers()]),
+        (at(1, 300), vec![consortium.openings(0, &[(1, &signed[0])])]),
+        (at(2, 1), vec![consortium.requests(0, 2, &[(1, signed[1].value)])]),
+        (at(2, 300), vec![consortium.openings(0, &[(1, &signed[1])])]),
+        (at(3, 1), vec![consortium.requests(0, 3, &[(1, signed[2].value)])]),
+        (at(4, 1), vec![consortium.requests(0, 4, &[(2, of_next.value)])]),
+        (
+            at(4, 300),
+            vec![
+                consortium.openings(0, &[(1, &signed[2])]),
+                consortium.openings(0, &[(2, &of_next)]),
+            ],
+        ),
+    ] {
+        let verified = crate::blocks::block(&mut state, time, transactions);
+        issued.extend(witness.follow(consortium.finalize(verified)));
+    }
+    let anchors = consortium.genesis.anchors();
+    let found: Vec<_> = issued
+        .iter()
+        .map(|one| {
+            let receipt: Receipt<'_> = codec::decode("receipt", &one.receipt).unwrap();
+            let verdict = receipt.verify(&anchors);
+            assert!(verdict.valid(), "link {}: {:?}", one.index, verdict.failure());
+            (receipt.registration.message.schedule.first, one.index.get())
+        })
+        .collect();
+    let later = Slot(FIRST.0 + 3);
+    assert_eq!(found, [(FIRST, 1), (FIRST, 2), (FIRST, 3), (later, 1)]);
+    // A meter is told of its newest chain.
+    let proof = witness.registration_proof(MeterId(0)).unwrap();
+    let proof: RegistrationProof<'_> = codec::decode("proof", &proof).unwrap();
+    assert_eq!(proof.registration, next.registration);
+    assert_eq!(witness.registration_proof(MeterId(1)), None, "of another owner");
 }

@@ -3,89 +3,38 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bkss_ledger::{
-    Block, FinalBlock, Refusal, Round, Rounds, State, Transaction, Trust, Vote,
-    accounting_nodes::VoteRefusal, execute::TransactionRefusal, leader::leader_of, propose,
-    trust::TrustError, verify,
+    Block, Refusal, Round, Rounds, Transaction, Trust, Vote, accounting_nodes::VoteRefusal,
+    execute::TransactionRefusal, genesis::Weighing, leader::leader_of, propose, trust::TrustError,
+    verify,
 };
 use bkss_scheme::{
     Digest, Handover, LedgerTime, ProviderId, certificate::NotFinal, codec, handover::HandoverError,
 };
 
-use crate::consortium::{Consortium, Meter, at};
+use crate::{
+    consortium::{Consortium, Meter, SHORT, at},
+    world::World,
+};
 
 /// Seven providers keep a ledger in fours.
-const ROUNDS: Rounds = Rounds { blocks: 4, committee: 4, alternates: 2, tenure_views: 3 };
+const ROUNDS: Rounds = Rounds { tenure_views: 3, ..SHORT };
 
-struct World {
-    consortium: Consortium,
-    state: State,
-    second: u64,
-    /// Final blocks that hand over, encoded.
-    handovers: Vec<Vec<u8>>,
+fn world(seed: u64) -> World {
+    World::of(Consortium::with(seed, 7, ROUNDS))
 }
 
-impl World {
-    fn new(seed: u64, count: u16) -> Self {
-        let consortium = Consortium::with(seed, count, ROUNDS);
-        Self { state: consortium.state(), consortium, second: 0, handovers: Vec::new() }
-    }
-
-    fn next_time(&mut self) -> LedgerTime {
-        self.second += 1;
-        at(0, self.second)
-    }
-
-    fn vote(&self, voter: u16, picks: impl IntoIterator<Item = u16>) -> Transaction {
-        let network = self.consortium.genesis.network();
-        let key = &self.consortium.keys[usize::from(voter)];
-        let picks = picks.into_iter().map(ProviderId).collect();
-        let round = self.state.round().number;
-        Transaction::Vote(Vote::sign(network, ProviderId(voter), key, round, picks))
-    }
-
-    fn block_at(&mut self, time: LedgerTime, transactions: &[Transaction]) -> FinalBlock {
-        let round = self.state.round().clone();
-        let proposed = propose(&self.state.view(), time, transactions.to_vec()).unwrap();
-        assert_eq!(proposed.block().transactions(), transactions);
-        let verified = verify(&self.state.view(), proposed.block().clone()).unwrap();
-        self.state.apply(&verified).unwrap();
-        let block = self.consortium.finalize_in(round.number, &round.committee, verified);
-        self.handovers.extend(block.handover());
-        block
-    }
-
-    fn block(&mut self, transactions: &[Transaction]) -> FinalBlock {
-        let time = self.next_time();
-        self.block_at(time, transactions)
-    }
-
-    /// One round with these votes; its last block.
-    fn round(&mut self, votes: &[Transaction]) -> FinalBlock {
-        let number = self.state.round().number;
-        let mut last = self.block(votes);
-        while self.state.round().number == number {
-            last = self.block(&[]);
-        }
-        last
-    }
-
-    fn nodes(&self) -> BTreeSet<u16> {
-        self.state.round().nodes.iter().map(|(id, _)| id.0).collect()
-    }
-
-    fn everybody_for(&self, picks: &[u16]) -> Vec<Transaction> {
-        let for_others = |voter| picks.iter().copied().filter(move |pick| *pick != voter);
-        (0..7).map(|voter| self.vote(voter, for_others(voter))).collect()
-    }
+/// The same, where votes weigh by meters.
+fn world_of_meters(seed: u64) -> World {
+    World::of(Consortium::with(seed, 7, Rounds { votes: Weighing::Meters, ..ROUNDS }))
 }
 
 #[test]
 fn votes_elect_and_a_quorum_of_the_old_committee_certifies_the_new() {
-    let mut world = World::new(1, 7);
+    let mut world = world(1);
     let first = world.nodes();
     assert_eq!((first.len(), world.state.round().alternates.len()), (4, 2));
     let mut committees = BTreeSet::from([first]);
-    for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
+    for picks in [[3, 4, 5, 6], [0, 1, 2, 3], [0, 2, 4, 6]] {
         let votes = world.everybody_for(&picks);
         let old = world.state.round().clone();
         let last = world.round(&votes);
@@ -98,35 +47,33 @@ fn votes_elect_and_a_quorum_of_the_old_committee_certifies_the_new() {
     }
     assert!(committees.len() >= 3);
 
-    // The file of an offline verifier: genesis, then each handover.
-    let mut file = world.consortium.genesis.encode();
-    world.handovers.iter().for_each(|handover| file.extend_from_slice(handover));
-    let trust = Trust::decode(&file).unwrap();
+    // The file of an offline verifier.
+    let trust = world.trust();
     assert_eq!(*trust.committee(), world.state.round().committee);
-    assert_eq!(trust.eras().len(), world.handovers.len() + 1);
-    assert!(trust.encode() == file, "what was read is written again");
+    assert_eq!(trust.eras().eras.len(), world.handovers().len() + 1);
+    assert!(trust.encode() == world.file(), "what was read is written again");
 }
 
 #[test]
 fn who_cuts_or_forges_handovers_is_not_trusted() {
-    let mut world = World::new(1, 7);
-    for picks in [[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 4, 6]] {
+    let mut world = world(1);
+    for picks in [[3, 4, 5, 6], [0, 1, 2, 3], [0, 2, 4, 6]] {
         let votes = world.everybody_for(&picks);
         world.round(&votes);
     }
     let genesis = world.consortium.genesis.encode();
     let file = |handovers: &[&[u8]]| [&[&genesis[..]], handovers].concat().concat();
-    let handovers: Vec<_> = world.handovers.iter().map(Vec::as_slice).collect();
-    let [one, two, three] = handovers[..] else { unreachable!() };
+    let handovers = world.handovers();
+    let [one, two, three] = &handovers[..] else { unreachable!() };
     let refused = |parts: &[&[u8]]| Trust::decode(&file(parts)).unwrap_err();
 
     let missing = refused(&[one, three]);
-    let NotFinal::Committee { .. } = (match missing {
-        TrustError::Handover { height: 11, source: HandoverError::NotFinal(reason) } => reason,
-        other => unreachable!("{other}"),
-    }) else {
-        unreachable!("the second committee is not known")
+    let TrustError::Handover { height: 11, source: HandoverError::NotFinal(reason) } = missing
+    else {
+        unreachable!("{missing}")
     };
+    let not_known = matches!(reason, NotFinal::Committee { .. });
+    assert!(not_known, "the second committee is not known: {reason}");
     assert_eq!(refused(&[one, two, two]), TrustError::Order { height: 7, newest: 7 });
     assert_eq!(refused(&[two, one]), {
         let decoded: Handover<'_> = codec::decode("handover", two).unwrap();
@@ -136,7 +83,7 @@ fn who_cuts_or_forges_handovers_is_not_trusted() {
         TrustError::Handover { height: 7, source }
     });
     for position in 0..one.len() {
-        let mut altered = one.to_vec();
+        let mut altered = one.clone();
         altered[position] ^= 1;
         assert!(Trust::decode(&file(&[&altered])).is_err(), "byte {position} of {}", one.len());
     }
@@ -148,7 +95,7 @@ fn who_cuts_or_forges_handovers_is_not_trusted() {
 fn a_vote_is_refused_for_its_reason() {
     use VoteRefusal as Refused;
 
-    let mut world = World::new(2, 7);
+    let mut world = world(2);
     let cast = world.vote(5, [0, 1]);
     world.block(std::slice::from_ref(&cast));
     let of = |transaction: &Transaction| match transaction {
@@ -185,7 +132,7 @@ fn a_vote_is_refused_for_its_reason() {
 
 #[test]
 fn the_absent_lose_their_seats_to_alternates_that_are_there() {
-    let mut world = World::new(3, 7);
+    let mut world = world(3);
     let votes = world.everybody_for(&[0, 1, 2, 3]);
     world.round(&votes);
     // Number 2 is silent in this round; all others, the alternates among them, vote for it.
@@ -207,9 +154,7 @@ fn the_absent_lose_their_seats_to_alternates_that_are_there() {
 
 /// Every one of these meters has two openings accepted in one round.
 fn open_readings(world: &mut World, meters: &[Meter]) {
-    let time = world.next_time();
-    let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
-    world.block_at(time, &registrations.collect::<Vec<_>>());
+    world.block(&meters.iter().map(Meter::registers).collect::<Vec<_>>());
     world.round(&[]);
     let signed: Vec<Vec<_>> =
         [1, 2].map(|index| meters.iter().map(|meter| meter.sign(index, 5)).collect()).into();
@@ -218,25 +163,21 @@ fn open_readings(world: &mut World, meters: &[Meter]) {
         let requests = world.consortium.requests(0, index, &values);
         world.block_at(at(index, 1), &[requests]);
     }
-    world.second = 2700;
+    world.block_at(at(3, 900), &[]);
     world.round(&[]);
     let openings = signed.iter().map(|signed| {
         let items: Vec<_> = (0..).zip(signed).collect();
         world.consortium.openings(0, &items)
     });
     let openings: Vec<_> = openings.collect();
-    let time = world.next_time();
-    let block = world.block_at(time, &openings);
+    let block = world.block(&openings);
     assert_eq!(block.verified().openings().len(), 2 * meters.len());
-    let number = world.state.round().number;
-    while world.state.round().number == number {
-        world.block(&[]);
-    }
+    world.round(&[]);
 }
 
 #[test]
 fn meters_weigh_and_no_owner_takes_all_seats() {
-    let mut world = World::new(4, 7);
+    let mut world = world_of_meters(4);
     // Provider 6 owns 12 meters, the others one each.
     let mut meters: Vec<_> = (0..7).map(|number| world.consortium.meter(number)).collect();
     meters.extend((0..11).map(|k| world.consortium.meter(13 + 7 * k)));
@@ -259,18 +200,16 @@ fn meters_weigh_and_no_owner_takes_all_seats() {
 
 #[test]
 fn ghost_meters_have_no_weight() {
-    let mut world = World::new(5, 7);
+    let mut world = world_of_meters(5);
     let ghosts: Vec<_> = (0..20).map(|k| world.consortium.meter(6 + 7 * k)).collect();
-    let registrations = ghosts.iter().map(|m| Transaction::Registration(m.registration.clone()));
-    let registrations: Vec<_> = registrations.collect();
-    world.block(&registrations);
+    world.block(&ghosts.iter().map(Meter::registers).collect::<Vec<_>>());
     world.round(&[]);
     assert!(world.state.round().weights.is_empty(), "registered, but nothing opened");
 }
 
 #[test]
 fn leaders_take_turns_of_a_tenure_in_the_drawn_order() {
-    let world = World::new(6, 7);
+    let world = world(6);
     let round: &Round = world.state.round();
     let leaders: Vec<_> =
         (1..=24).map(|view| leader_of(round, view, ROUNDS.tenure_views).unwrap().0.0).collect();
@@ -283,7 +222,7 @@ fn leaders_take_turns_of_a_tenure_in_the_drawn_order() {
 
 #[test]
 fn turns_are_drawn_anew_for_each_round() {
-    let mut world = World::new(6, 7);
+    let mut world = world(6);
     let mut turns = BTreeSet::new();
     for _ in 0..6 {
         let votes = world.everybody_for(&[0, 1, 2, 3]);
@@ -296,7 +235,7 @@ fn turns_are_drawn_anew_for_each_round() {
 
 #[test]
 fn a_false_election_or_seal_is_refused_with_what_was_expected() {
-    let mut world = World::new(7, 7);
+    let mut world = world(7);
     world.round(&[]);
     let votes = world.everybody_for(&[0, 1, 2, 3]);
     world.block(&votes);
@@ -323,14 +262,13 @@ fn a_false_election_or_seal_is_refused_with_what_was_expected() {
         assert_eq!(named, what);
     }
     // The end of a round cannot be built before the end of the round before is final.
-    let mut waiting = World::new(8, 7);
+    let mut waiting = World::of(Consortium::with(8, 7, ROUNDS));
     waiting.round(&[]);
     let mut blocks: Vec<Arc<bkss_ledger::Verified>> = Vec::new();
     let refusal = loop {
         assert!(blocks.len() < 20, "a round ends without the seal of the one before");
         let view = waiting.state.view_with(blocks.iter().map(Arc::as_ref)).unwrap();
-        waiting.second += 1;
-        match propose(&view, at(0, waiting.second), []) {
+        match propose(&view, LedgerTime(view.head().time.0 + 1), []) {
             Ok(verified) => blocks.push(verified.into()),
             Err(refusal) => break refusal,
         }

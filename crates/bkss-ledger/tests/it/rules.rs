@@ -1,63 +1,29 @@
 //! Algorithm 2 as repaired: what is accepted, what is skipped, what makes a block invalid.
 
 use bkss_ledger::{
-    Block, Pool, Refusal, State, Transaction, Verified,
+    Block, Pool, Refusal, State, Transaction, Verified, build,
     execute::{SkipReason, TransactionRefusal},
-    membership::RegistrationRefusal,
     propose,
     transaction_batch::Row,
     verify,
 };
-use bkss_scheme::{Digest, Header, LedgerTime, Link, Signature, Slot};
+use bkss_scheme::{
+    Digest, Header, Link, ProviderId, RootMessage, SdiId, Signature, Slot,
+    root_message::Registration, slot::Schedule,
+};
 
-use crate::consortium::{Consortium, Meter, SLOT_S, Signed, at, block};
+use crate::{
+    blocks::{block, offered, reasons, refusal},
+    consortium::{Consortium, FIRST, Meter, SLOT_S, Signed, at, slots_from},
+};
 
 /// A state with `count` meters registered in its first block.
 fn registered(consortium: &mut Consortium, count: u32) -> (State, Vec<Meter>) {
     let meters: Vec<_> = (0..count).map(|number| consortium.meter(number)).collect();
     let mut state = consortium.state();
-    let registrations =
-        meters.iter().map(|meter| Transaction::Registration(meter.registration.clone()));
-    let verified = block(&mut state, at(0, 10), registrations);
+    let verified = block(&mut state, at(0, 10), meters.iter().map(Meter::registers));
     assert_eq!(verified.registered().len(), count as usize);
     (state, meters)
-}
-
-fn reasons(verified: &Verified) -> Vec<SkipReason> {
-    verified.skipped().iter().map(|skipped| skipped.reason).collect()
-}
-
-/// Verifies a block of these transactions as a validator would, the header being honest.
-fn offered(state: &State, time: LedgerTime, transactions: &[Transaction]) -> Verified {
-    let view = state.view();
-    let mut roots = (None, None);
-    loop {
-        let header = header(state, time, roots);
-        let block = Block::new(state.genesis().network(), header, transactions.to_vec());
-        match verify(&view, block) {
-            Ok(verified) => return verified,
-            Err(Refusal::Tree { tree: "requests", expected, .. }) => roots.0 = expected,
-            Err(Refusal::Tree { tree: "openings", expected, .. }) => roots.1 = expected,
-            Err(refusal) => unreachable!("{refusal}"),
-        }
-    }
-}
-
-type Roots = (Option<bkss_scheme::TreeHead>, Option<bkss_scheme::TreeHead>);
-
-fn header(state: &State, time: LedgerTime, roots: Roots) -> Header {
-    Header {
-        height: state.head().height + 1,
-        previous: state.head().id,
-        time,
-        committee: state.genesis().committee().digest(),
-        next_committee: None,
-        members: None,
-        state: None,
-        transactions: None,
-        requests: roots.0,
-        openings: roots.1,
-    }
 }
 
 #[test]
@@ -107,7 +73,7 @@ fn a_request_outside_its_time_is_skipped_with_the_reason() {
         } else {
             consortium.requests(0, slot_index, &[(row, value)])
         };
-        let verified = offered(&state, time, &[batch]);
+        let verified = offered(&state, time, &[batch]).unwrap();
         assert_eq!(reasons(&verified).first().copied(), expected, "{what}");
         assert_eq!(verified.requests().len(), usize::from(expected.is_none()), "{what}");
     }
@@ -120,6 +86,7 @@ fn an_opening_is_refused_for_its_reason() {
     let honest = meters[0].sign(1, 26);
     block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, honest.value)])]);
     let copy = |body: &Signed, link: Link| Signed {
+        slot: honest.slot,
         index: honest.index,
         body: body.body.clone(),
         value: honest.value,
@@ -139,17 +106,17 @@ fn an_opening_is_refused_for_its_reason() {
         ("for another meter", 1, &opened, at(1, 300), Some(SkipReason::NoRequest)),
         ("as it was requested", 0, &opened, at(1, 300), None),
     ] {
-        let verified = offered(&state, time, &[consortium.openings(1, &[(row, signed)])]);
+        let verified = offered(&state, time, &[consortium.openings(1, &[(row, signed)])]).unwrap();
         assert_eq!(reasons(&verified).first().copied(), expected, "{what}");
     }
 
     block(&mut state, at(1, 300), [consortium.openings(1, &[(0, &opened)])]);
-    let again = offered(&state, at(1, 301), &[consortium.openings(2, &[(0, &opened)])]);
+    let again = offered(&state, at(1, 301), &[consortium.openings(2, &[(0, &opened)])]).unwrap();
     assert_eq!(reasons(&again), [SkipReason::NoRequest], "a second time (A10)");
 }
 
 #[test]
-fn a_request_for_a_link_that_is_not_of_the_chain_never_opens() {
+fn a_request_for_a_link_that_is_not_of_the_chain_never_opens_and_its_opening_spoils_a_block() {
     let mut consortium = Consortium::new(4);
     let (mut state, meters) = registered(&mut consortium, 1);
     // Own chain, victim's number (A1): q is consistent, the link is not the registered chain's.
@@ -162,8 +129,8 @@ fn a_request_for_a_link_that_is_not_of_the_chain_never_opens() {
     );
     forged.value = bkss_scheme::request::request_value(&commitment, &forged.link);
     block(&mut state, at(1, 1), [consortium.requests(0, 1, &[(0, forged.value)])]);
-    let verified = offered(&state, at(1, 300), &[consortium.openings(0, &[(0, &forged)])]);
-    assert_eq!(reasons(&verified), [SkipReason::ForeignLink]);
+    let reason = refusal(&state, at(1, 300), &consortium.openings(2, &[(0, &forged)]));
+    assert_eq!(reason, TransactionRefusal::ForeignLink { gateway: ProviderId(2), item: 0 });
 }
 
 #[test]
@@ -181,15 +148,15 @@ fn a_squatter_takes_nobodys_room() {
         ],
     );
     assert_eq!(verified.requests().len(), 2, "one per gateway (A12)");
-    let second = offered(&state, at(1, 2), &[consortium.requests(1, 1, &[(0, garbage)])]);
+    let second = offered(&state, at(1, 2), &[consortium.requests(1, 1, &[(0, garbage)])]).unwrap();
     assert_eq!(reasons(&second), [SkipReason::SecondRequest]);
     let opened = block(&mut state, at(1, 300), [consortium.openings(2, &[(0, &honest)])]);
     assert_eq!(opened.openings()[0].request, (honest.value, honest_gateway()));
     assert!(state.view().live(0).unwrap().pending.is_empty(), "garbage goes with the slot");
 }
 
-fn honest_gateway() -> bkss_scheme::ProviderId {
-    bkss_scheme::ProviderId(0)
+const fn honest_gateway() -> ProviderId {
+    ProviderId(0)
 }
 
 #[test]
@@ -293,51 +260,68 @@ fn a_registration_breaks_its_rules_one_by_one() {
     let mut consortium = Consortium::new(9);
     let (state, meters) = registered(&mut consortium, 1);
     let taken = meters[0].registration.message.clone();
-    let fresh = consortium.meter(4).registration.message;
-    let network = state.genesis().network();
-    let refusal = |message: bkss_scheme::RootMessage, owner: usize, time| {
-        let registration = bkss_scheme::root_message::Registration::sign(
-            message,
-            network,
-            &consortium.sdi,
-            &consortium.keys[owner],
-        );
-        let view = state.view();
-        bkss_ledger::membership::check_registration(&view, view.members(), time, &registration)
-            .map(|_| ())
+    let fresh = consortium.meter_with(4, |message| message.schedule = slots_from(FIRST.0 + 1));
+    let fresh = fresh.registration.message;
+    let sign = |message: RootMessage, owner: usize| {
+        let (network, sdi) = (state.genesis().network(), &consortium.sdi);
+        let key = &consortium.keys[owner];
+        Transaction::Registration(Registration::sign(message, network, sdi, key))
     };
     let now = at(0, 20);
-    assert_eq!(refusal(fresh.clone(), 0, now), Ok(()));
-    let with = |change: &dyn Fn(&mut bkss_scheme::RootMessage)| {
+    assert!(offered(&state, now, &[sign(fresh.clone(), 0)]).is_ok());
+    let with = |change: &dyn Fn(&mut RootMessage)| {
         let mut message = fresh.clone();
         change(&mut message);
-        refusal(message, 0, now).unwrap_err().to_string()
+        let owner = usize::from(message.owner.0).min(3);
+        refusal(&state, now, &sign(message, owner)).to_string()
     };
-    let (start, digest) = (at(1, 0), Digest([9; 32]));
+    let slots = |change: &dyn Fn(&mut Schedule)| with(&|message| change(&mut message.schedule));
+    let (start, digest) = (at(2, 0), Digest([9; 32]));
+    let (year, week) = (366 * 86_400, 604_800);
+    let late = (now.seconds() + year).div_ceil(u64::from(SLOT_S));
     for (found, expected) in [
         (
             with(&|m| (m.meter, m.device) = (taken.meter, digest)),
             "meter 0 is registered for another device or owner".to_owned(),
         ),
         (
-            with(&|m| (m.meter, m.owner.0) = (taken.meter, 1)),
-            "signature of the owner SP: signature does not match key and message".into(),
+            with(&|m| (m.meter, m.owner) = (taken.meter, ProviderId(1))),
+            "meter 0 is registered for another device or owner".into(),
         ),
-        (with(&|m| m.salt = taken.salt), "salt is already in use".into()),
-        (with(&|m| m.owner.0 = 9), "owner 9 is no provider".into()),
-        (with(&|m| m.sdi.0 = 9), "SDI 9 is not known".into()),
-        (with(&|m| m.schedule.slot_s = 0), "slots of 0 s, at least 1 s are allowed".into()),
         (
-            refusal(fresh.clone(), 0, start).unwrap_err().to_string(),
+            with(&|m| (m.meter, m.nonce) = (taken.meter, taken.nonce)),
+            "salt is already in use".into(),
+        ),
+        (with(&|m| m.owner = ProviderId(9)), "owner 9 is no provider".into()),
+        (with(&|m| m.sdi = SdiId(9)), "SDI 9 is not known".into()),
+        (slots(&|s| s.slot_s = 0), "slots of 0 s, at least 1 s are allowed".into()),
+        (
+            slots(&|s| (s.first, s.slot_s, s.window_s) = (Slot(3000), 700_000, week)),
+            "window of 604800 s leaves nothing of the 604800 s for openings".into(),
+        ),
+        (
+            slots(&|s| s.first = Slot(late)),
+            format!(
+                "first slot starts at {} ms, at most {} ms is allowed",
+                late * u64::from(SLOT_S) * 1000,
+                now.0 + year * 1000
+            ),
+        ),
+        (
+            refusal(&state, start, &sign(fresh.clone(), 0)).to_string(),
             format!("first slot starts at {start} ms, not after the block's {start} ms"),
         ),
+        (
+            refusal(&state, now, &sign(fresh.clone(), 1)).to_string(),
+            "signature of the owner SP: signature does not match key and message".into(),
+        ),
     ] {
-        assert_eq!(found, expected);
+        assert_eq!(found.strip_prefix("registration: "), Some(&expected[..]));
     }
-    assert!(
-        matches!(refusal(fresh, 1, now), Err(RegistrationRefusal::Signature(_)),),
-        "signed by another provider than the owner"
-    );
+    // The last start that is allowed is exactly as far ahead as the terms say.
+    assert!(slots_from(late - 1).begins().seconds() <= now.seconds() + year);
+    let latest = sign(RootMessage { schedule: slots_from(late - 1), ..fresh }, 0);
+    assert!(offered(&state, now, &[latest]).is_ok());
 }
 
 #[test]
@@ -348,10 +332,7 @@ fn proposals_are_verified_on_parents_that_are_not_final() {
     let values: Vec<(Row, Digest)> = (0..).zip(signed.iter().map(|s| s.value)).collect();
     let openings: Vec<(Row, &Signed)> = (0..).zip(&signed).collect();
     let steps = [
-        (
-            at(0, 1),
-            meters.iter().map(|m| Transaction::Registration(m.registration.clone())).collect(),
-        ),
+        (at(0, 1), meters.iter().map(Meter::registers).collect()),
         (at(1, 1), vec![consortium.requests(0, 1, &values)]),
         (at(1, 301), vec![consortium.openings(0, &openings[..2])]),
         (at(1, 302), vec![consortium.openings(1, &openings)]),
@@ -408,7 +389,7 @@ fn a_pool_gives_each_gateway_its_share_and_forgets_what_is_done() {
     forged.submitter.0 = 3;
     assert!(pool.add(&state.view(), Transaction::Requests(forged)).is_err());
 
-    let verified = propose(&state.view(), at(1, 1), pool.candidates()).unwrap();
+    let verified = build(&state.view(), at(1, 1), pool.candidates()).unwrap().verified;
     assert_eq!(verified.requests().len(), 3, "slot 1, one per gateway");
     state.apply(&verified).unwrap();
     block(&mut state, at(14, 0), []);

@@ -1,19 +1,20 @@
 //! Snapshots: the state comes back, and only the certified one.
 
 use bkss_ledger::{
-    Rounds, Snapshot, State, Transaction, Vote, propose,
+    Snapshot, State, Transaction, Vote, propose,
     snapshot::{self, SnapshotError},
     verify,
 };
 use bkss_scheme::{Certified, Header, ProviderId};
 
-use crate::consortium::{Consortium, at, block};
-
-const ROUNDS: Rounds = Rounds { blocks: 4, committee: 4, alternates: 2, tenure_views: 1 };
+use crate::{
+    blocks::block,
+    consortium::{Consortium, SHORT, at, slots_from},
+};
 
 /// A state at the end of the first round, with everything in it that a state can hold.
 fn full(seed: u64) -> (Consortium, State) {
-    let mut consortium = Consortium::with(seed, 6, ROUNDS);
+    let mut consortium = Consortium::with(seed, 6, SHORT);
     let mut state = consortium.state();
     let meters: Vec<_> = (0..3).map(|number| consortium.meter(number)).collect();
     let network = consortium.genesis.network();
@@ -47,13 +48,9 @@ fn certified(consortium: &Consortium, state: &State) -> (Certified, Header) {
         }
     };
     let header = last.header().clone();
-    let eras =
-        [bkss_scheme::Era { from_epoch: 0, committee: consortium.genesis.committee().clone() }];
-    let finality = last.finality();
     // The committee does not change between these two rounds, or the test must say so.
-    let certified =
-        bkss_scheme::Era::certified(&eras, consortium.genesis.network(), &finality, &header);
-    (certified.unwrap(), header)
+    let (anchors, finality) = (consortium.genesis.anchors(), last.finality().unwrap());
+    (anchors.eras.certified(&finality, &header).unwrap(), header)
 }
 
 #[test]
@@ -80,20 +77,9 @@ fn a_state_comes_back_and_goes_on_as_if_it_had_never_left() {
 fn pages_are_sealed_as_if_all_were_hashed_again() {
     let (mut consortium, mut state) = full(2);
     let before = state.seal();
-    let meter = consortium.meter(9);
-    let first = bkss_scheme::slot::Schedule {
-        first: bkss_scheme::Slot(crate::consortium::FIRST.0 + 9),
-        ..meter.registration.message.schedule
-    };
-    let message = bkss_scheme::RootMessage { schedule: first, ..meter.registration.message };
-    let owner = usize::from(message.owner.0);
-    let registration = bkss_scheme::root_message::Registration::sign(
-        message,
-        consortium.genesis.network(),
-        &consortium.sdi,
-        &consortium.keys[owner],
-    );
-    block(&mut state, at(1, 400), [Transaction::Registration(registration)]);
+    let schedule = slots_from(crate::consortium::FIRST.0 + 9);
+    let meter = consortium.meter_with(9, |message| message.schedule = schedule);
+    block(&mut state, at(1, 400), [meter.registers()]);
     let registered = state.seal();
     assert_ne!(registered, before);
     let request = consortium.requests(0, 2, &[(2, bkss_scheme::Digest([1; 32]))]);
@@ -119,7 +105,7 @@ fn every_altered_or_missing_byte_of_a_snapshot_is_found() {
         let error = Snapshot::read(&consortium.genesis, &bytes[..length]).unwrap_err();
         assert!(matches!(error, SnapshotError::Io { .. }), "cut at {length}: {error}");
     }
-    let stranger = Consortium::with(9, 6, ROUNDS);
+    let stranger = Consortium::with(9, 6, SHORT);
     let error = Snapshot::read(&stranger.genesis, &bytes[..]).unwrap_err();
     assert!(matches!(error, SnapshotError::Network { .. }), "{error}");
 }

@@ -1,0 +1,221 @@
+//! A transaction that may go into a block, with what is known of its signatures.
+//!
+//! Signatures are checked once, where a transaction arrives; the keys of registrations and batches
+//! never change, so that what held once holds in any block. Rules are cheap and come first
+//! ([`admit`]); the signatures are checked apart from the ledger's state ([`Admitted::check`]), so
+//! that nobody has to hold a lock meanwhile.
+
+use std::sync::Arc;
+
+use bkss_scheme::{Digest, Network, ProviderId, PublicKey, root_message::Registered};
+
+use crate::{
+    Chain, Members, Transaction, View,
+    execute::{TransactionRefusal, check_batch, check_items, check_revocation},
+    membership::{Vouchers, check_room, check_rules},
+    revocation::RevocationRefusal,
+    transaction_batch::Row,
+};
+
+/// What is known of the signatures of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) enum Signed {
+    /// Nothing.
+    Unknown,
+    /// The gateway's signature of a batch holds.
+    Batch,
+    /// The signatures of a registration hold.
+    Registration(Registered),
+}
+
+/// A transaction that may go into a block, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    transaction: Arc<Transaction>,
+    digest: Digest,
+    leaf: Digest,
+    signed: Signed,
+}
+
+impl Candidate {
+    /// A transaction whose signatures nobody has checked.
+    pub fn unchecked(network: Network, transaction: Transaction) -> Self {
+        let digest = transaction.digest(network);
+        let leaf = transaction.leaf(&digest);
+        Self { transaction: transaction.into(), digest, leaf, signed: Signed::Unknown }
+    }
+
+    /// The transaction.
+    pub const fn transaction(&self) -> &Arc<Transaction> {
+        &self.transaction
+    }
+
+    /// What is signed of it.
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Digest and signatures: what tells it from a copy with others.
+    pub const fn leaf(&self) -> Digest {
+        self.leaf
+    }
+
+    pub(crate) const fn signed(&self) -> &Signed {
+        &self.signed
+    }
+
+    /// Whether it has all it needs to travel in a block: an opening batch all bodies.
+    pub fn is_complete(&self) -> bool {
+        match &*self.transaction {
+            Transaction::Openings(batch) => batch.is_complete(),
+            _ => true,
+        }
+    }
+
+    /// The gateway of a batch of openings.
+    pub fn openings_of(&self) -> Option<ProviderId> {
+        match &*self.transaction {
+            Transaction::Openings(batch) => Some(batch.submitter),
+            _ => None,
+        }
+    }
+}
+
+/// Whose share transactions count against that anybody may bring: evidence, revocations by secret.
+pub const ANYBODY: ProviderId = ProviderId(u16::MAX);
+
+/// A candidate whose rules hold; its signatures are still to be checked.
+#[derive(Debug)]
+pub struct Admitted {
+    candidate: Candidate,
+    share: ProviderId,
+    keys: Keys,
+    network: Network,
+}
+
+/// With what signatures are checked.
+#[derive(Debug)]
+enum Keys {
+    Gateway(PublicKey),
+    Vouchers(Vouchers),
+    Members(Arc<Members>),
+    Chain(Arc<Members>, Chain),
+}
+
+/// Checks the rules of a transaction that may wait for a block on top of a view: all that is cheap.
+///
+/// # Errors
+///
+/// [`TransactionRefusal`]: the first rule that does not hold.
+pub fn admit(view: &View<'_>, candidate: Candidate) -> Result<Admitted, TransactionRefusal> {
+    let (members, genesis) = (view.members(), view.genesis());
+    let everybody = || Keys::Members(members.clone());
+    let (share, keys) = match &*candidate.transaction {
+        Transaction::Registration(registration) => {
+            let message = &registration.message;
+            let live = |row| view.live(row);
+            let vouchers = check_rules(view, members, view.head().time, message, live)?;
+            let taken = (view.meters(), view.meters_of(message.owner));
+            check_room(&genesis.charter().limits, message.owner, taken)?;
+            (message.owner, Keys::Vouchers(vouchers))
+        }
+        Transaction::Change(change) => {
+            change.check_rules(members, genesis.charter().agreement, view.round().number)?;
+            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
+            (change.made_by().unwrap_or_else(first), everybody())
+        }
+        Transaction::Vote(vote) => {
+            vote.check_rules(members, view.round(), genesis.charter().rounds.committee)?;
+            (vote.voter, everybody())
+        }
+        Transaction::Evidence(evidence) => {
+            view.check_offence(&evidence.offence, &[])?;
+            (ANYBODY, everybody())
+        }
+        Transaction::Revocation(revocation) => {
+            let row = check_revocation(view, revocation)?;
+            let unknown = RevocationRefusal::UnknownChain(revocation.meter);
+            let chain = view.chain(row).ok_or(unknown)?.clone();
+            (ANYBODY, Keys::Chain(members.clone(), chain))
+        }
+        Transaction::Requests(batch) => {
+            (batch.submitter, Keys::Gateway(check_gateway(view, batch.submitter, &batch.rows)?))
+        }
+        Transaction::Openings(batch) => {
+            let gateway = batch.submitter;
+            if !batch.is_complete() {
+                return Err(TransactionRefusal::Incomplete { gateway });
+            }
+            (gateway, Keys::Gateway(check_gateway(view, gateway, &batch.rows)?))
+        }
+    };
+    Ok(Admitted { candidate, share, keys, network: genesis.network() })
+}
+
+/// The key of a gateway whose batch names registered chains only.
+fn check_gateway(
+    view: &View<'_>,
+    gateway: ProviderId,
+    rows: &[Row],
+) -> Result<PublicKey, TransactionRefusal> {
+    check_items(rows.len(), view.genesis().charter().limits.batch_items)?;
+    let registered = view.meters();
+    // They ascend.
+    if let Some(row) = rows.last().copied().filter(|row| *row >= registered) {
+        return Err(TransactionRefusal::UnknownRow { gateway, row, registered });
+    }
+    let provider = view.members().provider(gateway);
+    Ok(provider.ok_or(TransactionRefusal::UnknownGateway(gateway))?.key)
+}
+
+impl Admitted {
+    /// Whose share it counts against, if it is signed by whom it says.
+    pub const fn share(&self) -> ProviderId {
+        self.share
+    }
+
+    /// Digest and signatures.
+    pub const fn leaf(&self) -> Digest {
+        self.candidate.leaf
+    }
+
+    /// Checks the signatures, and returns the candidate and whose share it counts against.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionRefusal`], naming whose signature does not hold.
+    pub fn check(self) -> Result<(Candidate, ProviderId), TransactionRefusal> {
+        let Self { mut candidate, share, keys, network } = self;
+        let transaction = candidate.transaction.clone();
+        match (&*transaction, keys) {
+            (Transaction::Registration(registration), Keys::Vouchers(vouchers)) => {
+                candidate.signed = Signed::Registration(vouchers.check(network, registration)?);
+            }
+            (Transaction::Requests(batch), Keys::Gateway(key)) => {
+                let digest = &candidate.digest;
+                check_batch(batch.submitter, key, digest, &batch.signature, &Signed::Unknown)?;
+                candidate.signed = Signed::Batch;
+            }
+            (Transaction::Openings(batch), Keys::Gateway(key)) => {
+                let digest = &candidate.digest;
+                check_batch(batch.submitter, key, digest, &batch.signature, &Signed::Unknown)?;
+                candidate.signed = Signed::Batch;
+            }
+            (Transaction::Change(change), Keys::Members(members)) => {
+                change.check_signatures(&members, network)?;
+            }
+            (Transaction::Vote(vote), Keys::Members(members)) => {
+                vote.check_signature(&members, network)?;
+            }
+            (Transaction::Evidence(evidence), Keys::Members(members)) => {
+                evidence.check(&members, network)?;
+            }
+            (Transaction::Revocation(revocation), Keys::Chain(members, chain)) => {
+                revocation.check(&members, network, &chain)?;
+            }
+            // `admit` pairs them.
+            _ => return Err(TransactionRefusal::UnknownGateway(share)),
+        }
+        Ok((candidate, share))
+    }
+}

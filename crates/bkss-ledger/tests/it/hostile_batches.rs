@@ -1,0 +1,346 @@
+//! Batches that a gateway signs to hold up the others: they wait nowhere, cost little, and spoil no
+//! block of an honest leader.
+
+use bkss_ledger::{
+    Block, Candidate, OpeningBatch, Pool, Refusal, RequestBatch, Rounds, State, Transaction,
+    block::BlockError,
+    build,
+    execute::{SkipReason, TransactionRefusal},
+    pool::{PoolError, may_contribute},
+    transaction_batch::{Bodies, Shape},
+};
+use bkss_scheme::{
+    Digest, LedgerTime, Link, LinkIndex, ProviderId, Signature, Slot, codec, hash, request,
+    seal::{Body, KeyId},
+};
+
+use crate::{
+    blocks::{block, offered, reasons, refusal, turn},
+    consortium::{Consortium, FIRST, Meter, SHORT, Signed, at},
+};
+
+/// A state with these meters, and a pool.
+fn registered(consortium: &Consortium, meters: &[Meter]) -> State {
+    let mut state = consortium.state();
+    for some in meters.chunks(200) {
+        let time = LedgerTime(state.head().time.0 + 10);
+        let verified = block(&mut state, time, some.iter().map(Meter::registers));
+        assert_eq!(verified.registered().len(), some.len());
+    }
+    state
+}
+
+fn meters(consortium: &mut Consortium, count: u32) -> Vec<Meter> {
+    (0..count).map(|number| consortium.meter(number)).collect()
+}
+
+/// What these meters sign in a slot, and a request batch with all of it.
+fn requested(
+    consortium: &Consortium,
+    gateway: usize,
+    index: u32,
+    meters: &[Meter],
+) -> (Vec<Signed>, Transaction) {
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(index, 5)).collect();
+    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+    (signed, consortium.requests(gateway, index, &values))
+}
+
+/// What whoever knows no link of a chain makes up for one of its slots.
+fn invented(meter: &Meter, index: u32, seed: u8) -> Signed {
+    let genuine = meter.sign(1, 5);
+    let schedule = meter.registration.message.schedule;
+    let index = LinkIndex::new(index, schedule.slots).unwrap();
+    let link = Link::from_bytes([seed; 32]);
+    let commitment = request::commitment(&meter.id, index, &hash::plain(&genuine.body));
+    let value = request::request_value(&commitment, &link);
+    Signed { slot: schedule.slot(index), index, body: genuine.body, value, link }
+}
+
+fn with_signature(transaction: &Transaction, signature: Signature) -> Transaction {
+    let mut altered = transaction.clone();
+    match &mut altered {
+        Transaction::Requests(RequestBatch { signature: place, .. })
+        | Transaction::Openings(OpeningBatch { signature: place, .. }) => *place = signature,
+        _ => unreachable!("a batch"),
+    }
+    altered
+}
+
+#[test]
+fn openings_without_all_their_bodies_wait_nowhere_and_are_proposed_by_nobody() {
+    let mut consortium = Consortium::new(1);
+    let meters = meters(&mut consortium, 2);
+    let mut state = registered(&consortium, &meters);
+    let (signed, request) = requested(&consortium, 0, 1, &meters);
+    block(&mut state, at(1, 1), [request]);
+    block(&mut state, at(1, 300), []);
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    let whole = consortium.openings(0, &items);
+    for erased in [&[0][..], &[1], &[0, 1]] {
+        let Transaction::Openings(mut bare) = whole.clone() else { unreachable!() };
+        erased.iter().for_each(|position| assert!(bare.erase(*position)));
+        let bare = Transaction::decode(&Transaction::Openings(bare).encode()).unwrap();
+        let mut pool = Pool::default();
+        let gateway = ProviderId(0);
+        let expected = PoolError::Refused(TransactionRefusal::Incomplete { gateway });
+        assert_eq!(pool.add(&state.view(), bare.clone()), Err(expected), "without {erased:?}");
+        assert_eq!(pool.add(&state.view(), whole.clone()), Ok(true), "the whole one comes later");
+        // A leader that has one from elsewhere leaves it out.
+        let network = consortium.genesis.network();
+        let candidates = [bare, whole.clone()].map(|batch| Candidate::unchecked(network, batch));
+        let built = build(&state.view(), at(1, 301), candidates).unwrap();
+        assert_eq!(built.verified.openings().len(), 2);
+        assert!(built.verified.block().has_all_bodies());
+        turn(&mut state.clone(), &mut pool, at(1, 301));
+        assert!(pool.is_empty(), "it is on the ledger");
+    }
+}
+
+#[test]
+fn a_copy_with_a_false_signature_takes_no_place_and_nobody_elses() {
+    let mut consortium = Consortium::new(2);
+    let meters = meters(&mut consortium, 1);
+    let mut state = registered(&consortium, &meters);
+    let (signed, request) = requested(&consortium, 0, 1, &meters);
+    let opening = consortium.openings(0, &[(0, &signed[0])]);
+    for (second, genuine) in [(1, request), (300, opening)] {
+        let copy = with_signature(&genuine, Signature([1; 64]));
+        let mut pool = Pool::default();
+        let is_false = |added| {
+            use TransactionRefusal::Signature;
+            matches!(added, Err(PoolError::Refused(Signature { gateway: ProviderId(0), .. })))
+        };
+        assert!(is_false(pool.add(&state.view(), copy.clone())), "first");
+        assert_eq!(pool.add(&state.view(), genuine.clone()), Ok(true));
+        assert!(is_false(pool.add(&state.view(), copy)), "while the genuine one waits");
+        assert_eq!(pool.add(&state.view(), genuine.clone()), Ok(false), "it waits already");
+        assert_eq!(pool.len(), 1);
+        block(&mut state, at(1, second), [genuine]);
+    }
+}
+
+#[test]
+fn a_batch_for_numbers_that_nobody_has_waits_nowhere() {
+    let mut consortium = Consortium::new(3);
+    let meters = meters(&mut consortium, 2);
+    let mut state = registered(&consortium, &meters);
+    let (signed, request) = requested(&consortium, 0, 1, &meters);
+    let value = Digest([1; 32]);
+    let unknown =
+        |row| TransactionRefusal::UnknownRow { gateway: ProviderId(3), row, registered: 2 };
+    let mut pool = Pool::default();
+    for row in [2, 3, u32::MAX - 1, u32::MAX] {
+        let mixed = consortium.requests(3, 1, &[(0, value), (row, value)]);
+        for batch in [consortium.requests(3, 1, &[(row, value)]), mixed] {
+            let added = pool.add(&state.view(), batch);
+            assert_eq!(added, Err(PoolError::Refused(unknown(row))));
+        }
+        let opening = consortium.openings(3, &[(row, &signed[0])]);
+        let added = pool.add(&state.view(), opening);
+        assert_eq!(added, Err(PoolError::Refused(unknown(row))));
+    }
+    assert_eq!(pool.add(&state.view(), request), Ok(true), "of the last number there is");
+    turn(&mut state, &mut pool, at(1, 1));
+    assert!(pool.is_empty());
+}
+
+#[test]
+fn what_no_block_can_accept_any_more_does_not_wait() {
+    let mut consortium = Consortium::new(4);
+    let meters = meters(&mut consortium, 1);
+    let mut state = registered(&consortium, &meters);
+    let (network, key) = (consortium.genesis.network(), &consortium.keys[3]);
+    let (signed, request) = requested(&consortium, 0, 2, &meters);
+    let mut pool = Pool::default();
+    // Slots that the chain does not have.
+    for slot in [0, FIRST.0 - 1, FIRST.0 + 13, u64::MAX] {
+        let items = [(0, Digest([1; 32]))];
+        let batch = RequestBatch::sign(network, ProviderId(3), key, Slot(slot), items);
+        let batch = Transaction::Requests(batch);
+        assert!(!may_contribute(&state.view(), &batch), "slot {slot}");
+        assert_eq!(pool.add(&state.view(), batch), Ok(true), "its signature is looked at once");
+    }
+    assert_eq!(pool.add(&state.view(), request), Ok(true));
+    turn(&mut state, &mut pool, at(1, 1));
+    assert_eq!(pool.len(), 1, "the one for a slot that comes");
+    turn(&mut state, &mut pool, at(2, 1));
+    assert!(pool.is_empty(), "it is on the ledger");
+    // An opening waits for the end of its window, and not behind R.
+    let opening = consortium.openings(0, &[(0, &signed[0])]);
+    assert_eq!(pool.add(&state.view(), opening), Ok(true));
+    turn(&mut state, &mut pool, at(2, 299));
+    assert_eq!(pool.len(), 1);
+    turn(&mut state, &mut pool, at(2, 604_800));
+    assert!(pool.is_empty(), "it is too late");
+}
+
+#[test]
+fn a_batch_has_as_many_items_as_allowed() {
+    let mut consortium = Consortium::founded(5, 4, |charter| charter.limits.batch_items = 2);
+    let meters = meters(&mut consortium, 3);
+    let mut state = registered(&consortium, &meters);
+    let expected = TransactionRefusal::TooMany { found: 3, limit: 2 };
+    let (signed, request) = requested(&consortium, 0, 1, &meters);
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    let opening = consortium.openings(0, &items);
+    for batch in [&request, &opening] {
+        assert_eq!(refusal(&state, at(1, 1), batch), expected);
+        let waits = Pool::default().add(&state.view(), batch.clone());
+        assert_eq!(waits, Err(PoolError::Refused(expected)));
+    }
+    let (_, two) = requested(&consortium, 0, 1, &meters[..2]);
+    assert_eq!(block(&mut state, at(1, 2), [two]).requests().len(), 2);
+    let opened = block(&mut state, at(1, 300), [consortium.openings(0, &items[..2])]);
+    assert_eq!(opened.openings().len(), 2);
+}
+
+#[test]
+fn a_block_is_as_long_as_allowed() {
+    const LIMIT: u32 = 65_536;
+    let mut consortium = Consortium::founded(6, 4, |charter| charter.limits.block_bytes = LIMIT);
+    let meters = meters(&mut consortium, 900);
+    let mut state = registered(&consortium, &meters);
+    // Each is some 30 kB long.
+    let batches: Vec<_> =
+        (0..3).map(|gateway| requested(&consortium, gateway, 1, &meters).1).collect();
+    let limit = LIMIT as usize;
+    let refused = offered(&state, at(1, 1), &batches).unwrap_err();
+    let Refusal::TooLong { found, limit: named, .. } = refused else { unreachable!("{refused}") };
+    assert!(named == limit && (80_000..100_000).contains(&found), "{found} of {named}");
+    // Two fit, and the third goes into the next block.
+    let mut pool = Pool::default();
+    for batch in batches {
+        assert_eq!(pool.add(&state.view(), batch), Ok(true));
+    }
+    for (second, accepted) in [(1, 1800), (2, 900)] {
+        let built = turn(&mut state, &mut pool, at(1, second));
+        let found = built.verified.block().encoded_length();
+        assert!(found <= limit, "{found} of {limit}");
+        assert_eq!(built.verified.requests().len(), accepted);
+    }
+    assert!(pool.is_empty());
+    // Whoever gets more bytes looks at none of them.
+    let network = state.genesis().network();
+    let found = limit + 1;
+    let decoded = Block::decode(network, &vec![0; found], limit);
+    assert_eq!(decoded, Err(BlockError::TooLong { found, limit }));
+}
+
+#[test]
+fn a_batch_that_no_block_can_hold_does_not_wait() {
+    const LIMIT: u32 = 65_536;
+    let mut consortium = Consortium::founded(7, 4, |charter| charter.limits.block_bytes = LIMIT);
+    let meters = meters(&mut consortium, 80);
+    let mut state = registered(&consortium, &meters);
+    // Nobody needs to have sealed them.
+    let body = Body { key: KeyId(1), encapsulated: None, ciphertext: &[0; 944] };
+    let mut buffer = [0; 1024];
+    let body_hash = hash::plain(codec::encode_into(&body, &mut buffer).unwrap());
+    let index = LinkIndex::new(1, 13).unwrap();
+    let value = |meter: &Meter| {
+        let commitment = request::commitment(&meter.id, index, &body_hash);
+        request::request_value(&commitment, &meter.link(1))
+    };
+    let (network, key) = (consortium.genesis.network(), &consortium.keys[0]);
+    let openings = |count: usize| {
+        let mut bodies = Bodies::new(Shape::of(&body).unwrap());
+        (0..count).for_each(|_| assert!(bodies.push(&body)));
+        let links = (0..).zip(meters[..count].iter().map(|meter| meter.link(1)));
+        Transaction::Openings(OpeningBatch::sign(network, ProviderId(0), key, FIRST, links, bodies))
+    };
+    let values: Vec<_> = (0..).zip(meters.iter().map(value)).collect();
+    block(&mut state, at(1, 1), [consortium.requests(0, 1, &values)]);
+    block(&mut state, at(1, 300), []);
+    let mut pool = Pool::default();
+    let room = LIMIT as usize - 640;
+    let most = (1..80).rev().find(|count| openings(*count).encode().len() <= room).unwrap();
+    let (fits, found) = (openings(most), openings(most + 1).encode().len());
+    let expected = PoolError::Refused(TransactionRefusal::TooLong { found, limit: room });
+    assert_eq!(pool.add(&state.view(), openings(most + 1)), Err(expected));
+    // The longest that waits is proposed.
+    assert_eq!(pool.add(&state.view(), fits), Ok(true));
+    let built = turn(&mut state, &mut pool, at(1, 301));
+    assert_eq!(built.verified.openings().len(), most);
+}
+
+#[test]
+fn an_invented_link_is_walked_once_and_its_gateway_passed_over() {
+    let mut consortium = Consortium::with(8, 4, Rounds { blocks: 6, ..SHORT });
+    let meters = meters(&mut consortium, 3);
+    let mut state = registered(&consortium, &meters);
+    let liar = ProviderId(3);
+    let (signed, honest) = requested(&consortium, 0, 12, &meters[..1]);
+    let false_ones = [invented(&meters[1], 12, 1), invented(&meters[2], 12, 2)];
+    let values = [(1, false_ones[0].value), (2, false_ones[1].value)];
+    block(&mut state, at(12, 1), [honest, consortium.requests(3, 12, &values)]);
+
+    let mut pool = Pool::default();
+    let honest = consortium.openings(0, &[(0, &signed[0])]);
+    let false_batches =
+        [1, 2].map(|row: u32| consortium.openings(3, &[(row, &false_ones[row as usize - 1])]));
+    for batch in false_batches.iter().chain([&honest]) {
+        assert_eq!(pool.add(&state.view(), batch.clone()), Ok(true));
+    }
+    let network = consortium.genesis.network();
+    let leaf = |batch: &Transaction| batch.leaf(&batch.digest(network));
+    let built = build(&state.view(), at(12, 301), pool.candidates()).unwrap();
+    // The second batch of a gateway that has lied is not looked at.
+    assert_eq!(built.invalid, [(liar, leaf(&false_batches[0]))]);
+    assert_eq!(built.verified.block().transactions(), [honest]);
+    assert_eq!(built.steps, 12, "those of the honest opening");
+
+    turn(&mut state, &mut pool, at(12, 301));
+    assert!(pool.is_empty(), "what the gateway has signed waits no more");
+    assert_eq!(pool.passed_over(state.round().number).collect::<Vec<_>>(), [liar]);
+    for batch in &false_batches[1..] {
+        let passed_over = Err(PoolError::PassedOver { gateway: liar });
+        assert_eq!(pool.add(&state.view(), batch.clone()), passed_over);
+    }
+    let invalid = Err(PoolError::Invalid { gateway: liar });
+    assert_eq!(pool.add(&state.view(), false_batches[0].clone()), invalid);
+    // Its votes still count, and in the next round its batches, but for those that are known.
+    while state.round().number == 0 {
+        let time = LedgerTime(state.head().time.0 + 1000);
+        block(&mut state, time, []);
+    }
+    assert_eq!(pool.add(&state.view(), false_batches[0].clone()), invalid);
+    assert_eq!(pool.add(&state.view(), false_batches[1].clone()), Ok(true));
+}
+
+#[test]
+fn a_link_that_is_not_of_its_chain_makes_its_block_invalid() {
+    let mut consortium = Consortium::new(9);
+    let meters = meters(&mut consortium, 3);
+    let mut state = registered(&consortium, &meters);
+    let (signed, honest) = requested(&consortium, 0, 12, &meters[..2]);
+    let foreign = invented(&meters[2], 12, 1);
+    let values = [(2, foreign.value)];
+    block(&mut state, at(12, 1), [honest, consortium.requests(3, 12, &values)]);
+    let honest = consortium.openings(0, &[(0, &signed[0])]);
+    let mixed = consortium.openings(3, &[(1, &signed[1]), (2, &foreign)]);
+    let refused = offered(&state, at(12, 301), &[honest.clone(), mixed.clone()]).unwrap_err();
+    let reason = TransactionRefusal::ForeignLink { gateway: ProviderId(3), item: 1 };
+    assert_eq!(refused, Refusal::Transaction { position: 1, reason });
+    // A leader leaves it out, and what it has opened of it too.
+    let network = consortium.genesis.network();
+    let candidates = [mixed, honest.clone()].map(|batch| Candidate::unchecked(network, batch));
+    let built = build(&state.view(), at(12, 301), candidates).unwrap();
+    assert_eq!(built.verified.block().transactions(), [honest]);
+    assert_eq!(built.verified.skipped(), []);
+    // A value that nobody has requested is not walked for.
+    let unasked = invented(&meters[0], 12, 9);
+    let unasked = consortium.openings(3, &[(0, &unasked)]);
+    let verified = offered(&state, at(12, 301), &[unasked]).unwrap();
+    assert_eq!(reasons(&verified), [SkipReason::NoRequest]);
+}
+
+#[test]
+fn an_opening_batch_of_a_column_without_bodies_is_none() {
+    let body = Body { key: KeyId(1), encapsulated: None, ciphertext: &[0; 48] };
+    let bodies = Bodies::new(Shape::of(&body).unwrap());
+    assert_eq!(bodies.count(), 0);
+    let mut bytes = Vec::new();
+    codec::encode_infallible(&bodies, &mut bytes);
+    assert!(codec::decode::<Bodies>("bodies", &bytes).is_err());
+}
