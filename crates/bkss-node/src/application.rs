@@ -157,11 +157,13 @@ where
         let tick = self.clock.when(self.next_tick(before));
         let latest = tick.map_or(latest, |tick| latest.min(tick + 2 * self.pacing.gather));
         ctx.sleep_until(earliest.max(self.earliest(height))).await;
-        let mut gathered = false;
+        let (mut gathered, mut looked_at) = (false, None);
         loop {
             let now = ctx.current();
             let last_call = now >= latest;
-            let waiting = self.shared.has_candidates();
+            let arrivals = self.shared.arrivals();
+            // What has come to nothing does so again until something else comes, or a tick passes.
+            let waiting = arrivals.is_some() && arrivals != looked_at;
             if waiting && !gathered && !last_call {
                 // Where one gateway has sent something, the others are about to.
                 gathered = true;
@@ -177,8 +179,7 @@ where
                     let digest = engine_digest(block.block().id());
                     return Some(Digested::precomputed(block, digest));
                 }
-                // Candidates that come to nothing now may do so later; each look checks them all.
-                ctx.sleep(self.pacing.gather.max(POLL)).await;
+                looked_at = arrivals;
             }
             ctx.sleep(POLL).await;
         }

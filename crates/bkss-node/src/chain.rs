@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bkss_ledger::{
-    Block, Genesis, Pool, Refusal, State, Transaction, Verified, pool::PoolError, propose,
-    state::NotNext, verify,
+    Block, Candidate, Genesis, Pool, Refusal, State, Transaction, Verified, build,
+    execute::TransactionRefusal, pool::PoolError, state::NotNext, verify, verify::Built,
 };
-use bkss_scheme::{Digest, LedgerTime};
+use bkss_scheme::{Digest, LedgerTime, Network, ProviderId};
 
 /// Most verified blocks that are kept while they are not final.
 const MAX_UNFINALIZED: usize = 256;
@@ -21,8 +24,11 @@ const MAX_RECENT: usize = 256;
 pub struct Shared(Arc<Inner>);
 
 struct Inner {
+    network: Network,
     chain: RwLock<Chain>,
     pool: Mutex<Pool>,
+    /// Batches that no block can contain, found since the start.
+    invalid: AtomicU64,
 }
 
 /// The finalized state and the blocks on top of it.
@@ -53,12 +59,18 @@ impl Shared {
 
     /// A node at a state.
     pub fn at(state: State) -> Self {
+        let network = state.genesis().network();
         let chain = Chain {
             recent: VecDeque::from([state.head().id]),
             state,
             unfinalized: BTreeMap::new(),
         };
-        Self(Arc::new(Inner { chain: RwLock::new(chain), pool: Mutex::default() }))
+        Self(Arc::new(Inner {
+            network,
+            chain: RwLock::new(chain),
+            pool: Mutex::default(),
+            invalid: AtomicU64::new(0),
+        }))
     }
 
     /// Reads the chain. Not to be held across an await.
@@ -75,19 +87,48 @@ impl Shared {
         self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a transaction to the pool; false if it was there.
+    /// Adds a transaction to the pool; false if it was there. No lock is held while its signatures
+    /// are checked.
     ///
     /// # Errors
     ///
     /// [`PoolError`].
     pub fn add(&self, transaction: Transaction) -> Result<bool, PoolError> {
-        let chain = self.chain();
-        self.pool().add(&chain.state.view(), transaction)
+        let candidate = Candidate::unchecked(self.0.network, transaction);
+        let admitted = {
+            let chain = self.chain();
+            self.pool().look(&chain.state.view(), candidate)?
+        };
+        let Some(admitted) = admitted else { return Ok(false) };
+        let (candidate, share) = admitted.check()?;
+        self.pool().take(candidate, share)
     }
 
-    /// Whether any transaction waits.
-    pub fn has_candidates(&self) -> bool {
-        !self.pool().is_empty()
+    /// Batches that no block can contain, found since the start, and how many gateways are passed
+    /// over for theirs in this round.
+    pub fn invalid_batches(&self) -> (u64, usize) {
+        let round = self.chain().state.round().number;
+        let passed_over = self.pool().passed_over(round).count();
+        (self.0.invalid.load(Ordering::Relaxed), passed_over)
+    }
+
+    /// A gateway has signed a batch with this leaf that no block can contain.
+    fn pass_over(&self, gateway: ProviderId, round: u64, leaf: Digest) {
+        self.0.invalid.fetch_add(1, Ordering::Relaxed);
+        if self.pool().pass_over(gateway, round, leaf) {
+            tracing::warn!(
+                gateway = gateway.0,
+                round,
+                "has signed a batch with a link that is not of its chain: its batches are passed \
+                 over for the rest of the round"
+            );
+        }
+    }
+
+    /// How many transactions have come so far, if any waits.
+    pub fn arrivals(&self) -> Option<u64> {
+        let pool = self.pool();
+        (!pool.is_empty()).then(|| pool.taken())
     }
 
     /// How many transactions wait.
@@ -99,32 +140,43 @@ impl Shared {
     /// verified; `None` if the parent is neither any more, or the time is not after its time.
     pub fn propose(&self, parent: Digest, time: LedgerTime) -> Option<Arc<Verified>> {
         let candidates = self.pool().candidates();
-        let verified = {
+        let (Built { verified, invalid, .. }, round) = {
             let chain = self.chain();
             let path = chain.path(parent)?;
             let view = chain.state.view_with(path.iter().map(Arc::as_ref)).ok()?;
-            Arc::new(propose(&view, time, candidates).ok()?)
+            (build(&view, time, candidates).ok()?, view.round().number)
         };
-        Some(verified)
+        invalid.into_iter().for_each(|(gateway, leaf)| self.pass_over(gateway, round, leaf));
+        Some(Arc::new(verified))
     }
 
     /// Checks a block on top of its parent and keeps it as verified; `None` if the parent is not
     /// known (any more).
     pub fn verify(&self, block: &Block) -> Option<Result<Arc<Verified>, Refusal>> {
-        let verified = {
+        let (verified, round) = {
             let chain = self.chain();
             if let Some(known) = chain.unfinalized.get(&block.id()) {
                 return Some(Ok(known.clone()));
             }
             let path = chain.path(block.header().previous)?;
             let view = chain.state.view_with(path.iter().map(Arc::as_ref)).ok()?;
-            match verify(&view, block.clone()) {
-                Ok(verified) => Arc::new(verified),
-                Err(refusal) => return Some(Err(refusal)),
-            }
+            (verify(&view, block.clone()).map(Arc::new), view.round().number)
         };
-        self.keep(&verified);
-        Some(Ok(verified))
+        match &verified {
+            Ok(verified) => self.keep(verified),
+            Err(Refusal::Transaction {
+                position,
+                reason: TransactionRefusal::ForeignLink { gateway, .. },
+            }) => {
+                let at = *position as usize;
+                let found = block.transactions().get(at).zip(block.digests().get(at));
+                if let Some((transaction, digest)) = found {
+                    self.pass_over(*gateway, round, transaction.leaf(digest));
+                }
+            }
+            Err(_) => {}
+        }
+        Some(verified)
     }
 
     /// Keeps a verified block until its height is final.

@@ -3,7 +3,8 @@
 //! The engine delivers each block in order and at least once, also after a crash; it is applied
 //! exactly once. A block that has no certificate of its own waits for the next of its round that
 //! has; the last block of a round always has one, since nothing is built on it before. After that
-//! block the next round starts, and only then is the block acknowledged.
+//! block the next round starts, and only then is the block acknowledged. What lies too far from a
+//! certificate to be proven is passed on all the same, without a proof.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::SystemTime};
 
@@ -360,7 +361,7 @@ impl Delivery {
         self.pass_on(covered, &finalization, ctx.current()).await;
     }
 
-    /// Passes on blocks of one round, given the certificate of the last.
+    /// Passes on blocks, given the certificate of the last.
     async fn pass_on(&self, covered: Vec<Unproven>, finalization: &Bytes, seen: SystemTime) {
         let Some(newest) = covered.last() else { return };
         let height = newest.block.block().header().height;
@@ -370,17 +371,30 @@ impl Delivery {
         };
         let mut finals: Vec<FinalBlock> = Vec::new();
         let mut descendants = Vec::new();
+        let mut unproven = 0;
         for Unproven { block, .. } in covered.into_iter().rev() {
+            let header = block.block().header();
+            // A certificate makes blocks of its own round final.
+            let round = self.lengths.of(header.height);
+            if descendants.len() > MAX_DESCENDANTS || round != certificate.epoch {
+                unproven += 1;
+                finals.push(FinalBlock::unproven(block));
+                continue;
+            }
             let finality = Finality { descendants: &descendants, certificate };
             finals.push(FinalBlock::new(block.clone(), &finality));
-            let mut header = Vec::new();
-            codec::encode_infallible(block.block().header(), &mut header);
-            header.append(&mut descendants);
-            descendants = header;
-            if descendants.len() > MAX_DESCENDANTS {
-                tracing::error!(height, "blocks too far from a certificate have no proof");
-                break;
-            }
+            let mut bytes = Vec::new();
+            codec::encode_infallible(header, &mut bytes);
+            bytes.append(&mut descendants);
+            descendants = bytes;
+        }
+        if unproven > 0 {
+            tracing::error!(
+                height,
+                blocks = unproven,
+                "blocks before this one are too far from a certificate: they have no proof, and no \
+                 receipt can be given of them"
+            );
         }
         for block in finals.into_iter().rev() {
             for listener in &self.listeners {

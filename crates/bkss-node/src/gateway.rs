@@ -10,6 +10,7 @@ mod mailbox;
 mod outgoing;
 mod place;
 mod sections;
+mod walks;
 
 use std::{sync::atomic::Ordering, time::SystemTime};
 
@@ -30,13 +31,15 @@ use crate::{
     message::{Answer, Message},
     metrics::Metrics,
 };
-use held::{Admitted, Held};
+use held::{Admitted, Held, Source};
 use mailbox::{Call, Inbox};
 use outgoing::{Outgoing, Signer};
+use walks::{LongWalk, Walked, Walks};
 
 pub use held::{MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
 pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox, NotTaken};
 pub use sections::{MAX_SECTIONS, SECTION_BYTES};
+pub use walks::MAX_WALKS;
 
 /// Messages that are taken together at most.
 const MAX_TOGETHER: usize = 4096;
@@ -133,7 +136,8 @@ where
     ) {
         let Self { signer, shared, pacing, metrics, mut inbox, journal, work } = self;
         let (writer, _task) = journal.start(&ctx);
-        let mut desk = Desk { signer, shared, pacing, metrics, writer, work };
+        let (walks, mut walked) = Walks::new();
+        let mut desk = Desk { signer, shared, pacing, metrics, writer, work, walks };
         let mut flush = ctx.current() + pacing.gather;
         loop {
             select! {
@@ -156,12 +160,22 @@ where
                     Ok((_, bytes)) => desk.accept(bytes.as_ref()),
                     Err(_) => return,
                 },
+                walked = walked.recv() => match walked {
+                    Some(walked) => {
+                        if desk.after_walk(walked).await.is_err() {
+                            return;
+                        }
+                        desk.walks.start(&ctx);
+                    }
+                    None => return,
+                },
                 call = inbox.calls.recv() => match call {
                     Some(call) => {
                         let calls = together(&mut inbox, call);
                         if desk.take(calls).await.is_err() {
                             return;
                         }
+                        desk.walks.start(&ctx);
                     }
                     None => return,
                 },
@@ -219,6 +233,16 @@ struct Desk {
     metrics: Metrics,
     writer: Writer,
     work: Work,
+    walks: Walks,
+}
+
+/// What a gateway says to a message at once.
+enum Said {
+    Answer(Answer),
+    /// The message has to be written before it is answered.
+    Write,
+    /// A link has to be walked before it is answered.
+    Walk(LongWalk),
 }
 
 impl Desk {
@@ -227,22 +251,58 @@ impl Desk {
         let mut group = Vec::new();
         let mut replies = Vec::new();
         for Call { messages, reply } in calls {
-            let mut answers = Vec::with_capacity(messages.len());
+            let call = self.walks.call();
+            let (mut answers, mut waiting) = (Vec::with_capacity(messages.len()), 0);
             for message in messages {
-                let (answer, new) = self.admit(&message);
-                if new {
-                    message.encode(&mut group);
-                }
+                let answer = match (self.admit(&message), message) {
+                    (Said::Answer(answer), _) => answer,
+                    (Said::Write, message) => {
+                        message.encode(&mut group);
+                        Answer::Accepted
+                    }
+                    (Said::Walk(walk), Message::Release(release)) if self.walks.have_room() => {
+                        self.walks.wait(walk, release, call, answers.len());
+                        waiting += 1;
+                        Answer::overloaded()
+                    }
+                    (Said::Walk(walk), _) => {
+                        self.work.held.not_walked(walk.key, walk.value);
+                        Answer::overloaded()
+                    }
+                };
                 answers.push(answer);
                 if group.len() > MAX_GROUP / 2 {
                     self.write(&mut group, Vec::new()).await?;
                 }
             }
-            if let Some(to) = reply {
+            if waiting > 0 {
+                self.walks.answered(call, reply, answers, waiting);
+            } else if let Some(to) = reply {
                 replies.push(Reply { to, answers });
             }
         }
         // Also without anything new: what is known may still be on its way to the disk.
+        self.write(&mut group, replies).await
+    }
+
+    /// Goes on with a message whose link has been walked.
+    async fn after_walk(&mut self, walked: Walked) -> Result<(), Stopped> {
+        let Walked { key, value, holds, release, place } = walked;
+        self.work.held.walked(key, value, holds);
+        let message = Message::Release(release);
+        let mut group = Vec::new();
+        let answer = match self.admit(&message) {
+            Said::Answer(answer) => answer,
+            Said::Write => {
+                message.encode(&mut group);
+                Answer::Accepted
+            }
+            Said::Walk(walk) => {
+                self.work.held.not_walked(walk.key, walk.value);
+                Answer::overloaded()
+            }
+        };
+        let replies = self.walks.answer(place, answer).into_iter().collect();
         self.write(&mut group, replies).await
     }
 
@@ -252,17 +312,17 @@ impl Desk {
         self.writer.append(section, std::mem::take(group), replies).await
     }
 
-    /// An answer, and whether the message has to be written.
-    fn admit(&mut self, message: &Message) -> (Answer, bool) {
+    /// What is said to a message.
+    fn admit(&mut self, message: &Message) -> Said {
         let Work { held, outgoing, .. } = &mut self.work;
         let body = if let Message::Submit { body, .. } = message { body.len() } else { 0 };
         let full = held.is_full(body);
         let admitted = match message {
             Message::Release(release) => {
                 let chain = self.shared.chain();
-                held.release(&chain.state().view(), release, outgoing)
+                held.release(&chain.state().view(), release, Source::Sender, outgoing)
             }
-            _ if full => return (Answer::overloaded(), false),
+            _ if full => return Said::Answer(Answer::overloaded()),
             Message::Submit { meter, index, value, body } => {
                 let chain = self.shared.chain();
                 let (view, key) = (chain.state().view(), (*meter, *index));
@@ -274,8 +334,11 @@ impl Desk {
             }
         };
         match admitted {
-            Ok(admitted) => (Answer::Accepted, admitted == Admitted::New),
-            Err(reason) => (Answer::Refused(reason), false),
+            Ok(Admitted::New) => Said::Write,
+            Ok(Admitted::Known) => Said::Answer(Answer::Accepted),
+            Ok(Admitted::Walk(walk)) => Said::Walk(walk),
+            Ok(Admitted::Walking) => Said::Answer(Answer::overloaded()),
+            Err(reason) => Said::Answer(Answer::Refused(reason)),
         }
     }
 

@@ -6,6 +6,10 @@
 
 pub mod api;
 pub mod application;
+#[cfg(test)]
+#[path = "../../bkss-ledger/tests/it/blocks.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the ledger's tests")]
+mod blocks;
 pub mod chain;
 pub mod clock;
 pub mod config;

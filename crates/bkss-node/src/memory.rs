@@ -8,18 +8,23 @@
 //! and, once they are in the journal for certain, a few times a second after. A node votes in a
 //! round
 //!
-//! - that is later than the last it entered, or
-//! - that it entered last, if the journal reads well and has all votes of the record.
+//! - that the record names, if the journal reads well and has all votes of the record, or
+//! - that begins later than this start of the node.
 //!
-//! In any other round it follows without voting, until the next begins. A node that begins without
-//! any record votes in round 0, since all nodes begin so, and then in rounds that have begun after
-//! it started: the block before such a round is certified, and later than the node's clock was, so
-//! no earlier life of the node can have been in it. The first round of a network lasts long enough
-//! for that (see [`crate::application`]). What peers claim does not count, since one of them could
-//! silence all others by it. What remains open: a disk that is lost within the first round of a
-//! network, and the votes of the moment before the record is written. Where more than a third of a
-//! committee has lost its disks the round cannot end by this rule; their operators can let them
-//! vote (`Config::vote_without_memory`), knowing what they do.
+//! In any other round it follows without voting, until the next begins: the record may be that of an
+//! image of the disk which is older than the node's votes. The block before a round that begins later
+//! than the start is certified, and later than the node's clock was, so no earlier life of the node
+//! can have been in that round. Near the end of a round the record names the next one as well, so that
+//! a power cut at the turn does not silence all.
+//!
+//! A node without any record votes in round 0 of a network without blocks, since all nodes begin so.
+//! The first round of a network lasts long enough for the second to begin later than all started (see
+//! [`crate::application`]). What peers claim does not count, since one of them could silence all
+//! others by it. What remains open: an image that is put back in the very round in which it was taken,
+//! or near whose end it was taken, a disk that is lost within the first round of a network, and the
+//! votes of the moment before the record is written. Where more than a third of a committee may not
+//! vote the round cannot end by this rule; operators who know that no image was put back can let their
+//! nodes vote (`Config::vote_without_memory`).
 
 use std::collections::BTreeMap;
 
@@ -51,8 +56,8 @@ use crate::store::disk_failed;
 const ROUND: U64 = U64::new(0);
 const VIEW: U64 = U64::new(1);
 const KINDS: U64 = U64::new(3);
-/// Ledger time until when this node may have voted without remembering it.
-const FORGOTTEN: U64 = U64::new(4);
+/// The round after the one entered, once that one is near its end.
+const NEXT: U64 = U64::new(5);
 /// The view of a round that this node must not vote in (any more).
 const NEVER: u64 = u64::MAX;
 
@@ -110,21 +115,37 @@ pub enum Abstains {
     #[error("journal of votes cannot be read: {0}")]
     Torn(String),
     #[error(
-        "this node has no record of its votes until {forgotten} ms, the round began at {began} ms"
+        "the round began at {began} ms, before this node started ({started} ms), and the record of \
+         its votes is of {record}: it may have voted since"
     )]
-    Unknown { forgotten: LedgerTime, began: LedgerTime },
+    Unknown { started: LedgerTime, began: LedgerTime, record: OfRound },
+}
+
+/// The round of a record of votes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OfRound(Option<u64>);
+
+impl std::fmt::Display for OfRound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(round) => write!(f, "round {round}"),
+            None => f.write_str("no round"),
+        }
+    }
 }
 
 /// The record of a node's votes.
 pub struct Memory<E: Storage + Clock + Metrics> {
     record: Option<Metadata<E, U64, UInt<u64>>>,
     has_ledger: bool,
+    /// The newest ledger time that a block can be of which was there at the start.
+    started: LedgerTime,
     written: Votes,
 }
 
 impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
-    /// Opens the record; `has_ledger` if blocks are stored. Without a record, no vote until `now`
-    /// is remembered: the newest ledger time that a block can be of which is there already.
+    /// Opens the record; `has_ledger` if blocks are stored, `now` is the newest ledger time that a
+    /// block can be of which is there already.
     ///
     /// # Errors
     ///
@@ -137,11 +158,8 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
     ) -> Result<Self, metadata::Error> {
         let config =
             metadata::Config { partition: format!("{partition}-memory"), codec_config: () };
-        let mut record = Metadata::init(ctx.child("memory"), config).await?;
-        if record.get(&ROUND).is_none() {
-            record.put(FORGOTTEN, UInt(now.0));
-        }
-        Ok(Self { record: Some(record), has_ledger, written: Votes::default() })
+        let record = Metadata::init(ctx.child("memory"), config).await?;
+        Ok(Self { record: Some(record), has_ledger, started: now, written: Votes::default() })
     }
 
     /// Whether the node may vote in a round which began on a block of time `began`, or earlier, or
@@ -158,10 +176,13 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         scheme: &Scheme,
         cache: CacheRef,
     ) -> Result<Result<(), Abstains>, metadata::Error> {
-        let forgotten = LedgerTime(self.get(&FORGOTTEN).unwrap_or(0));
-        let later = began > forgotten;
-        let unknown = if later { Ok(()) } else { Err(Abstains::Unknown { forgotten, began }) };
-        let Some(entered) = self.get(&ROUND) else {
+        let entered = self.get(&ROUND);
+        let started = self.started;
+        let record = OfRound(entered);
+        let later = began > started;
+        let unknown =
+            if later { Ok(()) } else { Err(Abstains::Unknown { started, began, record }) };
+        let Some(entered) = entered else {
             let founds = round == 0 && !self.has_ledger;
             return Ok(if founds { Ok(()) } else { unknown });
         };
@@ -169,7 +190,8 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
             return Ok(Err(Abstains::Earlier { entered }));
         }
         if round > entered {
-            return Ok(unknown);
+            let named = entered.checked_add(1) == Some(round) && self.get(&NEXT) == Some(round);
+            return Ok(if named { Ok(()) } else { unknown });
         }
         let newest = self.get(&VIEW).unwrap_or(NEVER);
         if newest == NEVER {
@@ -201,6 +223,22 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
             record.put(VIEW, UInt(NEVER));
         }
         self.written = Votes::default();
+        self.record = Some(record.sync().await?);
+        Ok(())
+    }
+
+    /// The round that the node has entered is near its end: the record names the next one as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of the storage.
+    pub async fn near_end(&mut self, round: u64) -> Result<(), metadata::Error> {
+        let next = round.saturating_add(1);
+        if self.get(&ROUND) != Some(round) || self.get(&NEXT) == Some(next) {
+            return Ok(());
+        }
+        let Some(mut record) = self.record.take() else { return Ok(()) };
+        record.put(NEXT, UInt(next));
         self.record = Some(record.sync().await?);
         Ok(())
     }
@@ -263,6 +301,9 @@ async fn own_votes<E: Storage + Clock + Metrics + Supervisor>(
 
 #[cfg(test)]
 mod tests {
+    use commonware_runtime::deterministic;
+    use commonware_utils::NZU16;
+
     use super::*;
 
     #[test]
@@ -286,5 +327,73 @@ mod tests {
         votes.add(9 + VIEWS, Votes::NOTARIZE);
         let newest = BTreeMap::from([(9 + VIEWS, Votes::NOTARIZE)]);
         assert_eq!(votes.lacks(&newest), None, "what is long past is forgotten");
+    }
+
+    /// What a node may do that is started at `started` with the record that another has left, in
+    /// rounds that began at a time.
+    fn after_a_start(
+        runner: deterministic::Runner,
+        started: u64,
+        rounds: Vec<(u64, u64, bool)>,
+    ) -> deterministic::Runner {
+        let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
+            let memory = Memory::open(&ctx, "node", true, LedgerTime(started)).await.unwrap();
+            let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
+            let (key, public) = crate::config::vote_key(&[7; 32]);
+            let committee =
+                crate::plan::participants(&bkss_scheme::Committee::new([public]).unwrap());
+            let scheme = Scheme::signer(b"votes", committee.unwrap(), key).unwrap();
+            for (round, began, votes) in rounds {
+                let began = LedgerTime(began);
+                let journal = format!("votes-{round}");
+                let allowed = memory
+                    .may_vote(&ctx, (round, began), &journal, &scheme, cache.clone())
+                    .await
+                    .unwrap();
+                assert_eq!(allowed.is_ok(), votes, "round {round} of {began} ms: {allowed:?}");
+            }
+        });
+        deterministic::Runner::from(checkpoint)
+    }
+
+    /// The record may be that of an older image of the disk: the node may have voted since.
+    #[test]
+    fn a_node_votes_in_the_round_of_its_record_and_in_rounds_that_begin_later_than_its_start() {
+        let runner = deterministic::Runner::default();
+        // Without a record: in rounds that begin later, and not in the first of a network that has
+        // blocks.
+        let runner =
+            after_a_start(runner, 5000, vec![(0, 0, false), (3, 5000, false), (3, 5001, true)]);
+        let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
+            let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
+            memory.enter(7, true).await.unwrap();
+        });
+        let runner = deterministic::Runner::from(checkpoint);
+        let of_its_record = vec![
+            (6, 4000, false),
+            (7, 6500, true),
+            (8, 8000, false),
+            (8, 9000, false),
+            (8, 9001, true),
+            (9, 8999, false),
+            (9, 20_000, true),
+        ];
+        let runner = after_a_start(runner, 9000, of_its_record);
+        // Near the end of its round the record names the next one as well, and no other.
+        let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
+            let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
+            memory.near_end(6).await.unwrap();
+            memory.near_end(7).await.unwrap();
+        });
+        let runner = deterministic::Runner::from(checkpoint);
+        let named = vec![(7, 6500, true), (8, 8000, true), (9, 8999, false)];
+        let runner = after_a_start(runner, 9000, named);
+        // That of an earlier round names nothing.
+        let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
+            let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
+            memory.enter(8, true).await.unwrap();
+        });
+        let runner = deterministic::Runner::from(checkpoint);
+        after_a_start(runner, 9000, vec![(8, 8000, true), (9, 8999, false)]);
     }
 }

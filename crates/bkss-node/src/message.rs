@@ -246,6 +246,9 @@ impl From<PoolError> for Answer {
         match error {
             PoolError::Refused(refusal) => Self::Refused(Reason::Rule(refusal)),
             PoolError::Full { .. } => Self::overloaded(),
+            PoolError::PassedOver { .. } | PoolError::Invalid { .. } => {
+                Self::Refused(Reason::Batch)
+            }
         }
     }
 }

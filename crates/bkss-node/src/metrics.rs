@@ -49,6 +49,10 @@ pub struct Metrics {
     pub peers: Gauge,
     /// `bkss_pool_transactions`
     pub pool: Gauge,
+    /// `bkss_invalid_batches`
+    pub invalid_batches: Gauge,
+    /// `bkss_gateways_passed_over`
+    pub passed_over: Gauge,
     /// `bkss_gateway_oldest_seconds`
     pub oldest_s: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// `bkss_gateway_held`
@@ -125,6 +129,18 @@ impl Default for Metrics {
                 &mut r,
                 "pool_transactions",
                 "Transactions that wait for a block",
+                Gauge::default(),
+            ),
+            invalid_batches: add(
+                &mut r,
+                "invalid_batches",
+                "Batches with links that are not of their chains, since the start",
+                Gauge::default(),
+            ),
+            passed_over: add(
+                &mut r,
+                "gateways_passed_over",
+                "Gateways whose batches are not taken in this round, for such a batch",
                 Gauge::default(),
             ),
             oldest_s: add(

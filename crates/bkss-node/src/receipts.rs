@@ -10,7 +10,7 @@ use std::{
 
 use bkss_ledger::{Block, Chain, Transaction, transaction_batch::Row};
 use bkss_scheme::{
-    Certificate, Digest, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp, codec,
+    Certificate, Digest, Head, LedgerTime, LinkIndex, MeterId, ProviderId, Slot, Timestamp, codec,
     finality::{Finality, MAX_DESCENDANTS},
     hash,
     receipt::Receipt,
@@ -100,7 +100,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     /// [`NoProof`].
     pub async fn finality(&self, height: u64) -> Result<Vec<u8>, NoProof> {
         let mut descendants = Vec::new();
-        for next in height..height + MAX_BEHIND {
+        let rounds = self.shared.chain().state().genesis().charter().rounds;
+        // A certificate makes blocks of its own round final.
+        let in_round = |next: &u64| rounds.of(*next) == rounds.of(height);
+        for next in (height..=u64::MAX).take_while(in_round) {
             if next > height {
                 let block = self.block(next).await.ok_or(NoProof::NotKept(next))?;
                 codec::encode_infallible(block.header(), &mut descendants);
@@ -122,12 +125,32 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     pub async fn certificate(&self, height: u64) -> Option<Vec<u8>> {
         let bytes = self.marshal.get_finalization(Height::new(height)).await?.encode();
         let directory = self.records.directory();
-        let mut sizes = directory.trust().eras().iter().rev().map(|era| &era.committee);
+        let mut sizes = directory.trust().eras().eras.iter().rev().map(|era| &era.committee);
         // The number of members is all that is asked of the committee.
         sizes.find_map(|committee| {
             let (certificate, _) = Certificate::from_engine(&bytes, committee).ok()?;
             Some(encode(&certificate))
         })
+    }
+
+    /// The newest block that has a certificate of its own, encoded as a head.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof::NotKept`] if there is none.
+    pub async fn head(&self) -> Result<Vec<u8>, NoProof> {
+        let (network, newest) = {
+            let chain = self.shared.chain();
+            (chain.state().genesis().network(), chain.state().head().height)
+        };
+        for height in (newest.saturating_sub(MAX_BEHIND).max(1)..=newest).rev() {
+            let Some(bytes) = self.certificate(height).await else { continue };
+            let block = self.block(height).await.ok_or(NoProof::NotKept(height))?;
+            let certificate =
+                codec::decode("certificate", &bytes).map_err(|_| NoProof::Broken(height))?;
+            return Ok(encode(&Head { network, header: block.header().clone(), certificate }));
+        }
+        Err(NoProof::NotKept(newest))
     }
 
     /// What a meter takes as proof of ledger time: of the newest block, or of the first from

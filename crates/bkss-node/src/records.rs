@@ -9,7 +9,7 @@ mod record;
 
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, SystemTime},
 };
 
@@ -29,8 +29,9 @@ pub use record::Record;
 
 use crate::{engine_block::engine_digest, store::archive_config};
 
-/// Most bytes of a record: every item of a block with its number.
-const MAX_RECORD: usize = 16 << 20;
+/// Most bytes of a record: less than half of the longest block for its items, a handover, and headers
+/// up to a certificate.
+const MAX_RECORD: usize = 34 << 20;
 /// Records are made durable after so many blocks,
 const SYNC_BLOCKS: u64 = 64;
 /// or after so long.
@@ -55,6 +56,8 @@ pub struct Directory {
     registrations: BTreeMap<Row, (u64, u32)>,
     /// The committees and members since the genesis.
     trust: Trust,
+    /// The same as a file, once somebody has asked for it.
+    genesis_file: OnceLock<Bytes>,
 }
 
 /// How far the records go.
@@ -85,6 +88,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
             openings: BTreeMap::new(),
             registrations: BTreeMap::new(),
             trust,
+            genesis_file: OnceLock::new(),
         };
         let ranges: Vec<_> = archive.ranges().collect();
         for (first, last) in ranges {
@@ -220,8 +224,9 @@ impl Directory {
             match codec::decode("handover", bytes) {
                 Err(error) => tracing::error!(%error, height, "handover of a final block"),
                 Ok(handover) => match self.trust.follow(&handover) {
+                    Ok(()) => self.genesis_file = OnceLock::new(),
                     // The genesis file that the node began with may have it already.
-                    Ok(()) | Err(TrustError::Order { .. }) => {}
+                    Err(TrustError::Order { .. }) => {}
                     Err(error) => tracing::error!(%error, height, "handover of a final block"),
                 },
             }
@@ -248,6 +253,11 @@ impl Directory {
     /// The committees and members since the genesis.
     pub const fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// The same as a genesis file: made once and then shared.
+    pub fn genesis_file(&self) -> Bytes {
+        self.genesis_file.get_or_init(|| self.trust.encode().into()).clone()
     }
 }
 

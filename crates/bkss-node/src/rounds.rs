@@ -50,6 +50,8 @@ use crate::{
 
 /// A peer that is ahead is asked no more often for the end of a round.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// So many blocks before its last, and in its last tenth, a round is near its end.
+const NEAR_END: u64 = 8;
 /// How often own votes are recorded apart from the journal.
 const RECORD: Duration = Duration::from_millis(250);
 /// Rounds whose journals have gone when a round starts; the newest two are kept.
@@ -212,7 +214,13 @@ where
     async fn record(&mut self) -> Result<(), commonware_storage::metadata::Error> {
         let cast = *self.voted.lock().unwrap_or_else(PoisonError::into_inner);
         let cast = std::mem::replace(&mut self.cast, cast);
-        let Some(Running { engine, .. }) = &mut self.running else { return Ok(()) };
+        let Some(Running { engine, number, .. }) = &mut self.running else { return Ok(()) };
+        let last = self.epocher.last(Epoch::new(*number)).map_or(u64::MAX, |last| last.get());
+        let first = self.epocher.first(Epoch::new(*number)).map_or(0, |first| first.get());
+        let near = ((last - first) / 10).max(NEAR_END);
+        if self.status.read().height.saturating_add(near) >= last {
+            self.memory.near_end(*number).await?;
+        }
         if engine.as_mut().is_some_and(|engine| engine.now_or_never().is_some()) {
             *engine = None;
         }

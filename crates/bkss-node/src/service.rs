@@ -196,7 +196,7 @@ impl Follower {
         followed.await.map_err(|error| format!("records: {error}"))?;
         let header = block.header();
         if header.next_committee.is_some() || header.members.is_some() {
-            let file = self.records.directory().trust().encode();
+            let file = self.records.directory().genesis_file();
             (self.genesis)(&file).map_err(|error| format!("genesis file: {error}"))?;
         }
         Ok(())

@@ -67,10 +67,9 @@ struct Progress {
 pub(super) async fn archive(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let permit = api.archives.clone().try_acquire_owned();
     let permit = permit.map_err(|_| busy("archives under way", MAX_ARCHIVES))?;
-    let (network, genesis, head) = {
+    let (network, head) = {
         let chain = api.shared.chain();
-        let genesis = chain.state().genesis();
-        (genesis.network(), genesis.header().id(), chain.state().head().height)
+        (chain.state().genesis().network(), chain.state().head().height)
     };
     // The newest blocks may not have a certificate yet; without one they are not final to others.
     let mut last = head;
@@ -81,7 +80,7 @@ pub(super) async fn archive(State(api): State<Arc<Api>>) -> Result<Response, Api
         return Err(NoProof::NotKept(1).into());
     }
     let sink = Sink::default();
-    let writer = Writer::new(sink.clone(), network, genesis).ok();
+    let writer = Writer::new(sink.clone(), network).ok();
     let progress = Progress { api, sink, writer, next: 1, last, _permit: permit };
     let pieces = stream::unfold(progress, piece);
     let kind = [

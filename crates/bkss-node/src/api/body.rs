@@ -23,7 +23,7 @@ const SMALL: usize = 64 << 10;
 /// Longer bodies that are read at the same time.
 pub const MAX_LARGE: usize = 16;
 
-const CBOR: &str = "application/cbor";
+pub(super) const CBOR: &str = "application/cbor";
 
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -154,21 +154,37 @@ pub(super) async fn time(
     Ok(proof(&headers, "time", bytes))
 }
 
-/// The newest final block.
+/// The newest final block; in CBOR the newest that has a certificate of its own, with it, to be
+/// compared with an archive later.
 #[utoipa::path(
     get,
     path = "/v1/head",
-    responses((status = 200, description = "it", body = HeadBody))
+    responses(
+        (
+            status = 200,
+            description = "it",
+            content((HeadBody = "application/json"), (Vec<u8> = "application/cbor")),
+        ),
+        (status = 410, description = "no block has a certificate yet", body = ErrorBody),
+    )
 )]
-pub(super) async fn head(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn head(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if Encoding::accepted(&headers) == Encoding::Cbor {
+        let _turn = api.proofs.acquire().await;
+        let bytes = api.prover.head().await?;
+        return Ok(body::answer(StatusCode::OK, Encoding::Cbor, || bytes, || body::json(&())));
+    }
     let head = api.shared.chain().state().head();
-    body::json(&HeadBody {
+    let head = HeadBody {
         height: head.height,
         id: head.id.to_string(),
         time_ms: head.time.0,
         age_ms: millis(api.head_age()),
-    })
-    .into_response()
+    };
+    Ok(body::json(&head).into_response())
 }
 
 /// A final block.
@@ -234,8 +250,11 @@ pub(super) async fn block(
         ))
 )]
 pub(super) async fn genesis(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let bytes = api.prover.records().directory().trust().encode();
-    proof(&headers, "genesis", bytes)
+    let bytes = api.prover.records().directory().genesis_file();
+    match Encoding::accepted(&headers) {
+        Encoding::Cbor => ([(header::CONTENT_TYPE, body::CBOR)], bytes).into_response(),
+        Encoding::Json => proof(&headers, "genesis", bytes.to_vec()),
+    }
 }
 
 /// Who is in the consortium; in CBOR with everybody who ever was, as the ledger's rules need it.
@@ -352,6 +371,9 @@ impl Api {
         self.metrics.view_changes.set(signed(now.view_changes));
         self.metrics.faults.set(signed(now.faults));
         self.metrics.pool.set(signed(self.shared.candidates() as u64));
+        let (invalid, passed_over) = self.shared.invalid_batches();
+        self.metrics.invalid_batches.set(signed(invalid));
+        self.metrics.passed_over.set(signed(passed_over as u64));
         self.metrics.meters.set(self.shared.chain().state().meters().into());
     }
 }

@@ -14,7 +14,7 @@ use bkss_scheme::{
     transaction::Release,
 };
 
-use super::{outgoing::Outgoing, place::Place, sections::Sections};
+use super::{outgoing::Outgoing, place::Place, sections::Sections, walks::LongWalk};
 use crate::message::{Message, Reason};
 
 /// Most messages a gateway holds.
@@ -33,6 +33,15 @@ const PATIENCE: u64 = 64;
 
 type Key = (Row, LinkIndex);
 
+/// Where a released link comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Source {
+    /// From a meter, or a stranger.
+    Sender,
+    /// From this gateway's journal, where it is since it was found to be of its chain.
+    Journal,
+}
+
 /// What is held of one link of a chain.
 #[derive(Debug)]
 struct Entry {
@@ -47,6 +56,20 @@ struct Value {
     value: Digest,
     body: Box<[u8]>,
     section: u64,
+    link: Fitting,
+}
+
+/// What is known of the link that fits a value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fitting {
+    /// Nobody has shown it, or it leads a short way.
+    Unknown,
+    /// It is being walked.
+    Walked,
+    /// It is of the chain.
+    Own,
+    /// It is not, so this value can never be opened.
+    Foreign,
 }
 
 /// A released link and the value that it opens.
@@ -57,13 +80,17 @@ struct Opener {
     section: u64,
 }
 
-/// Whether a message has to be written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What has to be done about a message.
+#[derive(Debug)]
 pub(super) enum Admitted {
-    /// It is new.
+    /// It is new, and has to be written.
     New,
     /// It is held, or final, already.
     Known,
+    /// Its link has to be walked first.
+    Walk(LongWalk),
+    /// Its link is being walked for somebody else.
+    Walking,
 }
 
 /// All that is held.
@@ -140,7 +167,8 @@ impl Held {
         if !place.has_closed() && !taken {
             outgoing.request(place.slot(), place.row, value);
         }
-        let value = Value { value, body: body.into(), section: self.sections.current() };
+        let section = self.sections.current();
+        let value = Value { value, body: body.into(), section, link: Fitting::Unknown };
         self.keep(meter, place, value);
         Ok(Admitted::New)
     }
@@ -150,6 +178,7 @@ impl Held {
         &mut self,
         view: &View<'_>,
         release: &Release,
+        source: Source,
         outgoing: &mut Outgoing,
     ) -> Result<Admitted, Reason> {
         let Release { meter, index, link } = release;
@@ -164,13 +193,24 @@ impl Held {
         if entry.release.as_ref().is_some_and(|held| held.link == *link) {
             return Ok(Admitted::Known);
         }
-        let fits = |held: &&Value| place.value_of(&held.body, link) == held.value;
-        let value = entry.values.iter().find(fits).ok_or(Reason::NoBody)?;
+        let fits = |held: &&mut Value| place.value_of(&held.body, link) == held.value;
+        let value = entry.values.iter_mut().find(fits).ok_or(Reason::NoBody)?;
         if place.has_closed() && !place.pending(&value.value) {
             return Err(Reason::NoRequest);
         }
-        if !place.is_of_chain(link) {
-            return Err(Reason::ForeignLink);
+        let walk = place.walk(link);
+        if value.link == Fitting::Unknown && source == Source::Sender {
+            if !walk.is_short() {
+                value.link = Fitting::Walked;
+                let (key, value) = (place.key(), value.value);
+                return Ok(Admitted::Walk(LongWalk { key, value, walk }));
+            }
+            value.link = if walk.holds() { Fitting::Own } else { Fitting::Foreign };
+        }
+        match value.link {
+            Fitting::Foreign => return Err(Reason::ForeignLink),
+            Fitting::Walked => return Ok(Admitted::Walking),
+            Fitting::Unknown | Fitting::Own => {}
         }
         if place.has_closed() {
             outgoing.opening(place.slot(), place.row, link, &value.body);
@@ -182,6 +222,19 @@ impl Held {
             self.sections.remove(before.section);
         }
         Ok(Admitted::New)
+    }
+
+    /// The link that fits a value has been walked.
+    pub(super) fn walked(&mut self, key: Key, value: Digest, holds: bool) {
+        let values = self.entries.get_mut(&key).into_iter().flat_map(|entry| &mut entry.values);
+        let link = if holds { Fitting::Own } else { Fitting::Foreign };
+        values.filter(|held| held.value == value).for_each(|held| held.link = link);
+    }
+
+    /// The link that fits a value is not walked now.
+    pub(super) fn not_walked(&mut self, key: Key, value: Digest) {
+        let values = self.entries.get_mut(&key).into_iter().flat_map(|entry| &mut entry.values);
+        values.filter(|held| held.value == value).for_each(|held| held.link = Fitting::Unknown);
     }
 
     /// Takes a registration or a change, which the ledger's rules allow.
@@ -219,7 +272,8 @@ impl Held {
                 Message::Submit { meter, index, value, body } => {
                     self.submit(view, gateway, (*meter, *index), (*value, body), outgoing)
                 }
-                Message::Release(release) => self.release(view, release, outgoing),
+                // It was walked before it was written.
+                Message::Release(release) => self.release(view, release, Source::Journal, outgoing),
                 Message::Transaction(transaction) => {
                     let digest = transaction.digest(view.genesis().network());
                     Ok(self.transaction(digest, transaction, outgoing))
@@ -231,7 +285,7 @@ impl Held {
                 Err(reason) if patient && self.may_wait(reason) => {
                     self.restored.push((section, message));
                 }
-                Ok(Admitted::Known) => self.sections.remove(section),
+                Ok(_) => self.sections.remove(section),
                 Err(reason) => {
                     self.sections.remove(section);
                     tracing::debug!(%reason, "message of the journal is settled");
@@ -437,7 +491,10 @@ fn all_of(row: Row) -> std::ops::Range<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Consortium, at, block};
+    use crate::{
+        blocks::block,
+        fixture::{Consortium, at},
+    };
 
     /// A release is written before the submit that it opens has been carried behind it.
     #[test]
@@ -454,7 +511,7 @@ mod tests {
             let key = (meter.registration.message.meter, signed.index);
             let reading = (signed.value, &*signed.body);
             let admitted = held.submit(&state.view(), gateway, key, reading, &mut outgoing);
-            assert_eq!(admitted, Ok(Admitted::New));
+            assert!(matches!(admitted, Ok(Admitted::New)));
         }
         assert!(held.carry().is_empty(), "one section is not too many");
         for _ in 0..=super::super::sections::MAX_SECTIONS {

@@ -11,7 +11,10 @@ use bkss_ledger::{
     pool::may_contribute,
     transaction_batch::{Bodies, Row, Shape},
 };
-use bkss_scheme::{Digest, Link, Network, ProviderId, SecretKey, Slot, codec};
+use bkss_scheme::{
+    Digest, Link, Network, ProviderId, SecretKey, Slot,
+    codec::{self, MAX_BODY},
+};
 
 /// A batch on its way.
 #[derive(Debug)]
@@ -149,11 +152,23 @@ impl Outgoing {
             let Some(sent) = self.sent.remove(digest) else { continue };
             self.due.remove(&(sent.again, *digest));
             included.push(*digest);
-            let Transaction::Requests(batch) = &sent.transaction else { continue };
-            let skipped = verified.skipped().iter().filter(|skipped| {
-                skipped.place.0 == position && skipped.reason == SkipReason::WrongTime
-            });
-            for skipped in skipped {
+            let skipped_for = |reason| {
+                verified
+                    .skipped()
+                    .iter()
+                    .filter(move |skipped| skipped.place.0 == position && skipped.reason == reason)
+            };
+            let batch = match &sent.transaction {
+                Transaction::Requests(batch) => batch,
+                Transaction::Openings(batch) => {
+                    for skipped in skipped_for(SkipReason::OverBudget) {
+                        self.open_again(batch, skipped.place.1 as usize);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            for skipped in skipped_for(SkipReason::WrongTime) {
                 let item = skipped.place.1 as usize;
                 let Some((row, value)) = batch.rows.get(item).zip(batch.values.get(item)) else {
                     continue;
@@ -168,6 +183,16 @@ impl Outgoing {
             }
         }
         included
+    }
+
+    /// An item of a batch that found the steps of its block used up goes into another batch.
+    fn open_again(&mut self, batch: &OpeningBatch, item: usize) {
+        let (Some(row), Some(link)) = (batch.rows.get(item), batch.links.get(item)) else { return };
+        let Some(Ok(body)) = batch.bodies().iter().nth(item) else { return };
+        let mut buffer = [0; MAX_BODY];
+        if let Some(body) = codec::encode_into(&body, &mut buffer) {
+            self.opening(batch.slot, *row, link, body);
+        }
     }
 }
 
@@ -196,10 +221,11 @@ fn chunks<V>(
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use bkss_ledger::State;
-
     use super::*;
-    use crate::fixture::Consortium;
+    use crate::{
+        blocks::block,
+        fixture::{Consortium, at},
+    };
 
     #[test]
     fn a_batch_is_short_however_long_its_bodies_are() {
@@ -218,8 +244,10 @@ mod tests {
 
     #[test]
     fn what_stays_out_is_sent_again_each_time_later() {
-        let consortium = Consortium::new(1);
-        let state = State::new(consortium.genesis.clone());
+        let mut consortium = Consortium::new(1);
+        let meter = consortium.meter(0);
+        let mut state = consortium.state();
+        block(&mut state, at(0, 1), [Transaction::Registration(meter.registration)]);
         let transaction = consortium.requests(0, 1, &[(0, Digest([7; 32]))]);
         let digest = transaction.digest(consortium.genesis.network());
         let (mut outgoing, resend) = (Outgoing::default(), Duration::from_secs(1));

@@ -2,13 +2,14 @@
 
 use bkss_ledger::{Chain, Live, View, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, hash, hash_chain, request, slot::Slot,
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Salt, hash, hash_chain, request,
+    slot::Slot,
 };
 
 use crate::message::Reason;
 
-/// Most links of a gap that are walked to check a release; a longer gap is left to the ledger.
-const MAX_WALK: u32 = 4096;
+/// Most steps that are walked on the spot; for longer gaps see [`super::walks`].
+const AT_ONCE: u32 = 1024;
 
 /// A link of a chain, at the time of the newest final block.
 pub(super) struct Place<'a> {
@@ -125,16 +126,33 @@ impl<'a> Place<'a> {
         request::request_value(&commitment, link)
     }
 
-    /// Whether a link belongs to the chain, as far as that is cheap to say.
-    pub(super) fn is_of_chain(&self, link: &Link) -> bool {
+    /// What has to be walked to know whether a link belongs to the chain.
+    pub(super) fn walk(&self, link: &Link) -> Walk {
         let (index, salt, live) = (self.index.get(), self.chain.salt, self.live);
-        if index.abs_diff(live.last_index) > MAX_WALK {
-            return true;
-        }
-        if index > live.last_index {
-            hash_chain::walk(salt, index, live.last_index, link) == live.last_link
-        } else {
-            hash_chain::walk(salt, live.last_index, index, &live.last_link) == *link
-        }
+        let (own, newest) = ((index, link.clone()), (live.last_index, live.last_link.clone()));
+        let (upper, lower) = if own.0 > newest.0 { (own, newest) } else { (newest, own) };
+        Walk { salt, upper, lower }
+    }
+}
+
+/// Two links that are of one chain if the upper one leads to the lower one.
+#[derive(Debug)]
+pub(super) struct Walk {
+    salt: Salt,
+    upper: (u32, Link),
+    lower: (u32, Link),
+}
+
+impl Walk {
+    /// Whether it is short enough to be walked on the spot.
+    pub(super) const fn is_short(&self) -> bool {
+        self.upper.0 - self.lower.0 <= AT_ONCE
+    }
+
+    /// Walks: at most a whole chain, some tenth of a second.
+    pub(super) fn holds(&self) -> bool {
+        let (from, link) = &self.upper;
+        let (to, expected) = &self.lower;
+        hash_chain::walk(self.salt, *from, *to, link) == *expected
     }
 }

@@ -59,8 +59,8 @@ impl Record {
             openings: by_slot(openings),
             skipped: skipped.into_iter().collect(),
         };
-        if !record.is_empty() {
-            codec::encode_infallible(&block.finality(), &mut record.finality);
+        if let Some(finality) = block.finality().filter(|_| !record.is_empty()) {
+            codec::encode_infallible(&finality, &mut record.finality);
         }
         record
     }

@@ -29,18 +29,18 @@ use commonware_utils::{NZU16, NZUsize, channel::mpsc, probability};
 use crate::consortium::{Consortium, Meter, Signed, at};
 
 /// A gateway with a ledger whose blocks the test makes.
-struct World<'a> {
+pub(crate) struct World<'a> {
     ctx: Context,
     consortium: &'a Consortium,
-    shared: Shared,
-    mailbox: Mailbox,
+    pub(crate) shared: Shared,
+    pub(crate) mailbox: Mailbox,
     events: mpsc::Sender<Event>,
     blocks: Arc<Mutex<Vec<Block>>>,
 }
 
 impl<'a> World<'a> {
     /// Starts with the blocks that are on disk.
-    async fn start(
+    pub(crate) async fn start(
         ctx: Context,
         consortium: &'a Consortium,
         blocks: Arc<Mutex<Vec<Block>>>,
@@ -91,18 +91,18 @@ impl<'a> World<'a> {
     }
 
     /// Blocks of these times, with the gateway's batches of the moment before.
-    async fn blocks(&self, times: impl IntoIterator<Item = LedgerTime>) {
+    pub(crate) async fn blocks(&self, times: impl IntoIterator<Item = LedgerTime>) {
         for time in times {
             self.ctx.sleep(Duration::from_millis(30)).await;
             self.block(time).await;
         }
     }
 
-    async fn take(&self, message: impl Into<Message>) -> Answer {
+    pub(crate) async fn take(&self, message: impl Into<Message>) -> Answer {
         self.mailbox.take_one(message).await.unwrap()
     }
 
-    fn pending(&self, meter: MeterId, index: u32) -> Vec<Digest> {
+    pub(crate) fn pending(&self, meter: MeterId, index: u32) -> Vec<Digest> {
         let chain = self.shared.chain();
         let view = chain.state().view();
         let live = view.row(meter).and_then(|row| view.live(row));
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
         pending.iter().filter(|p| p.index.get() == index).map(|p| p.value).collect()
     }
 
-    fn last_opened(&self, meter: MeterId) -> u32 {
+    pub(crate) fn last_opened(&self, meter: MeterId) -> u32 {
         let chain = self.shared.chain();
         let view = chain.state().view();
         view.row(meter).and_then(|row| view.live(row)).map_or(0, |live| live.last_index)
@@ -364,4 +364,24 @@ proptest::proptest! {
     ) {
         live_and_crash(seed.into(), &lives, retention);
     }
+}
+
+/// What is known is known with its signatures.
+#[test]
+fn a_copy_with_false_signatures_of_what_waits_is_refused() {
+    deterministic::Runner::seeded(9).start(|ctx| async move {
+        let mut consortium = Consortium::new(9);
+        let meter = consortium.meter(0);
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
+        for altered in 0..2 {
+            let mut copy = meter.registration.clone();
+            let signatures = [&mut copy.sdi_signature, &mut copy.owner_signature];
+            signatures.into_iter().nth(altered).unwrap().0[9] ^= 1;
+            let answer = world.take(Transaction::Registration(copy)).await;
+            assert!(matches!(answer, Answer::Refused(Reason::Rule(_))), "{answer:?}");
+        }
+        assert_eq!(world.take(registration(&meter)).await, ACCEPTED, "as it was");
+        assert_eq!(world.shared.candidates(), 1);
+    });
 }

@@ -2,7 +2,7 @@
 
 use bkss_ledger::{Beginning, Trust, beginning};
 use bkss_node::{Config, snapshots::Snapshots};
-use bkss_scheme::{Certificate, Era, ProviderId, finality::Finality, timestamp::TimeProof};
+use bkss_scheme::{Certificate, ProviderId, finality::Finality, timestamp::TimeProof};
 use commonware_codec::Encode;
 use commonware_consensus::types::Height;
 use commonware_runtime::{
@@ -27,7 +27,7 @@ async fn hand_out(ctx: &Context, world: &World<'_>, trust: &Trust) -> Vec<u8> {
     let next = Height::new(height + round);
     let block = node.marshal.get_block(next).await.unwrap().inner().block().clone();
     let finalization = node.marshal.get_finalization(next).await.unwrap().encode();
-    let era = Era::of(trust.eras(), height / round + 1).unwrap();
+    let era = trust.eras().of(height / round + 1).unwrap();
     let (certificate, _) = Certificate::from_engine(&finalization, &era.committee).unwrap();
     let finality = Finality { descendants: &[], certificate };
     let mut file = Vec::new();

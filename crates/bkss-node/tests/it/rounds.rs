@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bkss_ledger::{FinalBlock, Rounds, leader::leader_of};
+use bkss_ledger::{FinalBlock, Rounds, genesis::Weighing, leader::leader_of};
 use bkss_node::{Config, Event, Pacing, node::Node, simulated::Running};
 use bkss_scheme::{Digest, ProviderId};
 use commonware_p2p::simulated::Link;
@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Four seats, rounds of eight blocks.
-pub(crate) const SHORT: Rounds = Rounds { blocks: 8, committee: 4, alternates: 2, tenure_views: 1 };
+pub(crate) const SHORT: Rounds =
+    Rounds { blocks: 8, committee: 4, alternates: 2, tenure_views: 1, votes: Weighing::Members };
 
 /// Providers that come and go, and what they have shown of the ledger.
 pub(crate) struct World<'a> {
@@ -159,7 +160,7 @@ impl<'a> World<'a> {
 
 /// Who led in the view of a block of this round; `None` if it is proven by a later one.
 fn leader(node: &Node, block: &FinalBlock) -> Option<ProviderId> {
-    let (finality, chain) = (block.finality(), node.shared.chain());
+    let (finality, chain) = (block.finality()?, node.shared.chain());
     let (round, certificate) = (chain.state().round(), finality.certificate);
     let tenure_views = chain.state().genesis().charter().rounds.tenure_views;
     let known = finality.descendants.is_empty() && certificate.epoch == round.number;

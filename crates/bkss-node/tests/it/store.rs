@@ -23,7 +23,8 @@ use commonware_storage::archive::Identifier;
 use commonware_utils::{NZU16, NZUsize, probability};
 
 use crate::{
-    consortium::{Consortium, at, block},
+    blocks::block,
+    consortium::{Consortium, at},
     network,
     rounds::{SHORT, World},
 };

@@ -22,7 +22,10 @@ use commonware_consensus::{
 use commonware_cryptography::{Digested, Digestible, Signer, sha256};
 use commonware_runtime::{Runner, Supervisor, deterministic};
 
-use crate::consortium::{Consortium, at, block};
+use crate::{
+    blocks::block,
+    consortium::{Consortium, at},
+};
 
 /// A proposal and its ancestors, newest first.
 #[derive(Clone)]
