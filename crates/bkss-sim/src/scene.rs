@@ -10,21 +10,24 @@ mod provisioned;
 mod votes;
 mod walk;
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use bkss_ledger::{
     Block, FinalBlock, Genesis, OpeningBatch, Refusal, RequestBatch, Rounds, State, Transaction,
-    Verified, Witness, propose,
+    Verified, Witness,
+    genesis::Weighing,
+    propose,
     receipts::Issued,
     transaction_batch::{Bodies, Row, Shape},
     verify,
 };
 use bkss_meter::{Journal, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Committee, Digest, Era, Header, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
-    Reading, SecretKey, Slot,
-    certificate::VoteKey,
+    Certified, Committee, Digest, Era, Eras, Header, LedgerTime, Link, LinkIndex, MeterId, Network,
+    ProviderId, Reading, SecretKey, Slot,
+    certificate::{NotFinal, VoteKey},
     codec,
+    finality::Finality,
     hash_chain::Blocks,
     reading::{Channel, Interval},
     root_message::Registration,
@@ -52,8 +55,13 @@ pub(crate) const SLOTS: u32 = 64;
 const BLOCK_LOG2: u8 = 3;
 
 /// Rounds so long that a scene stays in its first one.
-pub(crate) const LONG_ROUND: Rounds =
-    Rounds { blocks: 1 << 20, committee: 21, alternates: 10, tenure_views: 1 };
+pub(crate) const LONG_ROUND: Rounds = Rounds {
+    blocks: 1 << 20,
+    committee: 21,
+    alternates: 10,
+    tenure_views: 1,
+    votes: Weighing::Members,
+};
 
 /// A meter in software.
 pub(crate) type SoftwareMeter = Meter<MemoryFlash<256>, Vec<Link>>;
@@ -82,7 +90,7 @@ impl Home {
 
     /// `v_i`, as the meter itself would derive it.
     pub(crate) fn link(&self, index: u32) -> Link {
-        bkss_scheme::hash_chain::walk(self.registration.message.salt, SLOTS, index, &self.last)
+        bkss_scheme::hash_chain::walk(self.registration.message.salt(), SLOTS, index, &self.last)
     }
 }
 
@@ -173,6 +181,17 @@ impl Scene {
         self.state.round().committee.clone()
     }
 
+    /// Whether a header is final under the committee in office.
+    pub(crate) fn certified(
+        &self,
+        finality: &Finality<'_>,
+        header: &Header,
+    ) -> Result<Certified, NotFinal> {
+        let era = era(&self.state);
+        let (network, rounds) = (self.network(), self.genesis.charter().rounds.length());
+        Eras { network, rounds, eras: slice::from_ref(&era) }.certified(finality, header)
+    }
+
     /// Provisions a meter of provider `number mod n`; it is not registered yet.
     pub(crate) fn provision(&mut self, number: u32) -> Result<Home, Broken> {
         let owner = number as usize % self.keys.len();
@@ -187,11 +206,9 @@ impl Scene {
         };
         let sdi = self.sdi.as_mut().ok_or(Broken::DoesNotHold("the SDI"))?;
         let keys = (&self.keys[owner], &self.opening_keys[owner]);
-        let era = Era {
-            committee: self.state.round().committee.clone(),
-            from_epoch: self.state.round().number,
-        };
-        let provisioned = provision(sdi, order, keys, era, &mut self.rng)?;
+        let era = era(&self.state);
+        let rounds = self.genesis.charter().rounds.length();
+        let provisioned = provision(sdi, order, keys, (rounds, era), &mut self.rng)?;
         let Provisioned { parameters, registration, keys, blocks, last } = provisioned;
         let Ok(journal) = Journal::open(MemoryFlash::default());
         let meter = Meter::new(parameters.clone(), journal, keys);
@@ -291,6 +308,11 @@ impl Scene {
         self.receipts.extend(self.witness.follow(block));
         Ok(verified)
     }
+}
+
+/// The committee in office, and since when.
+fn era(state: &State) -> Era {
+    Era::new(state.round().number, state.round().committee.clone())
 }
 
 /// Ledger time so many seconds after the start of slot `index`.

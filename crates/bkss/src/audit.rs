@@ -1,15 +1,28 @@
 //! `bkss audit`: an archive replayed from genesis.
 
-use std::{fs::File, io::BufReader, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use bkss_ledger::{
+    Genesis, Head,
     archive::ArchiveError,
-    audit::{Finding, Report, audit},
+    audit::{Finding, Known, Report, audit},
     evidence::Offence,
 };
+use bkss_scheme::{Digest, LedgerTime};
 use serde_json::{Value, json};
 
-use crate::{files::unreadable, output, verify};
+use crate::{
+    command::CommandError,
+    files::unreadable,
+    head, output,
+    verify::{self, utc},
+};
 
 /// Options of `bkss audit`.
 #[derive(clap::Args, Debug)]
@@ -17,6 +30,13 @@ pub(crate) struct Args {
     /// The network's genesis file
     #[arg(long, value_name = "FILE")]
     genesis: PathBuf,
+    /// A block that must be in the archive: a file that bkss head has fetched, or a block's id. From
+    /// somebody else than the archive it tells whether the archive is whole up to there
+    #[arg(long, value_name = "FILE|ID")]
+    head: Option<String>,
+    /// The archive must reach this time, UTC
+    #[arg(long, value_name = "TIME")]
+    until: Option<jiff::Timestamp>,
     /// The archive
     archive: PathBuf,
     /// One JSON object on standard output
@@ -26,21 +46,63 @@ pub(crate) struct Args {
 
 /// Replays the archive and reports.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let opened = verify::read_trust(&args.genesis).and_then(|trust| {
-        let file = File::open(&args.archive).map_err(unreadable(&args.archive))?;
-        Ok((Arc::new(trust.genesis().clone()), file))
-    });
-    let (genesis, file) = match opened {
+    let (genesis, known, file) = match open(args) {
         Ok(opened) => opened,
         Err(error) => {
             output::error(&error);
-            return ExitCode::from(2);
+            return error.exit_code();
         }
     };
     verify::note_time_scale(&genesis);
-    let report = audit(&genesis, BufReader::new(file));
-    tell(args, &report);
+    let report = audit(&genesis, BufReader::new(file), known);
+    if args.json {
+        output::json(&as_json(&report, &known));
+    } else {
+        tell(&args.archive, &report, &known);
+    }
     exit_code(&report)
+}
+
+fn open(args: &Args) -> Result<(Arc<Genesis>, Known, File), CommandError> {
+    let trust = verify::read_trust(&args.genesis);
+    let trust = trust.map_err(|error| CommandError::Usage(error.to_string()))?;
+    let genesis = Arc::new(trust.genesis().clone());
+    let head = args.head.as_deref().map(|given| known_head(given, &genesis)).transpose()?;
+    let until = args.until.map(ledger_time).transpose()?;
+    let file = File::open(&args.archive).map_err(unreadable(&args.archive))?;
+    Ok((genesis, Known { head, until }, file))
+}
+
+fn ledger_time(until: jiff::Timestamp) -> Result<LedgerTime, CommandError> {
+    let wrong = |_| CommandError::Usage(format!("--until {until}: not after 1970"));
+    u64::try_from(until.as_millisecond()).map(LedgerTime).map_err(wrong)
+}
+
+/// The block that a head's file names, or its id.
+fn known_head(given: &str, genesis: &Genesis) -> Result<(Option<u64>, Digest), CommandError> {
+    if let Some(id) = block_id(given) {
+        return Ok((None, id));
+    }
+    let head = head::Known::load(Path::new(given))?;
+    let (expected, found) = (genesis.network(), head.network);
+    if expected != found {
+        return Err(CommandError::Refused(format!(
+            "{given}: head of network {found}, the genesis is of {expected}"
+        )));
+    }
+    Ok((Some(head.height), head.id))
+}
+
+/// 64 hexadecimal digits.
+fn block_id(text: &str) -> Option<Digest> {
+    let mut id = [0; 32];
+    if text.len() != 2 * id.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(Digest(id))
 }
 
 /// An archive that the disk does not give is unreadable, not refused.
@@ -54,31 +116,67 @@ fn exit_code(report: &Report) -> ExitCode {
     }
 }
 
-fn tell(args: &Args, report: &Report) {
+fn tell(archive: &Path, report: &Report, known: &Known) {
     let Report { blocks, readings, meters, offences, refusals, .. } = report;
-    if args.json {
-        output::json(&json!({
-            "valid": report.valid(),
-            "blocks": blocks,
-            "readings": readings,
-            "meters": meters,
-            "offences": offences.iter().map(offence_json).collect::<Vec<_>>(),
-            "refusals": refusals.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        }));
-        return;
-    }
     let verdict = if report.valid() { "VALID  " } else { "REFUSED" };
-    let file = args.archive.display();
+    let whole = if report.valid() { completeness(report, known) } else { String::new() };
+    let file = archive.display();
     output::note(&format!(
-        "{verdict} {file}: {blocks} blocks, {readings} readings, {meters} meters"
+        "{verdict} {file}: {blocks} blocks, {readings} readings, {meters} meters{whole}"
     ));
     for refusal in refusals {
-        output::note(&format!("  {refusal}"));
+        output::note(&format!("  {}", reason(refusal)));
     }
     for Offence { provider, epoch, view } in offences {
         output::note(&format!(
             "  on record: provider {provider} voted twice in view {view} of round {epoch}"
         ));
+    }
+}
+
+/// Up to where a valid archive is whole, and who says so.
+fn completeness(report: &Report, known: &Known) -> String {
+    let claimed = match (known.head, report.newest) {
+        (Some((Some(height), _)), _) => {
+            return format!("; contains block {height}, the head that was given");
+        }
+        (Some((None, id)), _) => return format!("; contains block {id}, the head that was given"),
+        (None, Some(Head { height, time, .. })) => format!("block {height} of {}", utc(time)),
+        (None, None) => "the genesis".into(),
+    };
+    format!(
+        "; complete up to {claimed} as the archive claims; compare with a head from elsewhere \
+         (--head)"
+    )
+}
+
+fn as_json(report: &Report, known: &Known) -> Value {
+    let Report { blocks, readings, meters, offences, refusals, newest, .. } = report;
+    let newest = newest.map(|Head { height, id, time }| {
+        json!({ "height": height, "id": id.to_string(), "time": utc(time) })
+    });
+    let head = known.head.map(|(height, id)| json!({ "height": height, "id": id.to_string() }));
+    json!({
+        "valid": report.valid(),
+        "blocks": blocks,
+        "readings": readings,
+        "meters": meters,
+        "newest": newest,
+        "head": head,
+        "until": known.until.map(utc),
+        "offences": offences.iter().map(offence_json).collect::<Vec<_>>(),
+        "refusals": refusals.iter().map(reason).collect::<Vec<_>>(),
+    })
+}
+
+/// What does not hold, with times as people read them.
+fn reason(finding: &Finding) -> String {
+    match finding {
+        Finding::BeforeTime { newest, until } => {
+            let (newest, until) = (utc(*newest), utc(*until));
+            format!("the archive ends at {newest}, it was to reach {until}")
+        }
+        other => other.to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ mod fleet;
 pub(crate) mod ledger;
 mod load;
 mod usage;
+pub(crate) mod worst_block;
 
 use std::{collections::BTreeMap, hint::black_box, process::ExitCode, time::Duration};
 

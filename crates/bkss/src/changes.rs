@@ -49,8 +49,16 @@ impl ChangePaper {
     ///
     /// [`CommandError`].
     pub(crate) fn load(path: &Path) -> Result<Self, CommandError> {
-        let bytes = files::read(path, MAX_CHANGE)?;
-        let content = files::check(path, &bytes)?;
+        Self::parse(path, &files::read(path, MAX_CHANGE)?)
+    }
+
+    /// Takes the bytes of the file of a change.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CommandError> {
+        let content = files::check(path, bytes)?;
         let paper: Self = codec::decode(TITLE, content).map_err(malformed(path))?;
         paper.check_own().map_err(CommandError::refused(&path.display().to_string()))?;
         Ok(paper)

@@ -15,6 +15,8 @@ use bkss_scheme::{LedgerTime, LinkIndex, MeterId, codec};
 use minicbor::Decoder;
 use serde::de::DeserializeOwned;
 
+use crate::head::MAX_HEAD;
+
 /// Most bytes of an answer that is not a file.
 const MAX_ANSWER: u64 = 16 << 20;
 /// Most messages of one call.
@@ -131,6 +133,15 @@ impl Client {
     /// [`ClientError`].
     pub(crate) fn head(&self) -> Result<HeadBody, ClientError> {
         self.json("/v1/head", "a head")
+    }
+
+    /// The newest block with a certificate of its own, as a file that an archive is compared with.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) fn certified_head(&self) -> Result<Vec<u8>, ClientError> {
+        self.get_at_most("/v1/head", CBOR, MAX_HEAD)
     }
 
     /// Who is in the consortium.

@@ -77,8 +77,16 @@ impl Identity {
     ///
     /// [`CommandError`].
     pub(crate) fn load(path: &Path) -> Result<Self, CommandError> {
-        let bytes = files::read(path, MAX_PAPER)?;
-        let paper: IdentityPaper = codec::decode("identity", &bytes).map_err(malformed(path))?;
+        Self::parse(path, &files::read(path, MAX_PAPER)?)
+    }
+
+    /// Takes the bytes of the file of an identity.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CommandError> {
+        let paper: IdentityPaper = codec::decode("identity", bytes).map_err(malformed(path))?;
         let key = match &paper.identity {
             Self::Provider(provider) => provider.key,
             Self::Sdi(sdi) => sdi.key,
@@ -150,8 +158,16 @@ impl CharterPaper {
     ///
     /// [`CommandError`].
     pub(crate) fn load(path: &Path) -> Result<Charter, CommandError> {
-        let bytes = files::read(path, MAX_PAPER)?;
-        let content = files::check(path, &bytes)?;
+        Self::parse(path, &files::read(path, MAX_PAPER)?)
+    }
+
+    /// Takes the bytes of the file of a charter.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Charter, CommandError> {
+        let content = files::check(path, bytes)?;
         let Self(charter) = codec::decode("charter", content).map_err(malformed(path))?;
         charter.check().map_err(CommandError::refused(&path.display().to_string()))?;
         Ok(charter)
@@ -198,8 +214,16 @@ impl SignaturePaper {
     ///
     /// [`CommandError::File`].
     pub(crate) fn load(path: &Path) -> Result<Self, CommandError> {
-        let bytes = files::read(path, MAX_PAPER)?;
-        Ok(codec::decode("signature of a charter", &bytes).map_err(malformed(path))?)
+        Self::parse(path, &files::read(path, MAX_PAPER)?)
+    }
+
+    /// Takes the bytes of the file of a signature.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::File`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CommandError> {
+        Ok(codec::decode("signature of a charter", bytes).map_err(malformed(path))?)
     }
 }
 

@@ -171,13 +171,13 @@ pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
                 client.url()
             )));
         }
-        if trust.eras().len() > found.eras().len() {
+        if trust.eras().eras.len() > found.eras().eras.len() {
             output::note(&format!("{out}: knows more rounds than the node, stays as it is"));
             return Ok(());
         }
     }
     files::replace(&args.out, &bytes, Readers::All)?;
-    let eras = found.eras().len();
+    let eras = found.eras().eras.len();
     output::note(&format!("{out}: network {network}, committees so far: {eras}"));
     if !known {
         output::note("compare the network's name with that of somebody you trust");

@@ -113,7 +113,11 @@ fn open(options: &mut OpenOptions, path: &Path, readers: Readers) -> io::Result<
 }
 
 /// A new name is on the disk once its directory is.
-fn sync_parent(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+///
+/// Those of the directory.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),

@@ -47,19 +47,28 @@ pub(crate) fn open(dir: &Path, network: Network) -> Result<(Sdi, FleetLog), Comm
     let file = file.map_err(unwritable(&path))?;
     let bytes = files::read(&path, MAX_LOG)?;
     let mut sdi = Sdi::new(identity, key, network);
-    let mut rest = &bytes[..];
-    while let Some(record) = next(&path, bytes.len(), &mut rest)? {
+    let whole = restore(&path, &bytes, &mut sdi)?;
+    if whole < bytes.len() {
+        let cut = file.set_len(whole as u64).and_then(|()| file.sync_all());
+        cut.map_err(unwritable(&path))?;
+    }
+    Ok((sdi, FleetLog { path, file, _lock: lock }))
+}
+
+/// Takes in a log; returns where its last whole record ends.
+///
+/// # Errors
+///
+/// [`CommandError::Refused`] if there is something else in it.
+pub(crate) fn restore(path: &Path, bytes: &[u8], sdi: &mut Sdi) -> Result<usize, CommandError> {
+    let mut rest = bytes;
+    while let Some(record) = next(path, bytes.len(), &mut rest)? {
         let at = bytes.len() - rest.len();
         let failed = format!("{}: record in front of byte {at}", path.display());
         let record = codec::decode("record", record).map_err(CommandError::refused(&failed))?;
         sdi.restore(&record).map_err(CommandError::refused(&failed))?;
     }
-    if !rest.is_empty() {
-        let whole = (bytes.len() - rest.len()) as u64;
-        let cut = file.set_len(whole).and_then(|()| file.sync_all());
-        cut.map_err(unwritable(&path))?;
-    }
-    Ok((sdi, FleetLog { path, file, _lock: lock }))
+    Ok(bytes.len() - rest.len())
 }
 
 /// The next record; `None` at the end, or in front of a torn one.

@@ -102,6 +102,7 @@ fn tell(args: &InitArgs, genesis: &Genesis) {
         genesis.network(),
         args.providers
     ));
+    terms::note_trust(genesis.charter());
     crate::verify::note_time_scale(genesis);
     output::note("start each provider in a terminal of its own:");
     for number in 0..args.providers {

@@ -12,12 +12,15 @@ mod fetch;
 mod files;
 mod fleet;
 mod found;
+mod head;
 mod households;
 mod known_meter;
 mod log;
 mod meter_commands;
 mod meter_paper;
 mod meters;
+#[cfg(test)]
+mod mutations;
 mod node;
 mod open;
 mod output;
@@ -28,6 +31,7 @@ mod provider_commands;
 mod renew;
 mod replay;
 mod sdi_commands;
+mod sessions;
 mod sim;
 mod status;
 mod terms;
@@ -80,6 +84,8 @@ enum Command {
     Replay(replay::Args),
     /// Fetch the ledger from a node, for auditors
     Archive(fetch::ArchiveArgs),
+    /// Fetch the newest final block from a node, to compare an archive with it later
+    Head(head::Args),
     /// Fetch the state from a node, for a provider that begins late
     Snapshot(fetch::SnapshotArgs),
     /// Real homes signed, agreed on by four providers, checked offline
@@ -105,6 +111,8 @@ enum Bench {
     Verify(bench::Args),
     /// Readings per second that a consortium makes final, over TCP and with every byte on disk
     Ledger(bench::ledger::Args),
+    /// How long the most expensive valid blocks take to verify
+    WorstBlock(bench::worst_block::Args),
 }
 
 /// Whatever panics ends the process: a node with a broken invariant stops.
@@ -133,6 +141,7 @@ fn main() -> ExitCode {
         Command::Meter(command) => meter_commands::run(&command),
         Command::Replay(args) => replay::run(&args),
         Command::Archive(args) => fetch::archive(&args),
+        Command::Head(args) => head::run(&args),
         Command::Snapshot(args) => fetch::snapshot(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -142,5 +151,6 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::Bench(Bench::Verify(args)) => bench::run(&args),
         Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
+        Command::Bench(Bench::WorstBlock(args)) => bench::worst_block::run(&args),
     }
 }

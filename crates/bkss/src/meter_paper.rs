@@ -71,8 +71,16 @@ impl MeterPaper {
     ///
     /// [`CommandError`].
     pub(crate) fn load(path: &Path, network: Network) -> Result<Self, CommandError> {
-        let bytes = files::read(path, MAX_PAPER)?;
-        let content = files::check(path, &bytes)?;
+        Self::parse(path, &files::read(path, MAX_PAPER)?, network)
+    }
+
+    /// Takes the bytes of the file of a paper.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8], network: Network) -> Result<Self, CommandError> {
+        let content = files::check(path, bytes)?;
         let paper: Self = codec::decode(TITLE, content).map_err(malformed(path))?;
         if paper.network == network {
             return Ok(paper);

@@ -31,7 +31,8 @@ use crate::{
     fetch,
     files::{self, FileError, Readers},
     log, output,
-    provider::{Keys, Sessions},
+    provider::Keys,
+    sessions::{self, Sessions},
     verify,
 };
 
@@ -352,8 +353,12 @@ fn claim(store: &Path, network: Network) -> Result<(), Failed> {
 fn keep_sessions(dir: &Path) -> Result<KeepSessions, Failed> {
     let mut log = Sessions::open(dir).map_err(Failed::usage)?;
     let mut known = Remembered::default();
-    for session in Sessions::load(dir).map_err(Failed::usage)? {
-        known.insert(session.encapsulated);
+    match sessions::newest(dir, REMEMBERED) {
+        Ok(newest) => newest.iter().for_each(|session| {
+            known.insert(session.encapsulated);
+        }),
+        // The segment before the newest one: it costs repetitions, and bkss open will say so.
+        Err(error) => tracing::warn!(%error, "sessions"),
     }
     Ok(Box::new(move |introduced: &[Introduced]| {
         for one in introduced {

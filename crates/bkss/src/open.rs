@@ -1,26 +1,26 @@
 //! `bkss open`: what a meter measured, for its owner alone.
+//!
+//! Anybody can seal to a provider, so that a body which opens proves nothing: a receipt is checked
+//! before it is opened, and what was not checked says so in every line.
+
+mod owner;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use bkss_ledger::Trust;
 use bkss_scheme::{
-    LedgerTime, LinkIndex, Malformed, MeterId, Network, ProviderId, Reading, codec,
-    reading::{Decimal, Quality, UNIT_WH},
-    receipt::Receipt,
-    seal::{Body, KeyId, OpeningSession, SealError},
+    LedgerTime, Reading,
+    reading::{Decimal, Quality},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    files::{self, FileError},
-    output,
-    provider::{Keys, ProviderError, Session, Sessions},
-    verify::{self, MAX_RECEIPT},
-};
+use crate::{output, parallel, verify};
+use owner::{OpenError, Opened, Owner};
+
+/// Receipts that are opened before the first of them is reported.
+const AT_ONCE: usize = 1024;
 
 /// Options of `bkss open`.
 #[derive(clap::Args, Debug)]
@@ -28,6 +28,13 @@ pub(crate) struct Args {
     /// Directory of the provider that owns the meters
     #[arg(long, value_name = "DIR")]
     provider: PathBuf,
+    /// The genesis file that receipts are checked against; that of the directory without it
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// Open without checking anything: whoever knows the provider's public key may have made it up.
+    /// Every line says so, and the exit code is 1 at least
+    #[arg(long)]
+    unverified: bool,
     /// Receipts; a directory stands for all files *.receipt below it
     #[arg(required = true, value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
@@ -36,152 +43,59 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Opens all receipts; each is reported.
+/// Checks and opens all receipts; each is reported.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let opened =
-        Owner::load(&args.provider).and_then(|owner| Ok((owner, verify::expand(&args.receipts)?)));
-    let (owner, receipts) = match opened {
+    let teller = Teller { unverified: args.unverified };
+    let opened = Owner::load(&args.provider, args.genesis.as_deref(), args.unverified)
+        .and_then(|owner| Ok((owner, verify::expand(&args.receipts)?)));
+    let (mut owner, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            output::error(&error);
+            teller.say(&format!("error: {error}"));
             return ExitCode::from(2);
         }
     };
-    verify::note_time_scale(owner.trust.genesis());
-    let mut worst = 0;
-    for path in &receipts {
-        match owner.open(path) {
-            Ok(opened) if args.json => output::json(&opened.json(path)),
-            Ok(opened) => opened.tell(path),
-            Err(error) => {
-                worst = worst.max(error.exit_code());
-                output::error(&error);
+    if let Some(line) = verify::time_scale(owner.trust().genesis()) {
+        teller.say(&line);
+    }
+    let mut worst = u8::from(args.unverified);
+    if let Err(error) = owner.find_sessions(&args.provider, &receipts) {
+        worst = 2;
+        teller.say(&format!("error: {error}"));
+    }
+    for some in receipts.chunks(AT_ONCE) {
+        let outcomes = parallel::map(some, |path| owner.open(path));
+        for (path, outcome) in some.iter().zip(outcomes) {
+            match outcome {
+                Ok(opened) if args.json => output::json(&opened.json(path)),
+                Ok(opened) => opened.tell(path, &teller),
+                Err(error) => {
+                    worst = worst.max(error.exit_code());
+                    teller.refuse(&error);
+                }
             }
         }
     }
     ExitCode::from(worst)
 }
 
-/// Why a receipt does not open.
-#[derive(Debug, thiserror::Error)]
-enum OpenError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{path}: {source}")]
-    Malformed { path: PathBuf, source: Malformed },
-    #[error("{path}: receipt of network {found}, the provider is in {expected}")]
-    Network { path: PathBuf, expected: Network, found: Network },
-    #[error("{path}: meter {meter} belongs to provider {owner}, this directory is provider {own}")]
-    NotOwner { path: PathBuf, meter: MeterId, owner: ProviderId, own: ProviderId },
-    #[error(
-        "{path}: sealed to key {found} of the provider, the newest in the directory is {newest}"
-    )]
-    Key { path: PathBuf, newest: KeyId, found: KeyId },
-    #[error("{path}: the session of meter {meter} is not in the directory's sessions")]
-    NoSession { path: PathBuf, meter: MeterId },
-    #[error("{path}: {source}")]
-    Closed { path: PathBuf, source: SealError },
-    #[error("{path}: expected watt-hours (unit {UNIT_WH}), found unit {found}")]
-    Unit { path: PathBuf, found: u8 },
+/// Talks to people.
+struct Teller {
+    unverified: bool,
 }
 
-impl OpenError {
-    const fn exit_code(&self) -> u8 {
-        match self {
-            Self::File(FileError::Unreadable { .. }) => 2,
-            _ => 1,
+impl Teller {
+    fn say(&self, line: &str) {
+        if self.unverified {
+            output::note(&format!("not verified: {line}"));
+        } else {
+            output::note(line);
         }
     }
-}
 
-/// A provider's keys and sessions.
-struct Owner {
-    trust: Trust,
-    keys: Keys,
-    /// By meter and the link whose body introduced it; a meter may have had several chains.
-    sessions: BTreeMap<(MeterId, u32), Vec<Session>>,
-}
-
-/// A reading and whose it is.
-struct Opened {
-    meter: MeterId,
-    slot: LinkIndex,
-    reading: Reading,
-}
-
-impl Owner {
-    fn load(dir: &Path) -> Result<Self, ProviderError> {
-        let trust = verify::read_trust(&dir.join("genesis.bkss"))?;
-        let keys = Keys::load(dir)?;
-        // One that has joined later may not be in the file; then the receipts decide.
-        let known = trust.anchors().providers.iter().find(|provider| provider.id == keys.id);
-        if known.is_some_and(|provider| !keys.fit(provider)) {
-            return Err(ProviderError::OtherKeys { path: dir.join("keys.bkss"), id: keys.id });
-        }
-        let mut sessions: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for session in Sessions::load(dir)? {
-            sessions.entry((session.meter, session.index)).or_default().push(session);
-        }
-        Ok(Self { trust, keys, sessions })
-    }
-
-    fn open(&self, path: &Path) -> Result<Opened, OpenError> {
-        let malformed = |source| OpenError::Malformed { path: path.to_owned(), source };
-        let bytes = files::read(path, MAX_RECEIPT)?;
-        let receipt: Receipt<'_> = codec::decode("receipt", &bytes).map_err(malformed)?;
-        self.check_owner(path, &receipt)?;
-        let plaintext = self.plaintext(path, &receipt)?;
-        let reading = Reading::from_padded(&plaintext).map_err(malformed)?;
-        let found = reading.channel.unit;
-        if found != UNIT_WH {
-            return Err(OpenError::Unit { path: path.to_owned(), found });
-        }
-        let meter = receipt.registration.message.meter;
-        Ok(Opened { meter, slot: receipt.index, reading })
-    }
-
-    fn check_owner(&self, path: &Path, receipt: &Receipt<'_>) -> Result<(), OpenError> {
-        let path = path.to_owned();
-        let (expected, found) = (self.trust.genesis().network(), receipt.network);
-        if expected != found {
-            return Err(OpenError::Network { path, expected, found });
-        }
-        let message = &receipt.registration.message;
-        let (meter, owner, own) = (message.meter, message.owner, self.keys.id);
-        if owner == own { Ok(()) } else { Err(OpenError::NotOwner { path, meter, owner, own }) }
-    }
-
-    /// Opens with the session that the body introduces, or with the newest one before it that
-    /// fits. The registration is part of what is authenticated: another's opens nothing.
-    fn plaintext(&self, path: &Path, receipt: &Receipt<'_>) -> Result<Vec<u8>, OpenError> {
-        let path = path.to_owned();
-        let body: Body<'_> = match codec::decode("body", receipt.body) {
-            Ok(body) => body,
-            Err(source) => return Err(OpenError::Malformed { path, source }),
-        };
-        let Some(opening) = self.keys.opening_of(body.key) else {
-            let (newest, found) = (self.keys.opening().id(), body.key);
-            return Err(OpenError::Key { path, newest, found });
-        };
-        let network = self.trust.genesis().network();
-        let message = &receipt.registration.message;
-        let (root, index, meter) = (message.id(network), receipt.index, message.meter);
-        let before = self.sessions.range((meter, 0)..(meter, index.get())).rev();
-        let introduced = body.encapsulated;
-        let known = before
-            .flat_map(|(_, sessions)| sessions)
-            .filter(|session| session.key == body.key && introduced.is_none())
-            .map(|session| session.encapsulated);
-        let mut refused = OpenError::NoSession { path: path.clone(), meter };
-        for encapsulated in introduced.into_iter().chain(known) {
-            let opened = OpeningSession::start(network, opening, &encapsulated)
-                .and_then(|session| session.slot_key(index).open(&root, index, body.ciphertext));
-            match opened {
-                Ok(plaintext) => return Ok(plaintext.to_vec()),
-                Err(source) => refused = OpenError::Closed { path: path.clone(), source },
-            }
-        }
-        Err(refused)
+    fn refuse(&self, error: &OpenError) {
+        let word = if matches!(error, OpenError::Refused { .. }) { "REFUSED" } else { "error:" };
+        self.say(&format!("{word} {error}"));
     }
 }
 
@@ -211,20 +125,21 @@ impl Opened {
             "file": path.display().to_string(),
             "meter": self.meter.0,
             "slot": self.slot.get(),
+            "verified": self.verified,
             "intervals": self.intervals().map(interval).collect::<Vec<_>>(),
         })
     }
 
-    fn tell(&self, path: &Path) {
+    fn tell(&self, path: &Path, teller: &Teller) {
         let (file, seconds) = (path.display(), self.reading.channel.interval_s);
-        output::note(&format!("{file}: meter {}, slot {}", self.meter, self.slot));
+        teller.say(&format!("{file}: meter {}, slot {}", self.meter, self.slot));
         for (start, kwh, quality) in self.intervals() {
             let value = kwh.map_or_else(|| "no value".into(), |kwh| format!("{kwh} kWh"));
             let quality = match quality {
                 Quality::Measured => String::new(),
                 quality => format!(", {}", quality_name(quality)),
             };
-            output::note(&format!("  {start}, {seconds} s: {value}{quality}"));
+            teller.say(&format!("  {start}, {seconds} s: {value}{quality}"));
         }
     }
 }

@@ -1,14 +1,10 @@
-//! A provider's directory: its keys, and the sessions its meters sealed their readings in.
+//! A provider's keys, and what goes wrong with its directory.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bkss_node::config::vote_key;
 use bkss_scheme::{
-    LinkIndex, Malformed, MeterId, ProviderId, ProviderIdentity, SecretKey,
+    Malformed, ProviderId, ProviderIdentity, SecretKey,
     certificate::VoteKey,
     codec::{self, Encoded},
     seal::{KeyId, OpeningKey},
@@ -17,7 +13,10 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::files::{self, FileError, Readers};
+use crate::{
+    files::{self, FileError, Readers},
+    sessions::SessionsError,
+};
 
 /// File of keys in a provider's directory.
 const KEYS: &str = "keys.bkss";
@@ -25,11 +24,6 @@ const KEYS: &str = "keys.bkss";
 const MAX_KEYS: u64 = 1 << 20;
 /// Most keys of one kind: a replacement a day for years.
 const MAX_KEYS_OF_A_KIND: usize = 4096;
-/// Most bytes of a file of sessions: one per meter and day, some 45 bytes each.
-const MAX_SESSIONS: u64 = 1 << 30;
-
-/// Most bytes of a session.
-const MAX_SESSION: usize = 64;
 
 /// What goes wrong with a provider's directory.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +32,10 @@ pub(crate) enum ProviderError {
     File(#[from] FileError),
     #[error("{path}: {source}")]
     Malformed { path: PathBuf, source: Malformed },
-    #[error("{path}: expected a session at byte {offset}, found something else")]
-    Session { path: PathBuf, offset: usize },
     #[error("{path}: expected the keys of provider {id} of this network, found others")]
     OtherKeys { path: PathBuf, id: ProviderId },
-    #[error("{path}: {source}")]
-    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
 }
 
 /// A provider's secret keys: `[2, sp, identity key, [+ vote key], [+ [kid, sealing key]]]` and a
@@ -163,10 +155,18 @@ impl Keys {
     /// [`ProviderError::File`] or [`ProviderError::Malformed`].
     pub(crate) fn load(dir: &Path) -> Result<Self, ProviderError> {
         let path = dir.join(KEYS);
-        let bytes = Zeroizing::new(files::read(&path, MAX_KEYS)?);
-        let content = files::check(&path, &bytes)?;
+        Self::parse(&path, &Zeroizing::new(files::read(&path, MAX_KEYS)?))
+    }
+
+    /// Takes the bytes of a file of keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::File`] or [`ProviderError::Malformed`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ProviderError> {
+        let content = files::check(path, bytes)?;
         codec::decode("keys of a provider", content)
-            .map_err(|source| ProviderError::Malformed { path, source })
+            .map_err(|source| ProviderError::Malformed { path: path.to_owned(), source })
     }
 }
 
@@ -209,122 +209,6 @@ impl<'b, C> Decode<'b, C> for Keys {
             return Err(decode::Error::message("no vote key or no sealing key").at(at));
         }
         Ok(Self { id, identity, votes, openings })
-    }
-}
-
-/// A session that a meter introduced with link `index`: `[mid, i, kid, enc]`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Session {
-    /// The meter.
-    pub(crate) meter: MeterId,
-    /// The link whose body carries the encapsulated key.
-    pub(crate) index: u32,
-    /// The provider's key it is for.
-    pub(crate) key: KeyId,
-    /// The encapsulated key.
-    pub(crate) encapsulated: [u8; 32],
-}
-
-impl<C> Encode<C> for Session {
-    fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(4)?.encode(self.meter)?.u32(self.index)?;
-        encoder.encode(self.key)?.bytes(&self.encapsulated)?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for Session {
-    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 4)?;
-        Ok(Self {
-            meter: decoder.decode()?,
-            index: decoder.u32()?,
-            key: decoder.decode()?,
-            encapsulated: codec::bytes(decoder)?,
-        })
-    }
-}
-
-/// The log of sessions, append only. It follows from the final blocks and can be written again.
-pub(crate) struct Sessions {
-    path: PathBuf,
-    file: File,
-}
-
-impl Sessions {
-    /// Opens the log of a directory, or starts it; a record that a power cut tore is cut off.
-    ///
-    /// # Errors
-    ///
-    /// [`ProviderError`], also if there is something else than sessions in the file.
-    pub(crate) fn open(dir: &Path) -> Result<Self, ProviderError> {
-        let path = dir.join("sessions.bkss");
-        let failed = |source| ProviderError::Write { path: path.clone(), source };
-        let mut options = OpenOptions::new();
-        let file = options.create(true).read(true).append(true).open(&path).map_err(failed)?;
-        let bytes = files::read(&path, MAX_SESSIONS)?;
-        let (_, whole) = parse(&path, &bytes)?;
-        if whole < bytes.len() {
-            file.set_len(whole as u64).map_err(failed)?;
-        }
-        Ok(Self { path, file })
-    }
-
-    /// Appends the session of `meter` that the body with link `index` introduces.
-    ///
-    /// # Errors
-    ///
-    /// [`ProviderError::Write`].
-    pub(crate) fn append(
-        &mut self,
-        meter: MeterId,
-        index: LinkIndex,
-        key: KeyId,
-        encapsulated: &[u8; 32],
-    ) -> Result<(), ProviderError> {
-        let session = Session { meter, index: index.get(), key, encapsulated: *encapsulated };
-        let mut bytes = Vec::new();
-        codec::encode_infallible(&session, &mut bytes);
-        let written = self.file.write_all(&bytes);
-        written.map_err(|source| ProviderError::Write { path: self.path.clone(), source })
-    }
-
-    /// Makes everything that was appended durable.
-    ///
-    /// # Errors
-    ///
-    /// [`ProviderError::Write`].
-    pub(crate) fn sync(&self) -> Result<(), ProviderError> {
-        let synced = self.file.sync_data();
-        synced.map_err(|source| ProviderError::Write { path: self.path.clone(), source })
-    }
-
-    /// All sessions of a directory, in the order in which their bodies became final.
-    ///
-    /// # Errors
-    ///
-    /// [`ProviderError`]; a torn last record is none, it is left out.
-    pub(crate) fn load(dir: &Path) -> Result<Vec<Session>, ProviderError> {
-        let path = dir.join("sessions.bkss");
-        Ok(parse(&path, &files::read(&path, MAX_SESSIONS)?)?.0)
-    }
-}
-
-/// Whole records and where they end; a torn last record is not an error.
-fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Session>, usize), ProviderError> {
-    let mut sessions = Vec::new();
-    let mut decoder = Decoder::new(bytes);
-    loop {
-        let start = decoder.position();
-        let session: Session = match decoder.decode() {
-            Ok(session) => session,
-            Err(error) if error.is_end_of_input() => return Ok((sessions, start)),
-            Err(_) => return Err(ProviderError::Session { path: path.to_owned(), offset: start }),
-        };
-        let record = &bytes[start..decoder.position()];
-        if codec::encode_into(&session, &mut [0; MAX_SESSION]) != Some(record) {
-            return Err(ProviderError::Session { path: path.to_owned(), offset: start });
-        }
-        sessions.push(session);
     }
 }
 
@@ -399,37 +283,5 @@ mod tests {
         assert!(keys.votes().all(|key| *key != vote));
         keys.replace(dir.path()).unwrap();
         assert_eq!(Keys::load(dir.path()).unwrap().vote(), keys.vote());
-    }
-
-    #[test]
-    fn a_torn_session_is_cut_off_and_a_false_one_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sessions.bkss");
-        let index = LinkIndex::new(3, 9).unwrap();
-        let append = |byte| {
-            let mut sessions = Sessions::open(dir.path()).unwrap();
-            sessions.append(MeterId(7), index, KeyId(1), &[byte; 32]).unwrap();
-        };
-        let loaded = || {
-            let sessions = Sessions::load(dir.path()).unwrap();
-            sessions.iter().map(|session| session.encapsulated[0]).collect::<Vec<_>>()
-        };
-        (1..=2).for_each(append);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in whole.len() / 2..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            assert_eq!(loaded(), [1], "cut at byte {cut}");
-        }
-        append(3);
-        assert_eq!(loaded(), [1, 3]);
-        // A length in more bytes than it needs is a second spelling.
-        let respelled = [0x98, 4, 7, 3, 1, 0x58, 32].into_iter().chain([9; 32]);
-        for record in [vec![0x83, 1, 2], vec![0], respelled.collect()] {
-            std::fs::write(&path, [&whole[..], &record].concat()).unwrap();
-            let expected = format!("expected a session at byte {}", whole.len());
-            let error = Sessions::load(dir.path()).unwrap_err().to_string();
-            assert!(error.contains(&expected), "{error}");
-            assert!(Sessions::open(dir.path()).is_err(), "and nothing is cut off");
-        }
     }
 }

@@ -93,8 +93,7 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
         }
         Ok(())
     };
-    let eras = trust.eras();
-    let plan = Plan { network, era: &eras[eras.len() - 1], sealing_key, order };
+    let plan = Plan { eras: trust.eras(), sealing_key, order };
     let issued = issue(&mut sdi, &mut commit, plan, &mut command::rng()?);
     let Issued { signature, block_roots, made } = issued.map_err(|error| match error {
         RunError::Command(error) => error,

@@ -41,6 +41,9 @@ use remote::{Remote, opened_path};
 /// Seconds from the provisioning of the first meter to the first slot, and for each fifty more.
 const LEAD_S: u64 = 20;
 
+/// Most bytes of a file with a number.
+const MAX_NUMBER: u64 = 32;
+
 /// Options of `bkss replay`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -213,10 +216,8 @@ impl Site<'_> {
                 block_log2: CHAIN_BLOCK_LOG2,
                 revocable_by_secret: false,
             };
-            let eras = self.trust.eras();
-            let era = &eras[eras.len() - 1];
-            let network = self.trust.genesis().network();
-            let plan = Plan { network, era, sealing_key: owner.opening().public(), order };
+            let sealing_key = owner.opening().public();
+            let plan = Plan { eras: self.trust.eras(), sealing_key, order };
             let log = &mut self.log;
             let mut commit = |sdi: &mut Sdi| log.commit(sdi).map_err(RunError::from);
             let meter = provision(&mut self.sdi, &mut commit, plan, owner, rng)?;
@@ -262,10 +263,11 @@ fn switch_on(
         let dir = meter_dir(&args.out, household.meter);
         let path = dir.join("flash.bkss");
         let flash = SoftwareFlash::open(&path).map_err(crate::files::unwritable(&path))?;
-        let opened = std::fs::read_to_string(opened_path(&dir)).ok();
+        let opened = crate::files::read(&opened_path(&dir), MAX_NUMBER).ok();
+        let opened = opened.and_then(|opened| String::from_utf8(opened).ok());
         let opened = opened.and_then(|opened| opened.trim().parse().ok()).unwrap_or(0);
         let schedule = &meter.message().schedule;
-        let start_s = schedule.begins().seconds() - u64::from(schedule.slot_s);
+        let start_s = schedule.begins().seconds().saturating_sub(schedule.slot_s.into());
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let readings = household.readings.clone();

@@ -2,7 +2,7 @@
 
 use bkss_ledger::{
     Limits, Rounds, Terms,
-    genesis::{Charter, MAX_ALTERNATES},
+    genesis::{Charter, MAX_ALTERNATES, Weighing},
 };
 use bkss_scheme::{
     Digest, LedgerTime, ProviderIdentity, SdiIdentity,
@@ -10,7 +10,7 @@ use bkss_scheme::{
     identity::Name,
 };
 
-use crate::{clock, command::CommandError};
+use crate::{clock, command::CommandError, output};
 
 /// What founders agree on beside their names.
 #[derive(clap::Args, Clone, Debug)]
@@ -30,6 +30,16 @@ pub(crate) struct TermsArgs {
     /// How long after the start of its slot a reading may be opened, seconds (R)
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
     reveal: u32,
+    /// How long after its slot a sealed reading is kept at least, seconds (K); a week without it, or
+    /// as long as --reveal if that is longer
+    #[arg(long, value_name = "SECONDS")]
+    keep: Option<u32>,
+    /// How long before it is in force an erasure is announced, seconds (E)
+    #[arg(long, value_name = "SECONDS", default_value_t = Terms::default().notice_s)]
+    notice: u32,
+    /// How long after its registration a chain may begin, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Terms::default().ahead_s)]
+    ahead: u32,
     /// A block at least at every multiple of this; slots and windows are multiples of it (G)
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     grid: u32,
@@ -48,15 +58,36 @@ pub(crate) struct TermsArgs {
     /// Views that a leader stays
     #[arg(long, value_name = "VIEWS", default_value_t = Rounds::default().tenure_views)]
     tenure_views: u32,
+    /// What a provider's vote for accounting nodes weighs
+    #[arg(long, value_enum, default_value_t = Votes::Members)]
+    votes: Votes,
     /// Most bytes of a block
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().block_bytes)]
     block_bytes: u32,
     /// Most items of a batch
     #[arg(long, value_name = "ITEMS", default_value_t = Limits::default().batch_items)]
     batch_items: u32,
-    /// Most meters
+    /// Most chains of meters
     #[arg(long, value_name = "METERS", default_value_t = Limits::default().meters)]
     max_meters: u32,
+    /// Most chains of one provider's meters; a quarter of --max-meters without it
+    #[arg(long, value_name = "METERS")]
+    owner_meters: Option<u32>,
+    /// Most steps of chains that the openings of one block are walked together
+    #[arg(long, value_name = "STEPS", default_value_t = Limits::default().steps)]
+    steps: u32,
+    /// Most requests for one chain that wait for their openings, of each provider's node
+    #[arg(long, value_name = "REQUESTS", default_value_t = Limits::default().pending)]
+    pending: u32,
+}
+
+/// What a provider's vote for accounting nodes weighs.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Votes {
+    /// As much as any other's
+    Members,
+    /// As many meters as it has that report
+    Meters,
 }
 
 impl TermsArgs {
@@ -73,36 +104,56 @@ impl TermsArgs {
     ) -> Result<Charter, CommandError> {
         providers.sort_by_key(|provider| provider.id);
         sdis.sort_by_key(|sdi| sdi.id);
-        let terms = Terms {
-            min_slot_s: self.min_slot,
-            reveal_s: self.reveal,
-            grid_s: self.grid,
-            precision_ms: self.precision_ms,
-        };
-        let rounds = Rounds {
-            blocks: self.round_blocks,
-            committee: self.committee,
-            alternates: self.alternates,
-            tenure_views: self.tenure_views,
-        };
-        let limits = Limits {
-            block_bytes: self.block_bytes,
-            batch_items: self.batch_items,
-            meters: self.max_meters,
-        };
         let charter = Charter {
             name: name(&self.name)?,
             agreement,
             start: self.start()?,
             time_scale: self.time_scale,
-            terms,
-            rounds,
-            limits,
+            terms: self.times(),
+            rounds: self.rounds(),
+            limits: self.limits(),
             providers,
             sdis,
         };
         charter.check().map_err(|error| CommandError::Usage(error.to_string()))?;
         Ok(charter)
+    }
+
+    fn times(&self) -> Terms {
+        Terms {
+            min_slot_s: self.min_slot,
+            reveal_s: self.reveal,
+            grid_s: self.grid,
+            precision_ms: self.precision_ms,
+            keep_s: self.keep.unwrap_or_else(|| Terms::default().keep_s.max(self.reveal)),
+            notice_s: self.notice,
+            ahead_s: self.ahead,
+        }
+    }
+
+    const fn rounds(&self) -> Rounds {
+        Rounds {
+            blocks: self.round_blocks,
+            committee: self.committee,
+            alternates: self.alternates,
+            tenure_views: self.tenure_views,
+            votes: match self.votes {
+                Votes::Members => Weighing::Members,
+                Votes::Meters => Weighing::Meters,
+            },
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let quarter = (self.max_meters / 4).max(1);
+        Limits {
+            block_bytes: self.block_bytes,
+            batch_items: self.batch_items,
+            meters: self.max_meters,
+            owner_meters: self.owner_meters.unwrap_or(quarter),
+            steps: self.steps,
+            pending: self.pending,
+        }
     }
 
     fn start(&self) -> Result<LedgerTime, CommandError> {
@@ -114,6 +165,19 @@ impl TermsArgs {
         }
         let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(LedgerTime::from_seconds(now.as_secs() / 60 * 60))
+    }
+}
+
+/// Says whom a network trusts in which votes weigh by meters; nothing of others.
+pub(crate) fn note_trust(charter: &Charter) {
+    if charter.rounds.votes == Weighing::Members {
+        return;
+    }
+    for line in [
+        "votes weigh by meters: this network trusts every SDI and every provider not to register",
+        "meters that nobody installed. Such meters that report buy votes and seats.",
+    ] {
+        output::note(line);
     }
 }
 

@@ -14,7 +14,7 @@ use bkss_scheme::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    files::{self, FileError, unreadable},
+    files::{self, FileError},
     output, parallel,
 };
 
@@ -80,12 +80,17 @@ pub(crate) fn read_trust(path: &Path) -> Result<Trust, FileError> {
 
 /// Says so if ledger time is not real time.
 pub(crate) fn note_time_scale(genesis: &Genesis) {
-    let scale = genesis.charter().time_scale;
-    if scale != 1 {
-        output::note(&format!(
-            "demonstration network: ledger time ran {scale} times faster than the clock"
-        ));
+    if let Some(line) = time_scale(genesis) {
+        output::note(&line);
     }
+}
+
+/// What is to be said if ledger time is not real time.
+pub(crate) fn time_scale(genesis: &Genesis) -> Option<String> {
+    let scale = genesis.charter().time_scale;
+    let line =
+        || format!("demonstration network: ledger time ran {scale} times faster than the clock");
+    (scale != 1).then(line)
 }
 
 /// Replaces each directory by the files `*.receipt` below it, sorted by path.
@@ -94,7 +99,7 @@ pub(crate) fn note_time_scale(genesis: &Genesis) {
 ///
 /// # Errors
 ///
-/// [`FileError::Unreadable`], or [`FileError::NoReceipt`] for a directory without any.
+/// [`FileError::NoReceipt`] for a directory without any.
 pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
     let mut receipts = Vec::new();
     for path in paths {
@@ -103,7 +108,7 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
             continue;
         }
         let first = receipts.len();
-        collect(path, &mut receipts)?;
+        collect(path, &mut receipts);
         if receipts.len() == first {
             return Err(FileError::NoReceipt { path: path.clone() });
         }
@@ -112,13 +117,21 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
     Ok(receipts)
 }
 
-fn collect(root: &Path, receipts: &mut Vec<PathBuf>) -> Result<(), FileError> {
+/// Finds the receipts below a directory. A directory that cannot be read comes in place of what is in
+/// it: it is then reported, and does not stop the others.
+fn collect(root: &Path, receipts: &mut Vec<PathBuf>) {
     let mut waiting = vec![root.to_owned()];
     while let Some(dir) = waiting.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(unreadable(&dir))? {
-            let entry = entry.map_err(unreadable(&dir))?;
-            let path = entry.path();
-            let kind = entry.file_type().map_err(unreadable(&path))?;
+        let Ok(entries) = std::fs::read_dir(&dir) else {
+            receipts.push(dir);
+            continue;
+        };
+        for entry in entries {
+            let Ok((path, kind)) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))
+            else {
+                receipts.push(dir.clone());
+                continue;
+            };
             if kind.is_dir() {
                 waiting.push(path);
             } else if kind.is_file() && path.extension().is_some_and(|end| end == "receipt") {
@@ -126,12 +139,22 @@ fn collect(root: &Path, receipts: &mut Vec<PathBuf>) -> Result<(), FileError> {
             }
         }
     }
-    Ok(())
 }
 
 /// Whether a file is a receipt for which every check holds.
 pub(crate) fn holds(trust: &Trust, path: &Path) -> bool {
     Outcome::of(trust, path).exit_code() == 0
+}
+
+/// What `bkss verify` does with the bytes of a receipt, for tests: the receipt if it holds.
+#[cfg(test)]
+pub(crate) fn told<'a>(trust: &Trust, bytes: &'a [u8]) -> Option<Receipt<'a>> {
+    let path = Path::new("receipt");
+    let outcome = Outcome::of_bytes(trust, path, bytes);
+    let (object, text) = (outcome.json(path), outcome.text(path));
+    let valid = outcome.exit_code() == 0;
+    assert_eq!((object["valid"] == true, text.starts_with("VALID")), (valid, valid));
+    if valid { codec::decode("receipt", bytes).ok() } else { None }
 }
 
 /// How a receipt fared.
@@ -155,7 +178,11 @@ impl Outcome {
             Err(error @ FileError::TooLong { .. }) => return Self::Malformed(error.to_string()),
             Err(error) => return Self::Unreadable(error.to_string()),
         };
-        let receipt: Receipt<'_> = match codec::decode("receipt", &bytes) {
+        Self::of_bytes(trust, path, &bytes)
+    }
+
+    fn of_bytes(trust: &Trust, path: &Path, bytes: &[u8]) -> Self {
+        let receipt: Receipt<'_> = match codec::decode("receipt", bytes) {
             Ok(receipt) => receipt,
             Err(error) => return Self::Malformed(format!("{}: {error}", path.display())),
         };

@@ -2,10 +2,10 @@
 
 use bkss_ledger::{Transaction, membership::RegistrationRefusal};
 use bkss_scheme::{
-    Link, MeterId, RootMessage, Salt, hash,
+    Link, MeterId, RootMessage, hash,
     hash_chain::{self, Blocks},
     request,
-    root_message::Registration,
+    root_message::{Registration, SaltNonce},
     timestamp::RegistrationProof,
 };
 use rand_core::Rng;
@@ -54,9 +54,11 @@ fn own_chain(_: &Effort) -> Result<Attack, Broken> {
 
     let mut ours = Tried::new("the ledger knows whose chain is whose");
     let (mut scene, homes) = Scene::with_meters(11, 1)?;
-    let (salt, last) = (Salt([66; 16]), Link::from_bytes([66; 32]));
+    let last = Link::from_bytes([66; 32]);
     // She registers it as Alice's: without the keys of SDI and owner, and after Alice.
-    let message = RootMessage { salt, ..homes[0].registration.message.clone() };
+    let nonce = SaltNonce([66; 16]);
+    let message = RootMessage { nonce, ..homes[0].registration.message.clone() };
+    let salt = message.salt();
     let own = scene.keys[3].clone();
     let forged = Registration::sign(message, scene.network(), &own, &own);
     ours.attempt(registered(&scene, forged));
@@ -134,7 +136,7 @@ fn sibling(_: &Effort) -> Result<Attack, Broken> {
         let path = path.ok_or(Broken::DoesNotHold("C_i"))?;
         public.extend(path.siblings().iter().map(|sibling| sibling.0));
         public.push(*home.link(index).as_bytes());
-        let (salt, newest) = (home.registration.message.salt, home.link(index));
+        let (salt, newest) = (home.registration.message.salt(), home.link(index));
         for string in &public {
             let leads = hash_chain::step(salt, index + 1, &Link::from_bytes(*string)) == newest;
             ours.attempt_if(leads, "does not lead to the newest link");
@@ -172,7 +174,7 @@ fn unused_slot(_: &Effort) -> Result<Attack, Broken> {
     for unused in 2..6 {
         let body = sealed_by(&mut scene, &homes[0], unused)?;
         let link =
-            hash_chain::walk(homes[0].registration.message.salt, 6, unused, &homes[0].link(6));
+            hash_chain::walk(homes[0].registration.message.salt(), 6, unused, &homes[0].link(6));
         let value = value_of(&homes[0], unused, &body, &link)?;
         for time in [at(6, 400), at(7, 1), at(7, 400), at(8, 1)] {
             let request = scene.requests(3, unused, [(0, value)]);
@@ -264,14 +266,11 @@ fn second_chain(_: &Effort) -> Result<Attack, Broken> {
     let mut ours = Tried::new("it takes SDI and owner, and a meter is registered once");
     let (scene, homes) = Scene::with_meters(16, 2)?;
     let (network, mallory) = (scene.network(), scene.keys[3].clone());
-    let ends = hash_chain::build(
-        Salt([66; 16]),
-        Blocks::usual(SLOTS).ok_or(Broken::DoesNotHold("chain"))?,
-        &Link::from_bytes([66; 32]),
-        |_| (),
-    );
     let mut second = homes[0].registration.message.clone();
-    (second.salt, second.anchor, second.root) = (Salt([66; 16]), ends.anchor, ends.root);
+    second.nonce = SaltNonce([66; 16]);
+    let blocks = Blocks::usual(SLOTS).ok_or(Broken::DoesNotHold("chain"))?;
+    let ends = hash_chain::build(second.salt(), blocks, &Link::from_bytes([66; 32]), |_| ());
+    (second.anchor, second.root) = (ends.anchor, ends.root);
     let mut new_number = second.clone();
     new_number.meter = MeterId(99);
     for message in [second.clone(), new_number] {
@@ -309,7 +308,7 @@ fn split_parameters(_: &Effort) -> Result<Attack, Broken> {
     let mut ours = Tried::new("a meter compares every field with what is on the ledger first");
     type Change = fn(&mut RootMessage);
     let changes: [Change; 4] = [
-        |message| message.schedule.slot_s = 1800,
+        |message| message.schedule.slot_s += 1,
         |message| message.schedule.first.0 += 1,
         |message| message.schedule.window_s = 30,
         |message| message.anchor = Link::from_bytes([1; 32]),
@@ -366,7 +365,7 @@ fn registered(scene: &Scene, registration: Registration) -> Result<(), String> {
 }
 
 fn leaf(home: &Home, index: u32) -> bkss_scheme::Digest {
-    hash_chain::leaf(home.registration.message.salt, index, &home.link(index))
+    hash_chain::leaf(home.registration.message.salt(), index, &home.link(index))
 }
 
 /// `q` of a body and a link, for a meter.

@@ -228,18 +228,18 @@ fn fake_time(_: &Effort) -> Result<Attack, Broken> {
         scene.register(std::slice::from_ref(&home))?;
         let proof = scene.registration_proof(&home)?;
         home.meter.confirm_registration(&codec::decode("proof", &proof)?)?;
-        let old = scene.blocks[0].time_proof();
+        let old = scene.blocks[0].time_proof().ok_or(Broken::DoesNotHold("a proof of time"))?;
         home.meter.sign(at(2, 0), &reading(42), &mut scene.rng)?;
         let faults = usize::from((providers - 1) / 3);
         for first in 0..=usize::from(providers) - faults {
             let liars: Vec<_> = (first..first + faults).collect();
             let bytes = scene.time_proof(&liars, at(2, 3000))?;
             let proof: TimeProof<'_> = codec::decode("proof", &bytes)?;
-            let refused = home.meter.on_time(&proof).map(|_| ());
+            let refused = home.meter.on_time(at(2, 3000), &proof).map(|_| ());
             ours.attempt(released(&home, refused.err().map(|_| "fewer signatures than a quorum")));
         }
         let proof: TimeProof<'_> = codec::decode("proof", &old)?;
-        home.meter.on_time(&proof)?;
+        home.meter.on_time(at(2, 3000), &proof)?;
         ours.attempt(released(&home, Some("an old time")));
     }
     Ok(attack("T2.3", "make the meter believe that its window has closed", "A6", printed, ours))

@@ -61,7 +61,8 @@ fn without_one_provider(_: &Effort) -> Result<Attack, Broken> {
         let request = scene.requests(gateway, 2, [(0, signed.message().value)]);
         scene.block(at(2, 1), &[request])?;
         let bytes = scene.time_proof(&others, at(2, WINDOW_S.into()))?;
-        home.meter.on_time(&codec::decode::<TimeProof<'_>>("proof", &bytes)?)?;
+        home.meter
+            .on_time(at(2, WINDOW_S.into()), &codec::decode::<TimeProof<'_>>("proof", &bytes)?)?;
         let released = home.meter.release().ok_or(Broken::DoesNotHold("release"))?;
         let body = signed.message().body.to_vec();
         let opening = scene.openings(gateway, 2, &[(0, released.link, body)])?;
@@ -118,7 +119,8 @@ fn fake_network(_: &Effort) -> Result<Attack, Broken> {
         fake.block(at(0, 1), &[])?;
         fake.block(at(2, 800), &[])?;
         for block in &fake.blocks {
-            ours.attempt(taken(&mut home, &block.time_proof())?);
+            let proof = block.time_proof().ok_or(Broken::DoesNotHold("a proof of time"))?;
+            ours.attempt(taken(&mut home, &proof)?);
         }
         let faults: Vec<_> = (0..usize::from((providers - 1) / 3)).collect();
         let bytes = scene.time_proof(&faults, at(2, 800))?;
@@ -137,16 +139,19 @@ fn confirmed(scene: &mut Scene) -> Result<Home, Broken> {
 
 /// `Ok` if a proof makes the meter show a link; the kind of refusal otherwise.
 fn taken(home: &mut Home, proof: &[u8]) -> Result<Result<(), &'static str>, Broken> {
+    use bkss_meter::ledger_time::TimeRefusal;
     use bkss_scheme::certificate::NotFinal;
 
-    let refused = home.meter.on_time(&codec::decode("proof", proof)?).err();
+    let refused = home.meter.on_time(at(2, 800), &codec::decode("proof", proof)?).err();
     if home.meter.release().is_some() {
         return Ok(Ok(()));
     }
     Ok(Err(match refused {
-        Some(NotFinal::Quorum { .. }) => "fewer signatures than a quorum",
-        Some(NotFinal::Signature { .. }) => "a signature is not its member's",
-        Some(NotFinal::Committee { .. }) => "another committee",
+        Some(TimeRefusal::NotFinal(NotFinal::Quorum { .. })) => "fewer signatures than a quorum",
+        Some(TimeRefusal::NotFinal(NotFinal::Signature { .. })) => {
+            "a signature is not its member's"
+        }
+        Some(TimeRefusal::NotFinal(NotFinal::Committee { .. })) => "another committee",
         Some(_) => "not a certificate",
         None => "no link leaves",
     }))

@@ -170,7 +170,7 @@ fn next_link(_: &Effort) -> Result<Attack, Broken> {
     let mut public: Vec<u8> = blocks.chain(receipts).flatten().collect();
     public.extend(encoded(&homes[0].registration));
     public.extend(homes[0].blocks.1.iter().flat_map(|root| root.0));
-    let (salt, newest) = (homes[0].registration.message.salt, homes[0].link(5));
+    let (salt, newest) = (homes[0].registration.message.salt(), homes[0].link(5));
     for window in public.windows(32) {
         let Ok(bytes) = window.try_into() else { continue };
         let leads = hash_chain::step(salt, 6, &Link::from_bytes(bytes)) == newest;

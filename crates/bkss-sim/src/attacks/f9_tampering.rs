@@ -74,6 +74,7 @@ fn block_bits(scene: &Scene, effort: &Effort, ours: &mut Tried) -> Result<(), Br
     for earlier in &scene.blocks[..place] {
         before.apply(earlier.verified())?;
     }
+    let finality = block.finality().ok_or(Broken::DoesNotHold("finality"))?;
     let bytes = block.verified().block().encode();
     let limit = scene.genesis.charter().limits.block_bytes as usize;
     for bit in (0..8 * bytes.len()).step_by(effort.every_bit) {
@@ -84,8 +85,7 @@ fn block_bits(scene: &Scene, effort: &Effort, ours: &mut Tried) -> Result<(), Br
             continue;
         };
         // What still parses has another id, which no certificate names, or breaks a rule.
-        let certified =
-            block.finality().verify(scene.network(), &scene.committee(), other.header());
+        let certified = scene.certified(&finality, other.header());
         ours.attempt_if(
             certified.is_ok() && verify(&before.view(), other).is_ok(),
             "not the block that is certified",
@@ -150,7 +150,7 @@ fn rewritten(_: &Effort) -> Result<Attack, Broken> {
                 let header = scene.header(at(1, second))?;
                 let members: Vec<_> = (0..liars).collect();
                 let votes = scene.votes_of(&members, scene.network(), header.id());
-                let verdict = votes.finality().verify(scene.network(), &scene.committee(), &header);
+                let verdict = scene.certified(&votes.finality(), &header);
                 ours.attempt(verdict.map(drop).map_err(|_| "fewer signatures than a quorum"));
             }
         }

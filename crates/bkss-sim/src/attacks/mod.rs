@@ -5,6 +5,7 @@
 //! the printed scheme too and must succeed there. What needs machinery that is not there yet is
 //! listed as not run, with the reason.
 
+mod algorithm_3;
 mod algorithms;
 mod f1_impersonation;
 mod f2_man_in_the_middle;
@@ -18,6 +19,7 @@ mod f9_tampering;
 // Declared here so that nothing but the attacks can name it.
 #[path = "../printed/mod.rs"]
 mod printed;
+pub mod weighing;
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -214,6 +216,7 @@ fn stories() -> Vec<Story> {
         &f8_no_central_manager::STORIES,
         &f9_tampering::STORIES,
         &algorithms::STORIES,
+        &algorithm_3::STORIES,
     ]
     .concat()
 }

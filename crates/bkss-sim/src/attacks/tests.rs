@@ -32,7 +32,7 @@ fn every_attack_that_runs_breaks_the_printed_scheme_and_not_ours() {
 /// Ours must refuse each attack by the rule that is meant to stop it, not by accident.
 fn refused_for_their_reasons(attacks: &[Attack]) {
     for (test, reasons) in [
-        ("T1.1", &["signature of the SDI", "link is not of this chain"][..]),
+        ("T1.1", &["signature of the SDI", "is not of its chain"][..]),
         ("T1.2", &["block's time is not the time for this", "no pending request has this value"]),
         ("T1.3", &["does not lead to the newest link"]),
         ("T1.4", &["block's time is not the time for this", "no pending request has this value"]),
@@ -47,7 +47,7 @@ fn refused_for_their_reasons(attacks: &[Attack]) {
                 "registered L is not",
                 "registered g_0 is not",
                 "registered W is not",
-                "registered v_0 is not",
+                "the registration is of another chain",
             ],
         ),
         ("T2.1", &["does not open with this key, meter and slot"]),

@@ -1,13 +1,17 @@
 //! Table 4 with counts: what was tried on the printed scheme and on ours, and what came of it.
 
 use crate::{
-    attacks::{Attack, Feature, Score, Side, score},
+    Broken,
+    attacks::{
+        Attack, Feature, Score, Side, score,
+        weighing::{self, Bought},
+    },
     report::{Cell, Sheet},
 };
 
-/// The table, and every attack of it.
-pub(super) fn sheets(attacks: &[Attack]) -> Vec<Sheet> {
-    vec![table(attacks), list(attacks)]
+/// The table, every attack of it, and what votes of each kind withstand.
+pub(super) fn sheets(attacks: &[Attack]) -> Result<Vec<Sheet>, Broken> {
+    Ok(vec![table(attacks), list(attacks), votes(&weighing::table()?)])
 }
 
 fn table(attacks: &[Attack]) -> Sheet {
@@ -59,6 +63,25 @@ fn list(attacks: &[Attack]) -> Sheet {
             told(&attack.ours).into(),
         ]);
     }
+    sheet
+}
+
+/// Which ways to buy seats votes of each kind withstand.
+fn votes(rows: &[Bought]) -> Sheet {
+    let columns = ["to buy the seats with", "votes of members", "votes weighed by meters"];
+    let mut sheet = Sheet::new("votes", "what an election withstands (Algorithm 3)", &columns);
+    for row in rows {
+        let told = |seats: usize| {
+            let verdict = if Bought::withstands(seats) { "holds" } else { "BOUGHT" };
+            format!("{verdict}: {seats} of 4 seats")
+        };
+        sheet.rows.push(vec![row.what.into(), told(row.members).into(), told(row.meters).into()]);
+    }
+    sheet.note("two of seven providers are one buyer; one seat of four is their share");
+    sheet.note("votes of members are the default, and what A3.1 is run on");
+    sheet.note(
+        "votes weighed by meters are the paper's rule: a genesis that has it trusts its SDIs",
+    );
     sheet
 }
 

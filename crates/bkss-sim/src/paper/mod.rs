@@ -184,7 +184,7 @@ impl<'a> Press<'a> {
         Ok(match item {
             Item::Equations => sheet(equations::sheet()),
             Item::Table4 => {
-                Part { sheets: attacks_sheet::sheets(self.attacks()?), figures: vec![] }
+                Part { sheets: attacks_sheet::sheets(self.attacks()?)?, figures: vec![] }
             }
             Item::Table5 => sheet(meter_sheets::table_5(self.meters()?)),
             Item::Table6 => sheet(meter_sheets::table_6(self.meters()?)),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use bkss_ledger::{Refusal, genesis::GenesisError, receipts::PathError, state::NotNext};
 use bkss_meter::{
     key_store::KeyStoreError,
+    ledger_time::TimeRefusal,
     signer::{RegistrationMismatch, SignError},
 };
 use bkss_scheme::{Malformed, certificate::NotFinal, seal::SealError};
@@ -32,6 +33,8 @@ pub enum Broken {
     KeyStore(#[from] KeyStoreError),
     #[error(transparent)]
     NotFinal(#[from] NotFinal),
+    #[error(transparent)]
+    Time(#[from] TimeRefusal),
     #[error(transparent)]
     Registration(#[from] RegistrationMismatch),
     #[error(transparent)]

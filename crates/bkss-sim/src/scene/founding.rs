@@ -91,7 +91,7 @@ fn charter(
         agreement: agreement(),
         start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
         time_scale: 1,
-        terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+        terms: Terms { min_slot_s: 1, ..Terms::default() },
         rounds,
         limits: Limits::default(),
         providers,

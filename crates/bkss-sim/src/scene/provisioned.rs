@@ -2,7 +2,8 @@
 
 use bkss_meter::{KeyStore, Parameters};
 use bkss_scheme::{
-    Digest, Era, Link, SecretKey, hash_chain::Blocks, root_message::Registration, seal::OpeningKey,
+    Digest, Era, Link, SecretKey, finality::RoundLength, hash_chain::Blocks,
+    root_message::Registration, seal::OpeningKey,
 };
 use bkss_sdi::issue::{Answer, Order, Sdi, countersign};
 use rand_core::CryptoRng;
@@ -28,7 +29,7 @@ pub(crate) fn provision(
     sdi: &mut Sdi,
     order: Order,
     owner: (&SecretKey, &OpeningKey),
-    era: Era,
+    (rounds, era): (RoundLength, Era),
     rng: &mut impl CryptoRng,
 ) -> Result<Provisioned, Broken> {
     let id = order.owner;
@@ -44,6 +45,7 @@ pub(crate) fn provision(
     let (keys, _) = KeyStore::make(offer.salt, offer.blocks, &last, blank, |_, _| ())?;
     let parameters = Parameters {
         network,
+        rounds,
         committee: era.committee,
         from_epoch: era.from_epoch,
         owner: owner.1.public(),

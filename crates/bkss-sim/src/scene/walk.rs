@@ -9,7 +9,8 @@ impl Scene {
     /// Brings a meter proof that the newest block is final.
     pub(crate) fn bring_time(&self, meter: &mut SoftwareMeter) -> Result<(), Broken> {
         let block = self.blocks.last().ok_or(Broken::DoesNotHold("a block"))?;
-        meter.on_time(&codec::decode("proof", &block.time_proof())?)?;
+        let proof = block.time_proof().ok_or(Broken::DoesNotHold("a proof of time"))?;
+        meter.on_time(block.header().time, &codec::decode("proof", &proof)?)?;
         Ok(())
     }
 

@@ -7,11 +7,14 @@ use std::{
 };
 
 use bkss_ledger::{
-    FinalBlock, Genesis, Head, Trust, Witness, archive::Writer, audit::audit, receipts::Issued,
+    FinalBlock, Genesis, Head, Trust, Witness,
+    archive::Writer,
+    audit::{Known, audit},
+    receipts::Issued,
     transaction_batch::Row,
 };
 use bkss_scheme::{
-    Digest, LinkIndex, MeterId, codec, receipt::Receipt, slot::Schedule, timestamp::TimeProof,
+    Digest, Era, LinkIndex, MeterId, codec, receipt::Receipt, slot::Schedule, timestamp::TimeProof,
 };
 
 use super::invariants::{
@@ -133,7 +136,9 @@ impl Chain {
             }
             self.handovers.push(handover);
         }
-        self.time_proof = Some((self.newest, block.time_proof()));
+        if let Some(proof) = block.time_proof() {
+            self.time_proof = Some((self.newest, proof));
+        }
         self.receipts.extend(self.witness.follow(block));
         Ok(())
     }
@@ -147,7 +152,7 @@ impl Chain {
     pub(super) fn clean_archive(&self, provider: usize) -> Result<(), Violation> {
         let failed = |finding: String| Violation::Archive { provider, finding };
         let bytes = self.archive(provider).map_err(|error| failed(error.to_string()))?;
-        let report = audit(&self.genesis, bytes.as_slice());
+        let report = audit(&self.genesis, bytes.as_slice(), Known::default());
         match report.refusals.first() {
             Some(finding) => Err(failed(finding.to_string())),
             None => Ok(()),
@@ -156,12 +161,12 @@ impl Chain {
 
     /// All blocks of a provider up to the last that has a certificate of its own.
     fn archive(&self, provider: usize) -> std::io::Result<Vec<u8>> {
-        let mut writer =
-            Writer::new(Vec::new(), self.genesis.network(), self.genesis.header().id())?;
+        let mut writer = Writer::new(Vec::new(), self.genesis.network())?;
         for block in self.shown[provider].values() {
             let finality = block.finality();
             // A block with descendants in its proof has no certificate of its own.
-            let own = finality.descendants.is_empty().then_some(finality.certificate);
+            let own = finality.filter(|finality| finality.descendants.is_empty());
+            let own = own.map(|finality| finality.certificate);
             writer.block(block.verified().block(), own)?;
         }
         writer.finish()
@@ -198,18 +203,19 @@ impl Chain {
         let Some(block) = self.shown.iter().filter_map(|shown| shown.get(&1)).next() else {
             return Ok(());
         };
-        let mut finality = block.finality();
+        let Some(mut finality) = block.finality() else { return Ok(()) };
         let certificate = &mut finality.certificate;
         // The lowest signer is left out; a world's committee has more than one.
         certificate.signers &= certificate.signers - 1;
         certificate.signatures = &certificate.signatures[64..];
-        let committee = self.genesis.committee();
-        if finality.verify(self.genesis.network(), committee, block.header()).is_ok() {
+        if self.genesis.anchors().eras.certified(&finality, block.header()).is_ok() {
             return Err(Violation::Forgery("a verifier"));
         }
         let proof = TimeProof { header: block.header().clone(), finality };
-        let mut watch = bkss_meter::LedgerWatch::new(self.genesis.network(), committee.clone(), 0);
-        if watch.advance(&proof).is_ok() {
+        let rounds = self.genesis.charter().rounds.length();
+        let era = Era::new(0, self.genesis.committee().clone());
+        let mut watch = bkss_meter::LedgerWatch::new(self.genesis.network(), rounds, era);
+        if watch.advance(&proof, block.header().time).is_ok() {
             return Err(Violation::Forgery("a meter"));
         }
         let forged = FinalBlock::new(block.verified().clone(), &finality);

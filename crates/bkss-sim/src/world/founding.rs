@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use bkss_ledger::{Genesis, Rounds, Terms, genesis::Charter};
+use bkss_ledger::{
+    Genesis, Rounds, Terms,
+    genesis::{Charter, Weighing},
+};
 use bkss_node::{Config, LedgerClock, config};
 use bkss_scheme::{Era, LedgerTime, MeterId, ProviderId, SecretKey, Slot, slot::Schedule};
 use bkss_sdi::issue::Order;
@@ -45,11 +48,13 @@ impl Founding {
             committee: options.committee,
             alternates: 2,
             tenure_views: TENURE_VIEWS,
+            votes: Weighing::Members,
         };
         let schedule = schedule(options);
         let start = LedgerTime(schedule.begins().0 - 1000 * LEAD_S);
         let grid_s = WINDOW_S;
-        let terms = Terms { min_slot_s: 1, reveal_s: 3600, grid_s, precision_ms: 500 };
+        let terms =
+            Terms { min_slot_s: 1, reveal_s: 3600, keep_s: 3600, grid_s, ..Terms::default() };
         let charter = Charter { start, terms, ..founders.charter("world", rounds) };
         let (genesis, mut sdi) = founders.found(charter)?;
         let mut meters = Vec::new();
@@ -64,7 +69,7 @@ impl Founding {
                 revocable_by_secret: false,
             };
             let keys = (&founders.keys[owner], &founders.opening_keys[owner]);
-            let era = Era { from_epoch: 0, committee: genesis.committee().clone() };
+            let era = (rounds.length(), Era::new(0, genesis.committee().clone()));
             meters.push(provision(&mut sdi, order, keys, era, &mut rng)?);
         }
         let votes = founders.votes.iter().map(|vote| *vote.as_bytes());

@@ -264,7 +264,8 @@ impl Home {
             && let Some((_, proof)) = &chain.time_proof
         {
             // The last block of an era proves nothing to who has left it; the next one will.
-            let _ = meter.on_time(&codec::decode("time", proof).map_err(Broken::from)?);
+            let _ =
+                meter.on_time(around.clock, &codec::decode("time", proof).map_err(Broken::from)?);
         }
         Ok(())
     }

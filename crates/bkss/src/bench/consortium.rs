@@ -15,14 +15,14 @@ use bkss_ledger::{
 };
 use bkss_scheme::{
     Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, Network, ProviderId,
-    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot, codec,
+    ProviderIdentity, Reading, RootMessage, SdiId, SdiIdentity, SecretKey, Slot, codec,
     finality::Finality,
     hash,
     hash_chain::{self, Blocks},
     identity::SdiMode,
     reading::{Channel, Interval},
     request,
-    root_message::Registration,
+    root_message::{self, Registration, SaltNonce},
     seal::{Body, BodyBytes, KeyId, OpeningKey, Session},
     slot::Schedule,
 };
@@ -175,7 +175,7 @@ impl Founders {
             agreement,
             start: LedgerTime::from_seconds((FIRST.0 - 1) * u64::from(SLOT_S)),
             time_scale: 1,
-            terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
+            terms: Terms { min_slot_s: 1, ..Terms::default() },
             rounds: Rounds::default(),
             limits: Limits::default(),
             providers,
@@ -195,10 +195,12 @@ impl Founders {
         let owner = if long { 0 } else { number % 3 + 1 };
         let blocks = if long { Blocks::usual(slots) } else { Blocks::new(slots, 3) };
         let blocks = blocks.ok_or(SetupError::Shape)?;
-        let (mut last, mut salt) = ([0; 32], [0; 16]);
+        let (mut last, mut nonce) = ([0; 32], SaltNonce([0; 16]));
         self.rng.fill_bytes(&mut last);
-        self.rng.fill_bytes(&mut salt);
-        let (last, salt) = (Link::from_bytes(last), Salt(salt));
+        self.rng.fill_bytes(&mut nonce.0);
+        let (meter, last) = (MeterId(number), Link::from_bytes(last));
+        let owner_id = ProviderId(u16::try_from(owner).unwrap_or_default());
+        let salt = root_message::salt(owner_id, SdiId(0), meter, nonce);
         let mut roots = Vec::new();
         let mut checkpoint = last.clone();
         let ends = hash_chain::build(salt, blocks, &last, |block| {
@@ -208,10 +210,10 @@ impl Founders {
         roots.reverse();
         let owner_key = &self.keys[owner as usize];
         let message = RootMessage {
-            meter: MeterId(number),
-            owner: ProviderId(u16::try_from(owner).unwrap_or_default()),
+            meter,
+            owner: owner_id,
             sdi: SdiId(0),
-            salt,
+            nonce,
             anchor: ends.anchor,
             root: ends.root,
             schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: WINDOW_S, slots },
@@ -282,7 +284,7 @@ impl Meter {
         let body = self.session.seal(&self.id, index, &plaintext, false)?;
         // All slots of the measurement are in the first block of links.
         let last = self.blocks.last(0);
-        let link = hash_chain::walk(message.salt, last, index.get(), &self.checkpoint);
+        let link = hash_chain::walk(message.salt(), last, index.get(), &self.checkpoint);
         let commitment = request::commitment(&self.id, index, &hash::plain(&body));
         let value = request::request_value(&commitment, &link);
         Ok(Signed { body, value, link })

@@ -9,12 +9,12 @@ use bkss_ledger::{Genesis, Limits, Rounds, Terms, genesis::Charter};
 use bkss_node::config::vote_key;
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity, Reading,
-    RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot, hash,
+    RootMessage, SdiId, SdiIdentity, SecretKey, Slot, hash,
     hash_chain::{self, Blocks},
     identity::{Name, SdiMode},
     reading::{Channel, Interval},
     request,
-    root_message::Registration,
+    root_message::{self, Registration, SaltNonce},
     seal::{BodyBytes, Session},
     slot::Schedule,
     transaction::{Release, Submit},
@@ -136,7 +136,7 @@ fn found(keys: &[Keys], sdi: &SecretKey, rounds: Rounds) -> Result<Genesis, Setu
         agreement,
         start: LedgerTime::from_seconds(start.seconds() - LEAD_S),
         time_scale: TIME_SCALE,
-        terms: Terms { min_slot_s: SLOT_S, reveal_s: 604_800, grid_s: 3600, precision_ms: 500 },
+        terms: Terms { min_slot_s: SLOT_S, grid_s: 3600, ..Terms::default() },
         rounds,
         limits: Limits::default(),
         providers: keys.iter().map(provider).collect(),
@@ -162,17 +162,18 @@ fn prepare(
 ) -> Result<Prepared, SetupError> {
     let network = genesis.network();
     let mut rng = ChaCha8Rng::seed_from_u64(2 + u64::from(number));
-    let (mut last, mut salt) = ([0; 32], [0; 16]);
+    let (mut last, mut nonce) = ([0; 32], SaltNonce([0; 16]));
     rng.fill_bytes(&mut last);
-    rng.fill_bytes(&mut salt);
-    let (last, salt) = (Link::from_bytes(last), Salt(salt));
+    rng.fill_bytes(&mut nonce.0);
+    let last = Link::from_bytes(last);
+    let salt = root_message::salt(owner.id, SdiId(0), MeterId(number), nonce);
     let blocks = Blocks::usual(slots).ok_or(SetupError::Shape)?;
     let ends = hash_chain::build(salt, blocks, &last, |_| ());
     let message = RootMessage {
         meter: MeterId(number),
         owner: owner.id,
         sdi: SdiId(0),
-        salt,
+        nonce,
         anchor: ends.anchor,
         root: ends.root,
         schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: WINDOW_S, slots },

@@ -8,7 +8,7 @@ use std::{
 use bkss_ledger::{Genesis, Limits, Rounds, Terms, genesis::Charter};
 use bkss_node::config::vote_key;
 use bkss_scheme::{
-    Era, LedgerTime, MeterId, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Slot,
+    LedgerTime, MeterId, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Slot,
     hash::{Tag, hash},
     identity::SdiMode,
     reading::Decimal,
@@ -26,7 +26,8 @@ use crate::{
         CHAIN_BLOCK_LOG2, Plan, Provisioned, RunError, SoftwareFlash, SoftwareMeter, provision,
         write_whole,
     },
-    provider::{Keys, Sessions},
+    provider::Keys,
+    sessions::Sessions,
 };
 
 /// A network before its first block.
@@ -65,13 +66,12 @@ impl Founding {
             .map_err(RunError::step("genesis"))?;
         let genesis = Arc::new(genesis);
         let mut sdi = Sdi::new(sdi, sdi_key, genesis.network());
-        let era = Era { from_epoch: 0, committee: genesis.committee().clone() };
         let (mut meters, mut readings) = (Vec::new(), Vec::new());
         for (number, household) in households.iter().enumerate() {
             let owner = &keys[number % keys.len()];
             let order = order(household.meter, owner.id, start_s);
             let sealing_key = owner.opening().public();
-            let plan = Plan { network: genesis.network(), era: &era, sealing_key, order };
+            let plan = Plan { eras: genesis.anchors().eras, sealing_key, order };
             // Nothing of a demonstration outlives it.
             let mut commit = |sdi: &mut Sdi| {
                 drop(sdi.take_records());
@@ -136,7 +136,7 @@ fn charter(keys: &[Keys], sdi: SdiIdentity, first: Slot) -> Result<Charter, RunE
             address: bkss_scheme::identity::Name::new(),
         })
     };
-    let terms = Terms { min_slot_s: 300, reveal_s: 604_800, grid_s: GRID_S, precision_ms: 500 };
+    let terms = Terms { min_slot_s: 300, grid_s: GRID_S, ..Terms::default() };
     Ok(Charter {
         name: name("bkss demonstration")?,
         agreement,

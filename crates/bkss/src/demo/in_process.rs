@@ -14,13 +14,15 @@ use super::founding::{Founding, provider_dir};
 use crate::{
     clock,
     meters::{Archive, Gateways, News, RunError, SoftwareMeter},
-    provider::Sessions,
+    sessions::Sessions,
 };
 
 /// Ledger milliseconds before the end of a window from which on time waits for requests.
 const HOLD_BEFORE_MS: u64 = 150_000;
 /// How long time waits; then the window is missed and its readings go into the next message.
 const HOLD_AT_MOST: Duration = Duration::from_secs(10);
+/// How long the end of a run waits for the certificate of its newest block.
+const CERTIFIED_WITHIN: Duration = Duration::from_secs(10);
 /// Without any final block for this long the providers are stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -65,9 +67,23 @@ impl InProcess {
     }
 
     /// Stops the providers and ends the archive; returns its length.
-    pub(super) fn finish(self) -> Result<u64, RunError> {
+    pub(super) fn finish(mut self) -> Result<u64, RunError> {
+        self.complete_archive()?;
         self.consortium.stop();
         self.archive.finish()
+    }
+
+    /// Waits a little for a certificate that makes the newest blocks final to auditors.
+    fn complete_archive(&mut self) -> Result<(), RunError> {
+        let began = clock::now();
+        while !self.archive.is_whole() && began.elapsed() < CERTIFIED_WITHIN {
+            while let Ok(Event::Final { block, .. }) = self.consortium.members[0].events.try_recv()
+            {
+                self.archive.append(&block)?;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Stops the providers of a run that has failed.
@@ -138,8 +154,10 @@ impl InProcess {
         let opened = verified.openings().iter().map(|accepted| &accepted.opening);
         news.extend(opened.map(|one| News::Opened(one.meter, one.index)));
         let time = block.header().time;
-        if window(time) != window(self.proven) {
-            news.push(News::Time(block.time_proof()));
+        if window(time) != window(self.proven)
+            && let Some(proof) = block.time_proof()
+        {
+            news.push(News::Time(proof));
             self.proven = time;
         }
         Ok(())

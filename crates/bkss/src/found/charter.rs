@@ -10,7 +10,10 @@ use std::{
     process::ExitCode,
 };
 
-use bkss_ledger::{Genesis, genesis::Charter};
+use bkss_ledger::{
+    Genesis,
+    genesis::{Charter, Weighing},
+};
 use bkss_scheme::{ProviderIdentity, Signature, identity::signed_digest};
 
 use crate::{
@@ -190,6 +193,7 @@ fn assemble(args: &AssembleArgs) -> Result<(), CommandError> {
     let genesis = Genesis::assemble(charter, providers, sdis)
         .map_err(CommandError::refused(&args.charter.display().to_string()))?;
     files::write_new(&args.out, &genesis.encode(), Readers::All)?;
+    terms::note_trust(genesis.charter());
     output::note(&format!("network {} is founded: {}", genesis.network(), args.out.display()));
     Ok(())
 }
@@ -274,12 +278,22 @@ fn show(charter: &Charter) {
             terms.min_slot_s, terms.reveal_s, terms.grid_s, terms.precision_ms
         ),
         format!(
+            "  kept           sealed readings for {} s, erased {} s after that was announced",
+            terms.keep_s, terms.notice_s
+        ),
+        format!(
             "  rounds         {} blocks, {} accounting nodes, {} alternates, a leader stays {} views",
             rounds.blocks, rounds.committee, rounds.alternates, rounds.tenure_views
         ),
+        format!("  votes          {}", weighing(rounds.votes)),
         format!(
-            "  limits         {} bytes of a block, {} items of a batch, {} meters",
-            limits.block_bytes, limits.batch_items, limits.meters
+            "  limits         {} bytes of a block, {} items of a batch, {} steps of a block's chains",
+            limits.block_bytes, limits.batch_items, limits.steps
+        ),
+        format!(
+            "  chains         {}, {} of one owner, begin at most {} s after their registration, {} \
+             requests of one gateway wait",
+            limits.meters, limits.owner_meters, terms.ahead_s, limits.pending
         ),
     ];
     lines.iter().for_each(|line| output::note(line));
@@ -290,5 +304,13 @@ fn show(charter: &Charter) {
     }
     for sdi in &charter.sdis {
         output::note(&format!("  SDI {:>10} {:?} \"{}\"", sdi.id, sdi.key, sdi.name));
+    }
+    terms::note_trust(charter);
+}
+
+const fn weighing(votes: Weighing) -> &'static str {
+    match votes {
+        Weighing::Members => "of all providers weigh the same",
+        Weighing::Meters => "weigh by the meters that report",
     }
 }

@@ -19,7 +19,8 @@ use crate::{
     command::CommandError,
     documents::{Identity, title},
     files::{self, Readers, malformed},
-    provider::{Keys, Sessions},
+    provider::{Keys, ProviderError},
+    sessions::Sessions,
     terms,
 };
 
@@ -89,7 +90,7 @@ impl ProviderDirectory {
         };
         let settings = template(&self.http, &p2p);
         files::write_new(&dir.join("node.toml"), settings.as_bytes(), Readers::All)?;
-        Sessions::open(dir)?;
+        Sessions::open(dir).map_err(ProviderError::from)?;
         Ok(())
     }
 }
@@ -162,9 +163,17 @@ impl SdiKeys {
     /// [`CommandError::File`], or `Refused` if the key is not that of the identity.
     pub(crate) fn load(dir: &Path) -> Result<Self, CommandError> {
         let path = dir.join("keys.bkss");
-        let bytes = Zeroizing::new(files::read(&path, MAX_KEYS)?);
-        let content = files::check(&path, &bytes)?;
-        Ok(codec::decode("keys of an SDI", content).map_err(malformed(&path))?)
+        Self::parse(&path, &Zeroizing::new(files::read(&path, MAX_KEYS)?))
+    }
+
+    /// Takes the bytes of an SDI's file of keys.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`].
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CommandError> {
+        let content = files::check(path, bytes)?;
+        Ok(codec::decode("keys of an SDI", content).map_err(malformed(path))?)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     Provisioned, RunError, SoftwareMeter,
     records::{Receipts, write_whole},
 };
-use crate::{clock, output, parallel};
+use crate::{clock, files, output, parallel, verify::MAX_RECEIPT};
 
 /// How often the driver looks at the clock and at the gateways.
 const TICK: Duration = Duration::from_millis(2);
@@ -224,8 +224,9 @@ impl<'a, G: Gateways> Drive<'a, G> {
             News::Time(bytes) => {
                 let proof: TimeProof<'_> =
                     codec::decode("time", &bytes).map_err(RunError::step("proof of time"))?;
+                let now = self.gateways.now();
                 for meter in &mut self.meters {
-                    meter.on_time(&proof).map_err(RunError::step("proof of time"))?;
+                    meter.on_time(now, &proof).map_err(RunError::step("proof of time"))?;
                 }
             }
             News::Stamped(meter, index) => {
@@ -267,7 +268,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
         let Some(at) = self.numbers.get(&id) else { return Ok(()) };
         // The newest on the ledger may still be the meter's chain before.
         let message = &proof.registration.message;
-        if message.salt != self.provisioned[*at].message().salt {
+        if message.salt() != self.provisioned[*at].message().salt() {
             return Ok(());
         }
         self.meters[*at].confirm_registration(&proof).map_err(RunError::step("registration"))?;
@@ -378,7 +379,8 @@ fn complete_receipts(
         let slots = message.schedule.slots;
         let Some(index) = LinkIndex::new(index, slots) else { break };
         let path = receipts.path(message.meter, index);
-        let Ok(receipt) = std::fs::read(&path) else { continue }; // a slot without a message
+        // A slot without a message has none.
+        let Ok(receipt) = files::read(&path, MAX_RECEIPT) else { continue };
         match paths.complete(&receipt, (*newest, link)) {
             Ok(receipt) => write_whole(&path, &receipt)?,
             // Its block has links that are still secret; so have all that follow.

@@ -8,7 +8,7 @@ use std::{
 use bkss_ledger::receipts::LinkPaths;
 use bkss_meter::{Journal, KeyStore, Meter, Parameters};
 use bkss_scheme::{
-    Digest, Era, Link, Network, RootMessage, Signature, hash_chain::Blocks, identity::SdiMode,
+    Digest, Eras, Link, RootMessage, Signature, hash_chain::Blocks, identity::SdiMode,
     reading::Decimal, root_message::Registration, seal::SealingKey,
 };
 use bkss_sdi::{Answer, Bundle, IssueError, Order, Sdi, Shipment, countersign};
@@ -27,10 +27,8 @@ const MAX_FILE: u64 = 64 << 20;
 
 /// What a meter is provisioned for.
 pub(crate) struct Plan<'a> {
-    /// The network.
-    pub(crate) network: Network,
-    /// The committee in office.
-    pub(crate) era: &'a Era,
+    /// The network and its committees.
+    pub(crate) eras: Eras<'a>,
     /// What the owner's meters seal to.
     pub(crate) sealing_key: SealingKey,
     /// What the owner orders.
@@ -74,7 +72,7 @@ pub(crate) fn provision(
     owner: &Keys,
     rng: &mut ChaCha20Rng,
 ) -> Result<Provisioned, RunError> {
-    let network = plan.network;
+    let network = plan.eras.network;
     let Issued { signature, block_roots, made } = issue(sdi, commit, plan, rng)?;
     let (message, public) = (made.bundle.root_message.clone(), sdi.identity().key);
     let owner = (owner.id, &owner.identity);
@@ -97,7 +95,9 @@ pub(crate) fn issue(
     rng: &mut ChaCha20Rng,
 ) -> Result<Issued, RunError> {
     let failed = |what| move |error: IssueError| RunError::Step(what, error.to_string());
-    let Plan { network, era, sealing_key, order } = plan;
+    let Plan { eras: Eras { network, rounds, eras }, sealing_key, order } = plan;
+    let no_committee = || RunError::Step("offer of the SDI", "no committee is in office".into());
+    let era = eras.last().ok_or_else(no_committee)?;
     let meter = order.meter;
     let block_log2 = order.block_log2;
     let offer = if sdi.device(meter).is_none() {
@@ -133,6 +133,7 @@ pub(crate) fn issue(
     commit(sdi)?;
     let bundle = Bundle {
         network,
+        rounds,
         committee: era.committee.clone(),
         from_epoch: era.from_epoch,
         owner: sealing_key,
@@ -204,7 +205,7 @@ impl Provisioned {
         let Made { bundle, checkpoints, checksum } = &self.made;
         let message = &bundle.root_message;
         let keys = KeyStore::load(
-            message.salt,
+            message.salt(),
             self.blocks()?,
             &message.anchor,
             checkpoints.clone(),
@@ -214,6 +215,7 @@ impl Provisioned {
         let journal = Journal::open(flash).map_err(RunError::step("flash of a meter"))?;
         let parameters = Parameters {
             network: bundle.network,
+            rounds: bundle.rounds,
             committee: bundle.committee.clone(),
             from_epoch: bundle.from_epoch,
             owner: bundle.owner,
@@ -250,17 +252,33 @@ impl Provisioned {
         if !path.exists() {
             return Ok(None);
         }
-        let bytes = Zeroizing::new(files::read(&path, MAX_FILE)?);
-        let links = files::check(&path, &bytes)?;
+        let checkpoints = Zeroizing::new(files::read(&path, MAX_FILE)?);
+        let shipment = files::read(&shipment(dir), MAX_FILE)?;
+        let bundle = Zeroizing::new(files::read(&bundle(dir), MAX_FILE)?);
+        Self::parse(dir, [&shipment, &bundle, &checkpoints]).map(Some)
+    }
+
+    /// Takes the bytes of a meter's files: shipment, bundle, checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if one was altered, or they are not of one meter.
+    pub(crate) fn parse(
+        dir: &Path,
+        [shipped, bundled, checked]: [&[u8]; 3],
+    ) -> Result<Self, RunError> {
+        let links = files::check(&checkpoints(dir), checked)?;
         let (checksum, links) = links.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let links = links.as_chunks::<32>().0.iter().map(|link| Link::from_bytes(*link));
-        let (path, bytes) = (shipment(dir), files::read(&shipment(dir), MAX_FILE)?);
-        let shipment = Shipment::decode(&bytes).map_err(malformed(&path))?;
-        let (path, bytes) = (bundle(dir), Zeroizing::new(files::read(&bundle(dir), MAX_FILE)?));
-        let bundle = Bundle::decode(&bytes).map_err(malformed(&path))?;
+        let shipment = Shipment::decode(shipped).map_err(malformed(&shipment(dir)))?;
+        let bundle = Bundle::decode(bundled).map_err(malformed(&bundle(dir)))?;
+        if bundle.root_message != shipment.registration.message {
+            let reason = format!("{}: shipment and bundle are of two meters", dir.display());
+            return Err(RunError::Step("meter", reason));
+        }
         let checksum = u32::from_be_bytes(*checksum);
         let made = Made { bundle, checkpoints: links.collect(), checksum };
-        Ok(Some(Self { shipment, made }))
+        Ok(Self { shipment, made })
     }
 }
 

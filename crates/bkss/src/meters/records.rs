@@ -9,7 +9,7 @@ use std::{
 };
 
 use bkss_ledger::{FinalBlock, Genesis, archive::Writer, receipts::Issued};
-use bkss_scheme::{LinkIndex, MeterId};
+use bkss_scheme::{LinkIndex, MeterId, finality::Finality};
 
 use super::RunError;
 
@@ -72,6 +72,9 @@ pub(crate) struct Archive {
     path: PathBuf,
     partial: PathBuf,
     writer: Writer<BufWriter<File>>,
+    /// The newest blocks that have no certificate of their own: they come into the archive with the
+    /// next one that has.
+    waiting: Vec<FinalBlock>,
 }
 
 impl Archive {
@@ -80,21 +83,33 @@ impl Archive {
         let path = dir.join("archive.bkss");
         let partial = path.with_extension("partial");
         let file = File::create(&partial).map_err(failed(&partial))?;
-        let id = genesis.header().id();
-        let writer = Writer::new(BufWriter::new(file), genesis.network(), id);
-        Ok(Self { writer: writer.map_err(failed(&partial))?, path, partial })
+        let writer = Writer::new(BufWriter::new(file), genesis.network());
+        let writer = writer.map_err(failed(&partial))?;
+        Ok(Self { writer, path, partial, waiting: Vec::new() })
     }
 
     /// Appends a final block.
     pub(crate) fn append(&mut self, block: &FinalBlock) -> Result<(), RunError> {
-        let finality = block.finality();
         // A block with descendants in its proof has no certificate of its own.
-        let own = finality.descendants.is_empty().then_some(finality.certificate);
-        let written = self.writer.block(block.verified().block(), own);
+        let own = block.finality().filter(|finality| finality.descendants.is_empty());
+        let Some(Finality { certificate, .. }) = own else {
+            self.waiting.push(block.clone());
+            return Ok(());
+        };
+        for waiting in self.waiting.drain(..) {
+            let written = self.writer.block(waiting.verified().block(), None);
+            written.map_err(failed(&self.partial))?;
+        }
+        let written = self.writer.block(block.verified().block(), Some(certificate));
         written.map_err(failed(&self.partial))
     }
 
-    /// Ends the archive, gives it its name and returns its length in bytes.
+    /// Whether all blocks so far are in it.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Ends the archive with its newest block that has a certificate of its own, gives it its name and returns its length in bytes.
     pub(crate) fn finish(self) -> Result<u64, RunError> {
         let finished = self
             .writer

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use bkss_meter::{
     Meter,
+    ledger_time::TimeRefusal,
     signer::{RegistrationMismatch, SignError, Signed},
 };
 use bkss_scheme::{
     Handover, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Reading, RootMessage,
-    certificate::NotFinal,
     handover::HandoverError,
     reading::{Channel, Decimal, Interval, MAX_INTERVALS},
     slot::Schedule,
@@ -187,9 +187,13 @@ impl SoftwareMeter {
         }
     }
 
-    /// Takes in a proof of ledger time.
-    pub(crate) fn on_time(&mut self, proof: &TimeProof<'_>) -> Result<LedgerTime, NotFinal> {
-        self.meter.on_time(proof)
+    /// Takes in a proof of ledger time; `now` is the meter's clock.
+    pub(crate) fn on_time(
+        &mut self,
+        now: LedgerTime,
+        proof: &TimeProof<'_>,
+    ) -> Result<LedgerTime, TimeRefusal> {
+        self.meter.on_time(now, proof)
     }
 
     /// What is to be released now: something new, or the same again after a while.

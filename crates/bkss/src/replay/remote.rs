@@ -301,7 +301,7 @@ impl Remote {
     fn took(&self, receipt: &[u8], meter: &SoftwareMeter) -> Result<Option<f64>, RunError> {
         let receipt: Receipt<'_> =
             codec::decode("receipt", receipt).map_err(RunError::step("receipt of a node"))?;
-        if receipt.registration.message.salt != meter.message().salt {
+        if receipt.registration.message.salt() != meter.message().salt() {
             return Ok(None);
         }
         let proposed = self.clock.when(receipt.opened.header.time);

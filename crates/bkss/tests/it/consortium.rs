@@ -1,23 +1,21 @@
-//! A small network and its files: four providers and one meter that signs five slots.
+//! A small network and its files: four providers and one meter that signs five slots. The unit tests
+//! of the command line have it too.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bkss_ledger::{
-    FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms, Transaction,
-    Witness,
+    Change, FinalBlock, Genesis, Limits, OpeningBatch, RequestBatch, Rounds, State, Terms,
+    Transaction, Witness,
     archive::Writer,
+    change,
     genesis::Charter,
     propose,
     receipts::LinkPaths,
     transaction_batch::{Bodies, Shape},
 };
 use bkss_scheme::{
-    Certificate, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, ProviderIdentity,
-    Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
+    Certificate, Committee, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
+    ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
     certificate::{VoteKey, vote_namespace},
     codec,
     finality::Finality,
@@ -26,7 +24,7 @@ use bkss_scheme::{
     identity::SdiMode,
     reading::{Channel, Decimal, Interval},
     request,
-    root_message::Registration,
+    root_message::{self, Registration, SaltNonce},
     seal::{Body, BodyBytes, KeyId, OpeningKey, Session},
     slot::Schedule,
 };
@@ -45,87 +43,83 @@ const SLOT_S: u32 = 900;
 const FIRST: Slot = Slot(1_730_073_600 / 900);
 const SLOTS: u32 = 13;
 const LAST: Link = Link::from_bytes([9; 32]);
-const SALT: Salt = Salt([4; 16]);
+const NONCE: SaltNonce = SaltNonce([4; 16]);
 
-/// The files of the network in a directory of their own.
-pub(crate) struct Files {
-    dir: tempfile::TempDir,
+/// The files of the network.
+pub(crate) struct Made {
+    pub(crate) genesis: Vec<u8>,
+    pub(crate) archive: Vec<u8>,
+    /// By slot, from the first.
+    pub(crate) receipts: Vec<Vec<u8>>,
+    /// Keys and sessions of each provider. The owner knows the session of the first body.
+    pub(crate) providers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Files {
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Runs the command in the directory.
-    pub(crate) fn bkss(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bkss"));
-        command.current_dir(self.dir()).args(args);
-        command
-    }
-
-    pub(crate) fn receipt(slot: usize) -> String {
-        format!("receipts/7/{slot:06}.receipt")
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.dir().join(name)).unwrap()
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        let path = self.dir().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-
-    /// Runs the network until the fifth slot is opened. Links are public up to there, so that all
-    /// receipts but the last can carry their `C_i`.
-    pub(crate) fn make() -> Self {
-        let files = Self { dir: tempfile::tempdir().unwrap() };
-        let founders = Founders::new();
-        files.write("genesis.bkss", &founders.genesis.encode());
-        let (registration, roots) = founders.register();
-        let session = Session::start(
-            founders.genesis.network(),
-            &founders.opening_keys[usize::from(OWNER)].public(),
-            &mut ChaCha8Rng::seed_from_u64(2),
-        );
-        let session = session.unwrap();
-        let id = registration.message.id(founders.genesis.network());
-        let mut run = Run::new(&founders);
-        run.block(at(0, 1), Transaction::Registration(registration));
-        for (slot, kwh) in (1..).zip(VALUES) {
-            let (body, value) = sign(&session, &id, slot, kwh);
-            run.block(at(slot, 1), founders.request(slot, value));
-            run.block(at(slot, 300), founders.opening(slot, &body));
-            if slot == 1 {
-                founders.write_providers(&files, &body);
-            }
+/// Runs the network until the fifth slot is opened. Links are public up to there, so that all
+/// receipts but the last can carry their `C_i`.
+pub(crate) fn make() -> Made {
+    let founders = Founders::new(Rounds::default());
+    let (registration, roots) = founders.register();
+    let session = Session::start(
+        founders.genesis.network(),
+        &founders.opening_keys[usize::from(OWNER)].public(),
+        &mut ChaCha8Rng::seed_from_u64(2),
+    );
+    let session = session.unwrap();
+    let id = registration.message.id(founders.genesis.network());
+    let mut run = Run::new(&founders);
+    run.block(at(0, 1), [Transaction::Registration(registration)], true);
+    let mut providers = Vec::new();
+    for (slot, kwh) in (1..).zip(VALUES) {
+        let (body, value) = sign(&session, &id, slot, kwh);
+        run.block(at(slot, 1), [founders.request(slot, value)], true);
+        run.block(at(slot, 300), [founders.opening(slot, &body)], true);
+        if slot == 1 {
+            providers = founders.providers(&body);
         }
-        let (receipts, archive) = run.finish();
-        files.write("archive.bkss", &archive);
-        let blocks = Blocks::new(SLOTS, 2).unwrap();
-        let paths = LinkPaths::new(blocks, roots).unwrap();
-        for (slot, receipt) in (1..).zip(receipts) {
-            let completed = paths.complete(&receipt, (5, &link(5)));
-            assert_eq!(completed.is_ok(), slot < 5);
-            files.write(&Self::receipt(slot), &completed.unwrap_or(receipt));
-        }
-        files
     }
+    let (receipts, archive) = run.finish();
+    let blocks = Blocks::new(SLOTS, 2).unwrap();
+    let paths = LinkPaths::new(blocks, roots).unwrap();
+    let complete = |(slot, receipt): (usize, Vec<u8>)| {
+        let completed = paths.complete(&receipt, (5, &link(5)));
+        assert_eq!(completed.is_ok(), slot < 5);
+        completed.unwrap_or(receipt)
+    };
+    let receipts = (1..).zip(receipts).map(complete).collect();
+    Made { genesis: founders.genesis.encode(), archive, receipts, providers }
+}
+
+/// The genesis file of a network in which addresses and vote keys have changed: with handovers.
+pub(crate) fn make_with_handovers() -> Vec<u8> {
+    let founders = Founders::new(Rounds { blocks: 4, ..Rounds::default() });
+    let mut run = Run::new(&founders);
+    let change = |provider: u16, body| {
+        let mut change = Change::new(body, 9);
+        change.sign(founders.genesis.network(), &founders.keys[usize::from(provider)]);
+        Transaction::Change(change)
+    };
+    let address = "elsewhere:1".try_into().unwrap();
+    let moves = change(0, change::Body::Address(ProviderId(0), address));
+    let renews = change(1, change::Body::VoteKey(ProviderId(1), vote_key(&founders.votes[4])));
+    run.block(at(0, 1), [moves], true);
+    run.block(at(0, 2), [renews], true);
+    (3..12).for_each(|second| run.block(at(0, second), [], true));
+    assert!(run.handovers.len() > 2);
+    [founders.genesis.encode(), run.handovers.concat()].concat()
 }
 
 /// Link `v_i` of the meter.
 pub(crate) fn link(index: u32) -> Link {
-    hash_chain::walk(SALT, SLOTS, index, &LAST)
+    hash_chain::walk(salt(), SLOTS, index, &LAST)
+}
+
+fn salt() -> Salt {
+    root_message::salt(ProviderId(OWNER), SdiId(0), METER, NONCE)
 }
 
 /// Ledger time so many seconds after the start of a slot.
-fn at(slot: u32, seconds: u64) -> LedgerTime {
+pub(crate) fn at(slot: u32, seconds: u64) -> LedgerTime {
     LedgerTime::from_seconds((FIRST.0 + u64::from(slot) - 1) * u64::from(SLOT_S) + seconds)
 }
 
@@ -140,8 +134,9 @@ fn sign(session: &Session, id: &Digest, slot: u32, kwh: &str) -> (BodyBytes, Dig
     (body, request::request_value(&commitment, &link(slot)))
 }
 
-struct Founders {
-    genesis: Arc<Genesis>,
+/// Four providers and an SDI with their keys.
+pub(crate) struct Founders {
+    pub(crate) genesis: Arc<Genesis>,
     keys: Vec<SecretKey>,
     votes: Vec<SigningKey>,
     opening_keys: Vec<OpeningKey>,
@@ -149,10 +144,11 @@ struct Founders {
 }
 
 impl Founders {
-    fn new() -> Self {
+    pub(crate) fn new(rounds: Rounds) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let keys: Vec<_> = (0..4).map(|_| SecretKey::generate(&mut rng)).collect();
-        let votes: Vec<_> = (0..4).map(|byte| SigningKey::from([byte; 32])).collect();
+        // One more than there are providers.
+        let votes: Vec<_> = (0..5).map(|byte| SigningKey::from([byte; 32])).collect();
         let opening_keys: Vec<_> =
             (0..4).map(|_| OpeningKey::generate(KeyId(1), &mut rng)).collect();
         let sdi = SecretKey::generate(&mut rng);
@@ -172,8 +168,8 @@ impl Founders {
             agreement,
             start: at(0, 0),
             time_scale: 900,
-            terms: Terms { min_slot_s: 1, reveal_s: 604_800, grid_s: 60, precision_ms: 500 },
-            rounds: Rounds::default(),
+            terms: Terms { min_slot_s: 1, ..Terms::default() },
+            rounds,
             limits: Limits::default(),
             providers: (0..4).map(provider).collect(),
             sdis: vec![SdiIdentity {
@@ -191,13 +187,13 @@ impl Founders {
     fn register(&self) -> (Registration, Vec<Digest>) {
         let mut roots = Vec::new();
         let blocks = Blocks::new(SLOTS, 2).unwrap();
-        let ends = hash_chain::build(SALT, blocks, &LAST, |block| roots.push(block.root));
+        let ends = hash_chain::build(salt(), blocks, &LAST, |block| roots.push(block.root));
         roots.reverse();
         let message = RootMessage {
             meter: METER,
             owner: ProviderId(OWNER),
             sdi: SdiId(0),
-            salt: SALT,
+            nonce: NONCE,
             anchor: ends.anchor,
             root: ends.root,
             schedule: Schedule { first: FIRST, slot_s: SLOT_S, window_s: 300, slots: SLOTS },
@@ -225,25 +221,23 @@ impl Founders {
         Transaction::Openings(batch)
     }
 
-    /// Signatures of the first three members of the committee, in view 7.
-    fn certify(&self, block: Digest) -> Vec<u8> {
+    /// Signatures of the first three members of a committee, in view 7 of an epoch.
+    fn certify(&self, committee: &Committee, epoch: u8, block: Digest) -> Vec<u8> {
         let mut message = vec![30];
         message.extend_from_slice(&vote_namespace(self.genesis.network()));
-        message.extend_from_slice(b"_FINALIZE\x00\x07\x06");
+        message.extend_from_slice(b"_FINALIZE");
+        message.extend_from_slice(&[epoch, 7, 6]);
         message.extend_from_slice(&block.0);
-        let committee = self.genesis.committee().keys();
         let signer = |key| self.votes.iter().find(|vote| vote_key(vote) == key).unwrap();
         let sign = |key: &VoteKey| <[u8; 64]>::from(signer(*key).sign(&message));
-        committee[..3].iter().flat_map(sign).collect()
+        committee.keys()[..3].iter().flat_map(sign).collect()
     }
 
-    /// The directories of all providers; the owner's knows the session of the first body.
-    fn write_providers(&self, files: &Files, first: &[u8]) {
+    /// Keys and sessions of all providers; the owner's knows the session of the first body.
+    fn providers(&self, first: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let body: Body<'_> = codec::decode("body", first).unwrap();
+        let mut providers = Vec::new();
         for (id, (identity, opening)) in (0..).zip(self.keys.iter().zip(&self.opening_keys)) {
-            let dir = PathBuf::from(format!("providers/{id}"));
-            let name = |name| dir.join(name).to_str().unwrap().to_owned();
-            files.write(&name("genesis.bkss"), &self.genesis.encode());
             let mut keys = Encoder::new(Vec::new());
             keys.array(5).unwrap().u8(2).unwrap().u16(id).unwrap();
             keys.bytes(&identity.to_bytes()).unwrap().array(1).unwrap();
@@ -251,14 +245,16 @@ impl Founders {
             keys.array(2).unwrap().u16(1).unwrap().bytes(opening.secret()).unwrap();
             let mut keys = keys.into_writer();
             keys.extend(hash::plain(&keys).0);
-            files.write(&name("keys.bkss"), &keys);
             let mut session = Encoder::new(Vec::new());
             session.array(4).unwrap().u32(METER.0).unwrap().u32(1).unwrap().u16(1).unwrap();
             session.bytes(&body.encapsulated.unwrap()).unwrap();
-            let owner = id == OWNER;
-            let sessions = if owner { session.into_writer() } else { Vec::new() };
-            files.write(&name("sessions.bkss"), &sessions);
+            let session = session.into_writer();
+            let mut record = Encoder::new([&[0x82], &session[..]].concat());
+            record.bytes(&hash::plain(&session).0[..8]).unwrap();
+            let sessions = if id == OWNER { record.into_writer() } else { Vec::new() };
+            providers.push((keys, sessions));
         }
+        providers
     }
 }
 
@@ -266,46 +262,55 @@ fn vote_key(key: &SigningKey) -> VoteKey {
     VoteKey(VerificationKeyBytes::from(key).into())
 }
 
-/// Final blocks, one transaction each, on their way to receipts and archive.
-struct Run<'a> {
+/// Final blocks on their way to receipts and archive.
+pub(crate) struct Run<'a> {
     founders: &'a Founders,
     state: State,
     witness: Witness,
     archive: Writer<Vec<u8>>,
     receipts: Vec<Vec<u8>>,
+    handovers: Vec<Vec<u8>>,
 }
 
 impl<'a> Run<'a> {
-    fn new(founders: &'a Founders) -> Self {
+    pub(crate) fn new(founders: &'a Founders) -> Self {
         let genesis = &founders.genesis;
-        let id = genesis.header().id();
         Self {
             founders,
             state: State::new(genesis.clone()),
             witness: Witness::new(genesis.clone(), None),
-            archive: Writer::new(Vec::new(), genesis.network(), id).unwrap(),
+            archive: Writer::new(Vec::new(), genesis.network()).unwrap(),
             receipts: Vec::new(),
+            handovers: Vec::new(),
         }
     }
 
-    fn block(&mut self, time: LedgerTime, transaction: Transaction) {
-        let verified = propose(&self.state.view(), time, [transaction]).unwrap();
+    /// The next block; if it is not certified, the archive has it without a certificate.
+    pub(crate) fn block<const N: usize>(
+        &mut self,
+        time: LedgerTime,
+        transactions: [Transaction; N],
+        certified: bool,
+    ) {
+        let verified = propose(&self.state.view(), time, transactions).unwrap();
+        let committee = self.state.round().committee.clone();
         self.state.apply(&verified).unwrap();
-        let signatures = self.founders.certify(verified.block().id());
-        let certificate = Certificate {
-            epoch: 0,
-            view: 7,
-            parent_view: 6,
-            signers: 0b111,
-            signatures: &signatures,
-        };
-        self.archive.block(verified.block(), Some(certificate)).unwrap();
+        let rounds = self.founders.genesis.charter().rounds;
+        let epoch = rounds.of(verified.block().header().height);
+        let (short, id) = (epoch.try_into().unwrap(), verified.block().id());
+        let signatures = self.founders.certify(&committee, short, id);
+        let certificate =
+            Certificate { epoch, view: 7, parent_view: 6, signers: 0b111, signatures: &signatures };
+        self.archive.block(verified.block(), certified.then_some(certificate)).unwrap();
         let finality = Finality { descendants: &[], certificate };
-        let issued = self.witness.follow(FinalBlock::new(Arc::new(verified), &finality));
+        let block = FinalBlock::new(Arc::new(verified), &finality);
+        self.handovers.extend(block.handover());
+        let issued = self.witness.follow(block);
         self.receipts.extend(issued.into_iter().map(|issued| issued.receipt));
     }
 
-    fn finish(self) -> (Vec<Vec<u8>>, Vec<u8>) {
+    /// The receipts and the archive.
+    pub(crate) fn finish(self) -> (Vec<Vec<u8>>, Vec<u8>) {
         (self.receipts, self.archive.finish().unwrap())
     }
 }

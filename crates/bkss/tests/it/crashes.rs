@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use bkss_ledger::Trust;
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Reading, RootMessage, Salt, SdiId,
+    Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, Reading, RootMessage, SdiId,
     SecretKey, Slot, codec, hash,
     hash_chain::{self, Blocks},
     reading::{Channel, Interval},
     request,
-    root_message::Registration,
+    root_message::{self, Registration, SaltNonce},
     seal::Session,
     slot::Schedule,
     transaction::{Release, Submit},
@@ -57,15 +57,17 @@ impl Fleet {
         let meters = (0..METERS).map(|number| {
             let mut rng = ChaCha8Rng::seed_from_u64(number.into());
             let owner = number as usize % owners.len();
-            let salt = Salt(hash::plain(&number.to_be_bytes()).0[..16].try_into().unwrap());
+            let owner_id = ProviderId(u16::try_from(owner).unwrap());
+            let nonce = SaltNonce(hash::plain(&number.to_be_bytes()).0[..16].try_into().unwrap());
+            let salt = root_message::salt(owner_id, SdiId(0), MeterId(number), nonce);
             let last = hash_chain::last_link(salt, &[1; 32], &[2; 32], network, 0);
             let blocks = Blocks::new(SLOTS, 2).unwrap();
             let ends = hash_chain::build(salt, blocks, &last, |_| ());
             let message = RootMessage {
                 meter: MeterId(number),
-                owner: ProviderId(u16::try_from(owner).unwrap()),
+                owner: owner_id,
                 sdi: SdiId(0),
-                salt,
+                nonce,
                 anchor: ends.anchor,
                 root: ends.root,
                 schedule,
@@ -82,7 +84,7 @@ impl Fleet {
     }
 
     fn link(&self, meter: &Meter, index: u32) -> (LinkIndex, Link) {
-        let salt = meter.registration.message.salt;
+        let salt = meter.registration.message.salt();
         let link = hash_chain::walk(salt, SLOTS, index, &meter.last);
         (LinkIndex::new(index, SLOTS).unwrap(), link)
     }

@@ -47,9 +47,15 @@ fn init_takes_terms_and_refuses_those_that_found_nothing() {
     let out = dir.path().join("net");
     let base = ["init", "--providers", "7", "--out", text(&out)];
     for (wrong, reason) in [
-        (vec!["--committee", "3"], "terms, rounds or limits"),
-        (vec!["--round-blocks", "1"], "terms, rounds or limits"),
-        (vec!["--grid", "0"], "terms, rounds or limits"),
+        (vec!["--committee", "3"], "committee is 3, expected 4 to 32"),
+        (vec!["--round-blocks", "1"], "round blocks is 1, expected at least 2"),
+        (vec!["--grid", "0"], "grid_s is 0, expected at least 1"),
+        (vec!["--keep", "604799"], "keep_s is 604799, expected at least reveal_s"),
+        (vec!["--ahead", "0"], "ahead_s is 0, expected at least 1"),
+        (vec!["--max-meters", "9", "--owner-meters", "10"], "owner_meters is 10, expected 1 to"),
+        (vec!["--steps", "1000"], "steps is 1000, expected at least 1048576"),
+        (vec!["--pending", "1025"], "pending is 1025, expected 1 to 1024"),
+        (vec!["--votes", "shares"], "[possible values: members, meters]"),
         (vec!["--base-port", "65530"], "ports end at 65535"),
         (vec!["--start", "1969-12-31T00:00:00Z"], "not after 1970"),
         (vec!["--agreement", "/nowhere"], "/nowhere"),
@@ -59,14 +65,51 @@ fn init_takes_terms_and_refuses_those_that_found_nothing() {
         assert!(said(&output).contains(reason), "{wrong:?}: {}", said(&output));
         assert!(!out.exists(), "nothing was written");
     }
-    let terms =
-        ["--committee", "4", "--time-scale", "60", "--min-slot", "10", "--tenure-views", "9"];
+    let terms = [
+        ["--committee", "4"],
+        ["--time-scale", "60"],
+        ["--min-slot", "10"],
+        ["--tenure-views", "9"],
+        ["--reveal", "700000"],
+        ["--notice", "3600"],
+        ["--ahead", "86400"],
+        ["--max-meters", "1002"],
+        ["--steps", "2000000"],
+        ["--pending", "96"],
+    ];
+    let terms = terms.concat();
     let output = bkss(&[&base[..], &terms].concat());
     assert_eq!(code(&output), 0, "{}", said(&output));
     assert!(said(&output).contains("60 times faster"), "{}", said(&output));
     let shown = said(&bkss(&["genesis", "check", text(&out.join("genesis.bkss"))]));
-    for term in ["4 accounting nodes", "60 ledger seconds", "at least 10 s", "stays 9 views"] {
+    for term in [
+        "4 accounting nodes",
+        "60 ledger seconds",
+        "at least 10 s",
+        "stays 9 views",
+        "sealed readings for 700000 s, erased 3600 s after",
+        "of all providers weigh the same",
+        "2000000 steps",
+        "1002, 250 of one owner, begin at most 86400 s after",
+        "96 requests of one gateway wait",
+    ] {
         assert!(shown.contains(term), "{term}: {shown}");
+    }
+}
+
+#[test]
+fn a_network_whose_votes_weigh_by_meters_says_whom_it_trusts() {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = "trusts every SDI and every provider not to register";
+    for (votes, says) in [("members", false), ("meters", true)] {
+        let out = dir.path().join(votes);
+        let output = bkss(&["init", "--providers", "4", "--votes", votes, "--out", text(&out)]);
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        let checked = bkss(&["genesis", "check", text(&out.join("genesis.bkss"))]);
+        for said in [said(&output), said(&checked)] {
+            assert_eq!(said.contains(trusted), says, "{votes}: {said}");
+            assert_eq!(said.contains("buy votes and seats"), says, "{votes}: {said}");
+        }
     }
 }
 

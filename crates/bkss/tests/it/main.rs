@@ -8,17 +8,21 @@
     reason = "helpers of tests"
 )]
 
+mod auditing;
 mod bench;
 mod consortium;
 mod crashes;
 mod demo;
 mod documents;
+mod files;
 mod founding;
+mod heads;
 mod membership;
 mod meters;
 mod networks;
 mod node;
 mod offline;
+mod opening;
 mod providers;
 mod relays;
 mod replay;

@@ -1,9 +1,9 @@
-//! `verify`, `open` and `audit` on files alone: what they print, when they refuse, how they exit.
+//! `verify` on files alone: what it prints, when it refuses, how it exits.
 
 use std::process::Output;
 
 use bkss_scheme::{
-    LinkIndex, codec, hash,
+    LinkIndex, codec,
     receipt::{Check, Receipt},
 };
 use expect_test::expect;
@@ -11,29 +11,17 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use serde_json::Value;
 
-use crate::consortium::{Files, VALUES, link};
+use crate::{
+    consortium::{VALUES, link, make_with_handovers},
+    files::Files,
+    shared::{code, objects, said},
+};
 
 const VERIFY: [&str; 3] = ["verify", "--genesis", "genesis.bkss"];
 const OPEN: [&str; 3] = ["open", "--provider", "providers/3"];
-const AUDIT: [&str; 4] = ["audit", "--json", "--genesis", "genesis.bkss"];
 
 fn run(files: &Files, command: &[&str], args: &[&str]) -> Output {
     files.bkss(&[command, args].concat())
-}
-
-fn code(output: &Output) -> i32 {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("panicked"), "{said}");
-    output.status.code().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn objects(output: &Output) -> Vec<Value> {
-    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Verifies one file with `--json`.
@@ -240,104 +228,20 @@ fn a_reader_that_went_away_stops_nothing() {
 }
 
 #[test]
-fn the_owner_reads_what_was_measured_digit_by_digit() {
-    let files = Files::make();
-    let output = run(&files, &OPEN, &["receipts", "--json"]);
-    assert_eq!(code(&output), 0);
-    let objects = objects(&output);
-    for (slot, (object, kwh)) in (0..).zip(objects.iter().zip(VALUES)) {
-        assert_eq!((&object["meter"], &object["slot"]), (&Value::from(7), &Value::from(slot + 1)));
-        let [interval] = &object["intervals"].as_array().unwrap()[..] else { panic!() };
-        assert_eq!(interval["kwh"], kwh);
-        assert_eq!(interval["seconds"], 900);
-        assert_eq!(interval["start"], format!("2024-10-28T0{}:{:02}:00Z", slot / 4, slot % 4 * 15));
-        assert_eq!(interval.get("quality"), None);
+fn a_genesis_file_is_read_with_all_its_handovers_or_not_at_all() {
+    let files = Files::empty();
+    let file = make_with_handovers();
+    files.write("genesis.bkss", &file);
+    let output = files.bkss(&["genesis", "check", "genesis.bkss"]);
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    for (cut, altered) in [(1, None), (40, None), (0, Some(100)), (0, Some(60))] {
+        let mut bytes = file[..file.len() - cut].to_vec();
+        if let Some(from_end) = altered {
+            bytes[file.len() - from_end] ^= 1;
+        }
+        files.write("altered.bkss", &bytes);
+        let output = files.bkss(&["genesis", "check", "altered.bkss"]);
+        assert_eq!(code(&output), 1, "cut {cut}, altered {altered:?}");
+        assert!(said(&output).contains("altered.bkss: handover "), "{}", said(&output));
     }
-    let text = said(&run(&files, &OPEN, &[&Files::receipt(3)]));
-    assert!(text.ends_with("  2024-10-28T00:30:00Z, 900 s: 115.232 kWh\n"), "{text}");
-}
-
-#[test]
-fn another_provider_learns_nothing() {
-    let files = Files::make();
-    for provider in 0..3 {
-        let directory = format!("providers/{provider}");
-        let output = files.bkss(&["open", "--json", "--provider", &directory, "receipts"]);
-        assert_eq!(code(&output), 1);
-        assert!(output.stdout.is_empty());
-        let expected =
-            format!("meter 7 belongs to provider 3, this directory is provider {provider}");
-        assert!(said(&output).contains(&expected), "{}", said(&output));
-    }
-    // Keys that claim to be another's are not those of the genesis.
-    let keys = files.read("providers/1/keys.bkss");
-    files.write("thief/genesis.bkss", &files.read("genesis.bkss"));
-    let mut keys = [&keys[..2], &[3], &keys[3..keys.len() - 32]].concat();
-    keys.extend(hash::plain(&keys).0);
-    files.write("thief/keys.bkss", &keys);
-    files.write("thief/sessions.bkss", &files.read("providers/3/sessions.bkss"));
-    let output = files.bkss(&["open", "--provider", "thief", &Files::receipt(1)]);
-    assert_eq!(code(&output), 2);
-    let expected = "thief/keys.bkss: expected the keys of provider 3 of this network, found others";
-    assert!(said(&output).contains(expected), "{}", said(&output));
-}
-
-#[test]
-fn an_altered_body_or_an_unknown_session_does_not_open() {
-    let files = Files::make();
-    let mut bytes = files.read(&Files::receipt(2));
-    let receipt: Receipt<'_> = codec::decode("receipt", &bytes).unwrap();
-    let last = *receipt.body.last().unwrap();
-    let body = receipt.body.to_vec();
-    let start = bytes.windows(body.len()).position(|window| window == body).unwrap();
-    bytes[start + body.len() - 1] = last ^ 1;
-    files.write("altered/body.receipt", &bytes);
-    for name in ["genesis.bkss", "keys.bkss"] {
-        files.write(&format!("forgetful/{name}"), &files.read(&format!("providers/3/{name}")));
-    }
-    files.write("forgetful/sessions.bkss", b"");
-    for (directory, file, code, expected) in [
-        ("providers/3", "altered/body.receipt", 1, "does not open with this key, meter and slot"),
-        ("forgetful", &Files::receipt(1), 0, "0.01 kWh"),
-        ("forgetful", &Files::receipt(2), 1, "the session of meter 7 is not in the directory's"),
-    ] {
-        let output = files.bkss(&["open", "--provider", directory, file]);
-        assert_eq!(self::code(&output), code, "{directory} {file}");
-        assert!(said(&output).contains(expected), "{}", said(&output));
-    }
-}
-
-#[test]
-fn an_archive_audits_and_what_was_done_to_it_is_said() {
-    let files = Files::make();
-    let output = run(&files, &AUDIT, &["archive.bkss"]);
-    assert_eq!(code(&output), 0);
-    expect![[r#"
-        {"valid":true,"blocks":11,"readings":5,"meters":1,"offences":[],"refusals":[]}
-    "#]]
-    .assert_eq(std::str::from_utf8(&output.stdout).unwrap());
-    let bytes = files.read("archive.bkss");
-    files.write("bad/archive.cut", &bytes[..bytes.len() / 2]);
-    files.write("bad/archive.empty", b"");
-    let mut altered = bytes.clone();
-    altered[bytes.len() / 2] ^= 1;
-    files.write("bad/archive.altered", &altered);
-    for (file, expected) in [
-        ("bad/archive.cut", "archive is cut at byte "),
-        ("bad/archive.empty", "archive is cut at byte 0: expected the archive's head"),
-        ("bad/archive.altered", ""),
-        ("genesis.bkss", "archive at byte 0: frame of "),
-    ] {
-        let output = run(&files, &AUDIT, &[file]);
-        assert_eq!(code(&output), 1, "{file}");
-        let [report] = &objects(&output)[..] else { panic!("one object") };
-        assert_eq!(report["valid"], false);
-        let refusal = report["refusals"][0].as_str().unwrap();
-        assert!(refusal.starts_with(expected), "{refusal}");
-    }
-    for file in ["absent", "receipts"] {
-        assert_eq!(code(&run(&files, &AUDIT, &[file])), 2, "{file}");
-    }
-    let text = said(&files.bkss(&["audit", "--genesis", "genesis.bkss", "archive.bkss"]));
-    assert!(text.ends_with("VALID   archive.bkss: 11 blocks, 5 readings, 1 meters\n"), "{text}");
 }

@@ -32,7 +32,7 @@ fn rotate(providers: &Providers, provider: usize) -> u64 {
 /// The committees that a provider's genesis file leads to.
 fn eras(providers: &Providers, provider: usize) -> Vec<Era> {
     let file = std::fs::read(providers.directory(provider).join("genesis.bkss")).unwrap();
-    Trust::decode(&file).unwrap().eras().to_vec()
+    Trust::decode(&file).unwrap().eras().eras.to_vec()
 }
 
 /// Nobody is on record for two votes, by the metrics of each and by the audit.

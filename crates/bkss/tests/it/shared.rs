@@ -5,6 +5,8 @@ use std::{
     process::{Command, Output},
 };
 
+use serde_json::Value;
+
 /// Runs the command line to its end.
 pub(crate) fn bkss(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bkss")).args(args).output().unwrap()
@@ -15,12 +17,20 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The exit code.
+/// The exit code, of a process that has not panicked.
 pub(crate) fn code(output: &Output) -> i32 {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
     output.status.code().unwrap()
 }
 
 /// What it says to people.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What it says to programs.
+pub(crate) fn objects(output: &Output) -> Vec<Value> {
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
