@@ -9,9 +9,10 @@
 
 use bkss_meter::{Journal, KeyStore, Meter, Parameters, journal::MemoryFlash};
 use bkss_scheme::{
-    Committee, Digest, Era, LedgerTime, Link, Network, Reading,
+    Committee, Digest, Era, Eras, LedgerTime, Link, Network, Reading,
     certificate::VoteKey,
     codec,
+    finality::RoundLength,
     hash_chain::Blocks,
     receipt::{Anchors, Receipt},
     timestamp::{RegistrationProof, TimeProof},
@@ -28,7 +29,7 @@ pub fn switch_on(
     last: &Link,
     checkpoints: Checkpoints,
 ) -> Option<Meter<MemoryFlash<4096>, Checkpoints>> {
-    let salt = parameters.root_message.salt;
+    let salt = parameters.root_message.salt();
     let (keys, ends) = KeyStore::make(salt, blocks, last, checkpoints, |_, _| ()).ok()?;
     if ends.anchor != parameters.root_message.anchor {
         return None;
@@ -50,16 +51,21 @@ pub fn slot(
     meter.confirm_registration(&proof).ok()?;
     let signed = meter.sign(now, reading, &mut rng).ok()?;
     let proof: TimeProof<'_> = codec::decode("time", time).ok()?;
-    meter.on_time(&proof).ok()?;
+    meter.on_time(now, &proof).ok()?;
     Some((signed.message().value, meter.release()?.link))
 }
 
 /// A verifier: whether the bytes are a receipt that holds under this committee.
-pub fn verify_receipt(bytes: &[u8], network: Network, committee: &[VoteKey]) -> bool {
+pub fn verify_receipt(
+    bytes: &[u8],
+    network: Network,
+    rounds: RoundLength,
+    committee: &[VoteKey],
+) -> bool {
     let Some(committee) = Committee::new(committee.iter().copied()) else { return false };
-    let eras = [Era { from_epoch: 0, committee }];
-    let anchors =
-        Anchors { network, providers: &[], sdis: &[], eras: &eras, reveal_s: 604_800 };
+    let eras = [Era::new(0, committee)];
+    let eras = Eras { network, rounds, eras: &eras };
+    let anchors = Anchors { eras, providers: &[], sdis: &[], reveal_s: 604_800 };
     codec::decode::<Receipt<'_>>("receipt", bytes)
         .is_ok_and(|receipt| receipt.verify(&anchors).valid())
 }

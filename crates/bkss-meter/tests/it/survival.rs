@@ -18,12 +18,8 @@ fn a_meter_goes_on_whatever_it_is_shown() {
     let mut end = consortium.last_of(0, at(1, 0));
     end.next_committee = Some(next.digest());
     let votes = consortium.sign_in(0, NETWORK, end.id(), &QUORUM);
-    let handover = Handover {
-        header: end.clone(),
-        finality: votes.finality(),
-        committee: Some(next),
-        members: None,
-    };
+    let handover =
+        Handover { header: end, finality: votes.finality(), committee: Some(next), members: None };
     let inputs = [
         // Before the end of the window of link 2.
         consortium.time_proof(at(2, 299_999)),

@@ -245,7 +245,7 @@ fn a_gateway_that_signs_an_invented_link_is_passed_over() {
     println!("seed {seed}");
     let mut consortium = Consortium::new(seed);
     let honest = consortium.meter(1);
-    let body = honest.sign(1, 26).body.clone();
+    let body = honest.sign(1, 26).body;
     let long = Long::new(&mut consortium);
     deterministic::Runner::seeded(seed).start(|ctx| async move {
         let configs = network::configs(&consortium, network::now(&ctx));

@@ -151,7 +151,7 @@ fn a_root_message_has_one_spelling_and_one_id() {
         RootMessage { meter: MeterId(message.meter.0 + 1), ..message.clone() },
         RootMessage { owner: ProviderId(message.owner.0 + 1), ..message.clone() },
         RootMessage { sdi: SdiId(message.sdi.0 + 1), ..message.clone() },
-        RootMessage { nonce: SaltNonce([1; 16]), ..message.clone() },
+        RootMessage { nonce: SaltNonce([1; 16]), ..message },
     ] {
         assert_ne!(other.salt(), known.salt(), "{other:?}");
     }

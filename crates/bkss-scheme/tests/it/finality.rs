@@ -224,7 +224,7 @@ proptest! {
             height: heights[1],
             time: LedgerTime(times[1]),
             previous: first.id(),
-            ..first.clone()
+            ..first
         };
         let descendants = encoded(&next);
         let certificate = Certificate {

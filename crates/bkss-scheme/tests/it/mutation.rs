@@ -5,6 +5,12 @@
 //! input is read to its end. How many inputs a test tries is set by the environment variable
 //! `BKSS_MUTATIONS`, 10 000 without it. A case that fails prints its seed and number.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failing test says which case it was"
+)]
+
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 

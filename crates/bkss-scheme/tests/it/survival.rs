@@ -133,7 +133,7 @@ fn inputs(world: &World) -> [Vec<u8>; 5] {
     let ends = hash_chain::build(message.salt(), blocks, &last, |_| ());
     (message.anchor, message.root) = (ends.anchor, ends.root);
     let (mr, salt) = (message.id(NETWORK), message.salt());
-    let registration = Registration::sign(message.clone(), NETWORK, &world.sdi, &world.owner);
+    let registration = Registration::sign(message, NETWORK, &world.sdi, &world.owner);
     let index = LinkIndex::new(3, SCHEDULE.slots).unwrap();
     let link = hash_chain::walk(salt, SCHEDULE.slots, 3, &last);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
