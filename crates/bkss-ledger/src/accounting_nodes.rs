@@ -2,7 +2,7 @@
 //!
 //! In each round every provider votes on the ledger for others, never for itself, and votes buy seats
 //! in proportion to what they weigh: a majority gets its share, not all. What a vote weighs, the
-//! genesis says ([`Weighing`]): the same for all, or as many meters as report (see
+//! genesis says ([`crate::genesis::Weighing`]): the same for all, or as many meters as report (see
 //! [`crate::activity`]), no provider more than a third of all and none less than a quarter of the
 //! mean. The first C are the accounting nodes of the next round, the next k its alternates. Whoever
 //! has no vote on the ledger at the end of a round was absent in it; alternates drawn by the seed
@@ -36,6 +36,9 @@ use crate::{
 /// Number of a vote.
 pub(crate) const NUMBER: u8 = 25;
 
+/// Most picks of a vote.
+pub const MAX_PICKS: usize = 255;
+
 /// A provider's vote in a round: `[25, sp, round, [+ sp], sig]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Vote {
@@ -43,7 +46,8 @@ pub struct Vote {
     pub voter: ProviderId,
     /// The round in which the vote is cast; it counts for the next one.
     pub round: u64,
-    /// Whom it trusts, by ascending number, at most C.
+    /// Whom it trusts, by ascending number: all of them, also more than there are seats. Where each
+    /// names only as many, a minority that votes as one gains from how the others' votes scatter.
     pub picks: Vec<ProviderId>,
     /// The voter's signature.
     pub signature: Signature,
@@ -99,12 +103,7 @@ impl Vote {
     /// # Errors
     ///
     /// [`VoteRefusal`]: the first rule that does not hold.
-    pub fn check_rules(
-        &self,
-        members: &Members,
-        round: &Round,
-        committee: u16,
-    ) -> Result<(), VoteRefusal> {
+    pub fn check_rules(&self, members: &Members, round: &Round) -> Result<(), VoteRefusal> {
         if self.round != round.number {
             return Err(VoteRefusal::Round { expected: round.number, found: self.round });
         }
@@ -114,9 +113,9 @@ impl Vote {
         if round.votes.contains_key(&self.voter) {
             return Err(VoteRefusal::Second(self.voter));
         }
-        let (most, found) = (usize::from(committee), self.picks.len());
-        if !(1..=most).contains(&found) {
-            return Err(VoteRefusal::Count { most, found });
+        let found = self.picks.len();
+        if !(1..=MAX_PICKS).contains(&found) {
+            return Err(VoteRefusal::Count { most: MAX_PICKS, found });
         }
         if !self.picks.windows(2).all(|pair| pair[0] < pair[1]) {
             return Err(VoteRefusal::Order);
@@ -155,7 +154,7 @@ impl<'b, C> Decode<'b, C> for Vote {
         codec::array(decoder, 5)?;
         codec::constant(decoder, NUMBER)?;
         let (voter, round) = (decoder.decode()?, decoder.u64()?);
-        let picks = list(decoder, MAX_COMMITTEE)?;
+        let picks = list(decoder, MAX_PICKS)?;
         Ok(Self { voter, round, picks, signature: decoder.decode()? })
     }
 }
@@ -267,7 +266,9 @@ impl Round {
         let budgets = bounded(votes().map(|(voter, _)| weight(voter)).collect());
         let voters_of = |id: ProviderId| {
             let all = votes().enumerate();
-            all.filter(|(_, (_, picks))| picks.contains(&id)).map(|(voter, _)| voter).collect()
+            all.filter(|(_, (_, picks))| picks.binary_search(&id).is_ok())
+                .map(|(voter, _)| voter)
+                .collect()
         };
         let mut candidates: Vec<Candidate> = members
             .present()
@@ -347,7 +348,7 @@ impl<'b, C> Decode<'b, C> for Round {
         let mut votes = BTreeMap::new();
         for _ in 0..codec::array_of_at_most(decoder, MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
-            votes.insert(decoder.decode()?, list(decoder, MAX_COMMITTEE)?);
+            votes.insert(decoder.decode()?, list(decoder, MAX_PICKS)?);
         }
         Ok(Self { number, seed, nodes, alternates, committee, weights, activity, changes, votes })
     }

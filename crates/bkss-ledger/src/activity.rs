@@ -22,7 +22,8 @@ const STEPS: u64 = 8;
 /// A meter counts at most so many times `R`.
 const LONGEST: u64 = 5;
 /// Ends that can be ahead at any time: a step for each part of the longest time, and one.
-const MAX_ENDS: usize = (STEPS * LONGEST) as usize + 2;
+const MAX_ENDS: usize = 42;
+const _: () = assert!(MAX_ENDS as u64 == STEPS * LONGEST + 2);
 
 /// The end of a meter's count, in steps of an eighth of `R` since 1970; 0 for one that does not
 /// count.

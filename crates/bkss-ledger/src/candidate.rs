@@ -25,7 +25,7 @@ pub(crate) enum Signed {
     /// The gateway's signature of a batch holds.
     Batch,
     /// The signatures of a registration hold.
-    Registration(Registered),
+    Registration(Box<Registered>),
 }
 
 /// A transaction that may go into a block, cheap to clone.
@@ -125,7 +125,7 @@ pub fn admit(view: &View<'_>, candidate: Candidate) -> Result<Admitted, Transact
             (change.made_by().unwrap_or_else(first), everybody())
         }
         Transaction::Vote(vote) => {
-            vote.check_rules(members, view.round(), genesis.charter().rounds.committee)?;
+            vote.check_rules(members, view.round())?;
             (vote.voter, everybody())
         }
         Transaction::Evidence(evidence) => {
@@ -189,7 +189,8 @@ impl Admitted {
         let transaction = candidate.transaction.clone();
         match (&*transaction, keys) {
             (Transaction::Registration(registration), Keys::Vouchers(vouchers)) => {
-                candidate.signed = Signed::Registration(vouchers.check(network, registration)?);
+                let registered = vouchers.check(network, registration)?;
+                candidate.signed = Signed::Registration(registered.into());
             }
             (Transaction::Requests(batch), Keys::Gateway(key)) => {
                 let digest = &candidate.digest;

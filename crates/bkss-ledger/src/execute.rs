@@ -16,7 +16,11 @@ use std::{
 
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, Opening, ProviderId, PublicKey, Signature,
-    TreeHead, identity::SignatureError, merkle::RootBuilder, request, root_message::Registration,
+    TreeHead,
+    identity::SignatureError,
+    merkle::RootBuilder,
+    request,
+    root_message::{Registered, Registration},
     timestamp::request_leaf,
 };
 
@@ -26,7 +30,7 @@ use crate::{
     accounting_nodes::VoteRefusal,
     candidate::Signed,
     chain::{End, Pending},
-    change::ChangeRefusal,
+    change::{Body, ChangeRefusal},
     evidence::EvidenceRefusal,
     genesis::Weighing,
     members::MembersChange,
@@ -330,7 +334,7 @@ impl<'a> Draft<'a> {
         check_room(limits, owner, (delta.new.next(), of_owner))?;
         let network = self.view.genesis().network();
         let registered = match signed {
-            Signed::Registration(registered) => registered.clone(),
+            Signed::Registration(registered) => Registered::clone(registered),
             _ => vouchers.check(network, registration)?,
         };
         let mut live = Live::new(message);
@@ -355,6 +359,16 @@ impl<'a> Draft<'a> {
         let (network, agreement) = (genesis.network(), genesis.charter().agreement);
         let delta = &mut self.outcome.delta;
         change.check_rules(&delta.members, agreement, delta.round.number)?;
+        // Whoever came and went in one block would be in no handover.
+        match change.body {
+            Body::Leave(id) | Body::Expel(id) if self.view.members().provider(id).is_none() => {
+                return Err(ChangeRefusal::NotPresent(id).into());
+            }
+            Body::RemoveSdi(id) if self.view.members().sdi(id).is_none() => {
+                return Err(ChangeRefusal::SdiNotPresent(id).into());
+            }
+            _ => {}
+        }
         // Before its signature: a provider may have more of them waiting in every pool.
         if let Some(provider) = change.made_by()
             && !delta.round.may_change(provider, self.time)
@@ -370,10 +384,9 @@ impl<'a> Draft<'a> {
     }
 
     fn vote(&mut self, vote: &Vote) -> Result<usize, TransactionRefusal> {
-        let genesis = self.view.genesis();
-        let (network, seats) = (genesis.network(), genesis.charter().rounds.committee);
+        let network = self.view.genesis().network();
         let delta = &mut self.outcome.delta;
-        vote.check_rules(&delta.members, &delta.round, seats)?;
+        vote.check_rules(&delta.members, &delta.round)?;
         vote.check_signature(&delta.members, network)?;
         let round = Arc::make_mut(&mut delta.round);
         round.votes.insert(vote.voter, vote.picks.clone());
@@ -454,20 +467,23 @@ impl<'a> Draft<'a> {
         if !live.has(&schedule, index) {
             return Err(SkipReason::Ended);
         }
-        let own = |pending: &&Pending| pending.submitter == submitter;
-        if live.pending.iter().filter(own).any(|pending| pending.index == index) {
-            return Err(SkipReason::SecondRequest);
+        // What can no longer be opened makes room. There may be many of them: one look at each.
+        let least = schedule.first_openable(time, reveal_s);
+        let (mut left, mut own) = (Vec::with_capacity(live.pending.len() + 1), 0);
+        for pending in &live.pending {
+            if pending.submitter == submitter && pending.index == index {
+                return Err(SkipReason::SecondRequest);
+            }
+            if pending.index.get() >= least {
+                own += usize::from(pending.submitter == submitter);
+                left.push(*pending);
+            }
         }
-        // What can no longer be opened makes room.
-        let open = |pending: &&Pending| {
-            time < schedule.closes(pending.index)
-                || schedule.accepts_opening(pending.index, time, reveal_s)
-        };
-        if live.pending.iter().filter(own).filter(open).count() >= most {
+        if own >= most {
             return Err(SkipReason::TooManyPending);
         }
-        let new = Pending { index, submitter, value: *value };
-        live.pending = live.pending.iter().filter(open).chain([&new]).copied().collect();
+        left.push(Pending { index, submitter, value: *value });
+        live.pending = left.into();
         let leaf = request_leaf(meter, index, submitter, value);
         Ok(AcceptedRequest { row, meter, index, submitter, value: *value, leaf })
     }

@@ -2,9 +2,9 @@
 //!
 //! Each gateway has a share of its own, so that none can crowd out another (A12); within a share
 //! the newest yields. What was left out comes again: gateways keep and re-send until it is final.
-//! Whatever a pool takes, an honest leader can propose: batches come with all bodies, of registered
-//! chains. A gateway that signs a batch which no block can contain is passed over for the rest of
-//! the round.
+//! Whatever a pool takes, an honest leader can propose: nothing is longer than a block, and batches
+//! come with all bodies, of registered chains. A gateway that signs a batch which no block can
+//! contain is passed over for the rest of the round.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -239,10 +239,7 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
             let agreement = view.genesis().charter().agreement;
             change.check_rules(view.members(), agreement, view.round().number).is_ok()
         }
-        Transaction::Vote(vote) => {
-            let seats = view.genesis().charter().rounds.committee;
-            vote.check_rules(view.members(), view.round(), seats).is_ok()
-        }
+        Transaction::Vote(vote) => vote.check_rules(view.members(), view.round()).is_ok(),
         Transaction::Evidence(evidence) => view.check_offence(&evidence.offence, &[]).is_ok(),
         Transaction::Revocation(revocation) => check_revocation(view, revocation).is_ok(),
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {

@@ -376,6 +376,7 @@ mod tests {
     use super::*;
     use crate::{
         Limits, Rounds, Terms,
+        accounting_nodes::MAX_PICKS,
         chain::{End, Pending},
         genesis::{Charter, MAX_PENDING},
         members::MAX_VOTE_KEYS,
@@ -507,7 +508,7 @@ mod tests {
             });
         }
         let mut round = Round::first(&genesis);
-        let picks: Vec<_> = numbers.clone().take(32).map(ProviderId).collect();
+        let picks: Vec<_> = numbers.clone().take(MAX_PICKS).map(ProviderId).collect();
         round.votes = numbers.clone().map(|id| (ProviderId(id), picks.clone())).collect();
         round.weights = numbers.clone().map(|id| (ProviderId(id), u32::MAX)).collect();
         let offence = |id| {

@@ -146,7 +146,8 @@ pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
 pub struct Built {
     /// The block.
     pub verified: Verified,
-    /// Candidates that no block can ever contain, by leaf, and the gateways that signed them.
+    /// Candidates that no block can ever contain, by leaf, and the gateways that signed them: of each
+    /// gateway the first, and nothing behind it was looked at.
     pub invalid: Vec<(ProviderId, Digest)>,
     /// Steps that were walked for it.
     pub steps: u32,

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use bkss_ledger::{Evidence, Round, Transaction, Vote};
+use bkss_ledger::{Evidence, Round, Transaction, Vote, accounting_nodes::MAX_PICKS};
 use bkss_scheme::{
     ProviderId, SecretKey,
     hash::{Tag, hash},
@@ -104,7 +104,15 @@ impl Duties {
         if round.votes.contains_key(&me) || !again {
             return None;
         }
-        let seats = self.config.genesis.charter().rounds.committee.into();
+        let seats: usize = self.config.genesis.charter().rounds.committee.into();
+        if self.sent.is_none() && self.config.trust.is_none() && others.len() >= seats {
+            tracing::warn!(
+                seats,
+                providers = others.len() + 1,
+                "votes go to providers that are drawn, whoever they are: a few that vote for each \
+                 other can take most seats; name all whom you trust in `trust`"
+            );
+        }
         let picks = self.picks(&round, others, seats);
         if picks.is_empty() {
             return None;
@@ -123,19 +131,21 @@ impl Duties {
         self.voters.extend(round.votes.keys());
     }
 
-    /// Whom this provider trusts: those of its list, or everybody, at most as many as there are
-    /// seats. Those that were there in the last round come first, in an order drawn anew for every
-    /// round and voter, so that all get their turn.
+    /// Whom this provider trusts: all of its list; without a list as many of the others as there are
+    /// seats, since votes of all for all would elect whoever votes for a few. Those that were there in
+    /// the last round come first, in an order drawn anew for every round and voter, so that all get
+    /// their turn.
     fn picks(&self, round: &Round, others: Vec<ProviderId>, seats: usize) -> Vec<ProviderId> {
-        let trusted =
-            |id: &ProviderId| self.config.trust.as_ref().is_none_or(|trusted| trusted.contains(id));
-        let mut picks: Vec<_> = others.into_iter().filter(trusted).collect();
+        let trusted = self.config.trust.as_ref();
+        let most = if trusted.is_some() { MAX_PICKS } else { seats };
+        let is_trusted = |id: &ProviderId| trusted.is_none_or(|trusted| trusted.contains(id));
+        let mut picks: Vec<_> = others.into_iter().filter(is_trusted).collect();
         let me = self.config.provider.0.to_be_bytes();
         picks.sort_by_cached_key(|id| {
             let lot = hash(Tag::Draw, &[&round.seed.0, b"trust", &me, &id.0.to_be_bytes()]);
             (!self.reliable.contains(id), lot.0)
         });
-        picks.truncate(seats);
+        picks.truncate(most);
         picks
     }
 }

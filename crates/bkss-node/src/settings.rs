@@ -315,7 +315,8 @@ p2p = "{p2p}"
 # genesis = "genesis.bkss"
 # store = "store"
 
-# Whom this provider trusts to keep the ledger (Algorithm 3), by number; all others without it.
+# Whom this provider trusts to keep the ledger (Algorithm 3), by number: all of them, also more than
+# there are seats. Without it the votes go to others that are drawn, whoever they are.
 # trust = [1, 2, 3]
 
 # Health is 503 when no block has become final for this long, seconds.

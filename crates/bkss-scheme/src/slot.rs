@@ -99,6 +99,16 @@ impl Schedule {
         self.closes(index) <= time && time < end
     }
 
+    /// The first link whose slot began less than `reveal_s` seconds (`R`) before a time: openings of
+    /// the links before it are accepted no more.
+    pub fn first_openable(&self, time: LedgerTime, reveal_s: u32) -> u32 {
+        let length = u64::from(self.slot_s).saturating_mul(1000).max(1);
+        let Some(past) = time.0.checked_sub(u64::from(reveal_s) * 1000) else { return 1 };
+        let slot = past / length + 1;
+        let before = slot.saturating_sub(self.first.0);
+        u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// Encodes `g_0, L, n, W`, as they stand in `M_r`.
     ///
     /// # Errors
@@ -144,6 +154,24 @@ mod tests {
             }
         }
         assert_eq!(SCHEDULE.index(Slot(u64::MAX)), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn links_before_the_first_openable_are_those_whose_time_is_over(
+            first in 0..5000_u64, slot_s in 2..2000_u32, reveal_s in 1..100_000_u32,
+            time in 0..20_000_000_000_u64, index in 1..=MAX_SLOTS, near in 0..4_u32,
+        ) {
+            let schedule =
+                Schedule { first: Slot(first), slot_s, window_s: 1, slots: MAX_SLOTS };
+            let time = LedgerTime(time);
+            let least = schedule.first_openable(time, reveal_s);
+            for index in [index, least.saturating_add(near).saturating_sub(2)] {
+                let Some(index) = LinkIndex::new(index, MAX_SLOTS) else { continue };
+                let end = schedule.opens(index).0 + 1000 * u64::from(reveal_s);
+                proptest::prop_assert_eq!(index.get() < least, end <= time.0, "{}", index);
+            }
+        }
     }
 
     #[test]

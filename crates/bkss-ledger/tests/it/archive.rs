@@ -9,7 +9,7 @@ use bkss_ledger::{
     block::BlockError,
     verify,
 };
-use bkss_scheme::Certificate;
+use bkss_scheme::{Certificate, Head, codec};
 
 use crate::{
     blocks::block,
@@ -93,6 +93,81 @@ fn an_archive_ends_in_a_block_with_its_own_certificate() {
     let empty = Writer::new(Vec::new(), network).unwrap().finish().unwrap();
     let report = run(&consortium, &empty);
     assert!(report.valid() && report.newest.is_none(), "{:?}", report.refusals);
+}
+
+/// The frames of an archive, each without its length.
+fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        frames.push(frame.to_vec());
+        bytes = rest;
+    }
+    frames
+}
+
+fn of_frames(frames: &[Vec<u8>]) -> Vec<u8> {
+    let with_length = |frame: &Vec<u8>| {
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        [&length[..], frame].concat()
+    };
+    frames.iter().flat_map(with_length).collect()
+}
+
+/// Whoever keeps the head of an archive keeps its certificate with it.
+#[test]
+fn an_archive_ends_in_the_head_of_its_newest_block() {
+    let mut consortium = Consortium::new(7);
+    let bytes = archive(&mut consortium);
+    let parts = frames(&bytes);
+    assert_eq!((parts.len(), of_frames(&parts) == bytes), (5, true));
+    let head: Head<'_> = codec::decode("head", &parts[4]).unwrap();
+    let encoded = |head: &Head<'_>| {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(head, &mut bytes);
+        bytes
+    };
+    let (signers, signatures) = consortium.certify(head.header.id(), 8);
+    let certificate =
+        Certificate { epoch: 0, view: 8, parent_view: 7, signers, signatures: &signatures };
+    let of_another_view = encoded(&Head { certificate, ..head.clone() });
+    let unsigned = encoded(&Head {
+        certificate: Certificate { signers: 0, signatures: &[], ..certificate },
+        ..head.clone()
+    });
+    let elsewhere =
+        encoded(&Head { network: Consortium::new(8).genesis.network(), ..head.clone() });
+    // The newest block as it would stand there without its certificate.
+    let length = parts[3].len() - {
+        let mut bytes = Vec::new();
+        codec::encode_infallible(&head.certificate, &mut bytes);
+        bytes.len()
+    };
+    let bare = [&parts[3][..length], &[0xF6]].concat();
+    let null = vec![0xF6];
+    let with = |at: usize, frame: &[u8]| {
+        let mut parts = parts.clone();
+        parts[at] = frame.to_vec();
+        of_frames(&parts)
+    };
+    let empty = |end: &[u8]| of_frames(&[parts[0].clone(), end.to_vec()]);
+    let other_head = "archive ends at byte";
+    for (what, bytes, expected) in [
+        ("of another view", with(4, &of_another_view), other_head),
+        ("that nobody signed", with(4, &unsigned), other_head),
+        ("of a block without it", with(3, &bare), other_head),
+        ("of another network", with(4, &elsewhere), "archive of network"),
+        ("that is missing", with(4, &null), "archive ends in the head of block 0"),
+        ("of no block", empty(&parts[4]), "archive ends in the head of block 3"),
+    ] {
+        let report = run(&consortium, &bytes);
+        let reason = report.refusals[0].to_string();
+        assert!(reason.starts_with(expected), "{what}: {reason}");
+    }
+    assert!(run(&consortium, &empty(&null)).valid());
+    let at_genesis = Head { header: consortium.genesis.header(), ..head };
+    let reason = run(&consortium, &empty(&encoded(&at_genesis))).refusals[0].to_string();
+    assert!(reason.starts_with(other_head), "block 0 is certified by nobody: {reason}");
 }
 
 #[test]

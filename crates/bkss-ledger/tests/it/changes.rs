@@ -28,6 +28,13 @@ const DAY_S: u64 = 86_400;
 /// No point of the curve has this y coordinate.
 const NO_POINT: VoteKey = VoteKey([2; 32]);
 
+/// The neutral element: everybody can sign for it.
+const fn neutral() -> VoteKey {
+    let mut key = [0; 32];
+    key[0] = 1;
+    VoteKey(key)
+}
+
 fn late_key(seed: u8) -> VoteKey {
     vote_key(&ed25519_zebra::SigningKey::from([seed; 32]))
 }
@@ -168,6 +175,7 @@ fn a_join_is_refused_for_its_reason() {
         (by_own_key, Refused::KeyTaken),
         (with(&|i| i.vote_key = founder.vote_key), Refused::VoteKeyTaken),
         (with(&|i| i.vote_key = NO_POINT), Refused::VoteKeyNoPoint),
+        (with(&|i| i.vote_key = neutral()), Refused::VoteKeyNoPoint),
         (unsigned, Refused::OwnSignature),
         (by_another, Refused::Own(bkss_scheme::identity::SignatureError::Mismatch)),
         (swapped, Refused::Order),
@@ -186,6 +194,23 @@ fn a_join_is_refused_for_its_reason() {
     }
     world.block([good.clone()]);
     assert_eq!(world.refusal(good), Refused::NumberTaken, "twice");
+}
+
+#[test]
+fn an_approval_counts_once() {
+    let mut world = World::new(5);
+    let join = world.own(Body::Join(world.identity(7)), &world.stranger);
+    let few = world.approved(join, 0..3);
+    assert_eq!(world.refusal(few.clone()), ChangeRefusal::Quorum { expected: 4, found: 3 });
+    for again in 0..3 {
+        let mut many = few.clone();
+        many.approvals.insert(again, many.approvals[again]);
+        assert_eq!(many.approvals.len(), 4);
+        assert_eq!(world.refusal(many), ChangeRefusal::Order, "provider {again} twice");
+    }
+    // Whoever approves again says the same again.
+    let again = world.approved(few.clone(), 0..3);
+    assert_eq!(again, few);
 }
 
 #[test]
@@ -268,6 +293,11 @@ fn keys_are_renewed_and_never_come_back() {
         assert_eq!(world.refusal(change), ChangeRefusal::VoteKeyTaken);
     }
 
+    for nobodys in [NO_POINT, neutral()] {
+        let change = rotate(&world, nobodys);
+        assert_eq!(world.refusal(change), ChangeRefusal::VoteKeyNoPoint);
+    }
+
     let sealing = |number: u16| {
         let mut rng = ChaCha8Rng::seed_from_u64(number.into());
         Body::SealingKey(id, OpeningKey::generate(KeyId(number), &mut rng).public())
@@ -344,6 +374,12 @@ fn a_provider_changes_itself_a_few_times_a_day() {
     world.second = midnight - 1;
     world.block([one_more]);
     assert_eq!(address(&world), "elsewhere:8", "in the first second of the next day");
+    // That day has as many.
+    for port in 9..MAX_OWN_CHANGES + 8 {
+        world.block([move_to(&world, port)]);
+    }
+    let one_more = move_to(&world, 99);
+    assert_eq!(world.refusal(one_more), ChangeRefusal::TooManyOnDay(id));
 }
 
 #[test]
@@ -370,6 +406,34 @@ fn of_many_own_changes_in_one_block_the_first_enter() {
     let mut forged = world.own(Body::Address(id, "forged:1".try_into().unwrap()), &key);
     forged.own = Some(Signature([1; 64]));
     assert_eq!(world.refusal(forged), ChangeRefusal::TooManyOnDay(id));
+}
+
+/// Whoever came and went in one block would be in no handover, and what it registered in between
+/// could not be checked by anybody.
+#[test]
+fn nobody_comes_and_goes_in_one_block() {
+    let world = World::new(4);
+    let (key, id) = (&world.stranger, ProviderId(7));
+    let join = world.approved(world.join(7), 0..3);
+    let name = "second".try_into().unwrap();
+    let sdi = SdiIdentity { id: SdiId(5), name, key: key.public(), mode: SdiMode::Shared };
+    let add = world.approved(world.own(Body::AddSdi(sdi), key), 0..3);
+    let expel = world.approved(Change::new(Body::Expel(id), UNTIL), 0..4);
+    let remove = world.approved(Change::new(Body::RemoveSdi(SdiId(5)), UNTIL), 0..3);
+    let leave = world.own(Body::Leave(id), key);
+    for (comes, goes, expected) in [
+        (&join, &leave, ChangeRefusal::NotPresent(id)),
+        (&join, &expel, ChangeRefusal::NotPresent(id)),
+        (&add, &remove, ChangeRefusal::SdiNotPresent(SdiId(5))),
+    ] {
+        let both = [comes, goes].map(|change| Transaction::Change(change.clone()));
+        let time = world.next_time();
+        let refused = offered(&world.state, time, &both).unwrap_err();
+        let reason = TransactionRefusal::Change(expected);
+        assert_eq!(refused, Refusal::Transaction { position: 1, reason });
+        let proposed = propose(&world.state.view(), time, both.clone()).unwrap();
+        assert_eq!(proposed.block().transactions(), &both[..1]);
+    }
 }
 
 #[test]

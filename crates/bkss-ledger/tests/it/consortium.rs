@@ -33,6 +33,8 @@ pub(crate) const WINDOW_S: u32 = 300;
 pub(crate) const FIRST: Slot = Slot(2_000_000);
 pub(crate) const SLOTS: u32 = 13;
 pub(crate) const BLOCK_LOG2: u8 = 2;
+/// Slots of the longest chain that gets its tree: the ledger does not look at it.
+const MOST_WITH_TREE: u32 = 1000;
 
 /// Rounds of four blocks and of four accounting nodes.
 pub(crate) const SHORT: Rounds =
@@ -144,11 +146,15 @@ impl Consortium {
         change(&mut message);
         let (salt, network) = (message.salt(), self.genesis.network());
         let last = hash_chain::last_link(salt, &entropy[0], &entropy[1], network, 0);
-        let blocks = Blocks::new(message.schedule.slots, BLOCK_LOG2).unwrap();
-        let mut roots = Vec::new();
-        let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
-        roots.reverse();
-        (message.anchor, message.root) = (ends.anchor, ends.root);
+        let (slots, mut roots) = (message.schedule.slots, Vec::new());
+        if slots > MOST_WITH_TREE {
+            message.anchor = hash_chain::walk(salt, slots, 0, &last);
+        } else {
+            let blocks = Blocks::new(slots, BLOCK_LOG2).unwrap();
+            let ends = hash_chain::build(salt, blocks, &last, |block| roots.push(block.root));
+            roots.reverse();
+            (message.anchor, message.root) = (ends.anchor, ends.root);
+        }
         let id = message.id(network);
         let owner = usize::from(message.owner.0);
         let registration = Registration::sign(message, network, &self.sdi, &self.keys[owner]);

@@ -221,7 +221,7 @@ fn a_revocation_takes_owner_and_sdi_or_the_secret() {
 }
 
 /// Two votes of a founder in a view.
-fn evidence(consortium: &Consortium, votes: [VoteContent; 2]) -> Evidence {
+pub(crate) fn evidence(consortium: &Consortium, votes: [VoteContent; 2]) -> Evidence {
     evidence_of(consortium, 1, 17, votes)
 }
 
@@ -244,7 +244,7 @@ fn evidence_of(
     }
 }
 
-const fn notarize(block: u8, parent_view: u64) -> VoteContent {
+pub(crate) const fn notarize(block: u8, parent_view: u64) -> VoteContent {
     VoteContent::Notarize { parent_view, block: Digest([block; 32]) }
 }
 

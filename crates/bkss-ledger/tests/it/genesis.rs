@@ -1,6 +1,9 @@
 //! A genesis: signed by all founders, refused for one altered byte.
 
-use bkss_ledger::{Genesis, GenesisError, genesis::Charter};
+use bkss_ledger::{
+    Genesis, GenesisError,
+    genesis::{Charter, Weighing},
+};
 use bkss_scheme::{
     Digest, ProviderId, SecretKey,
     certificate::{VoteKey, accepts},
@@ -10,9 +13,10 @@ use crate::consortium::Consortium;
 
 #[test]
 fn a_genesis_comes_back_and_no_altered_byte_passes() {
-    let consortium = Consortium::new(1);
+    let consortium = Consortium::founded(1, 4, |charter| charter.rounds.votes = Weighing::Meters);
     let bytes = consortium.genesis.encode();
     let again = Genesis::decode(&bytes).unwrap();
+    assert_eq!(again.charter(), consortium.genesis.charter());
     assert_eq!(again.network(), consortium.genesis.network());
     assert_eq!(again.header().id(), consortium.genesis.header().id());
     for position in 0..bytes.len() {

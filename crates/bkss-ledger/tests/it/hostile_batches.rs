@@ -2,7 +2,7 @@
 //! block of an honest leader.
 
 use bkss_ledger::{
-    Block, Candidate, OpeningBatch, Pool, Refusal, RequestBatch, Rounds, State, Transaction,
+    Block, Candidate, OpeningBatch, Pool, Refusal, RequestBatch, Rounds, State, Transaction, Vote,
     block::BlockError,
     build,
     execute::{SkipReason, TransactionRefusal},
@@ -279,6 +279,8 @@ fn an_invented_link_is_walked_once_and_its_gateway_passed_over() {
     let honest = consortium.openings(0, &[(0, &signed[0])]);
     let false_batches =
         [1, 2].map(|row: u32| consortium.openings(3, &[(row, &false_ones[row as usize - 1])]));
+    let (round, key) = (state.round().number, &consortium.keys[3]);
+    let vote = Vote::sign(consortium.genesis.network(), liar, key, round, vec![ProviderId(0)]);
     for batch in false_batches.iter().chain([&honest]) {
         assert_eq!(pool.add(&state.view(), batch.clone()), Ok(true));
     }
@@ -290,8 +292,15 @@ fn an_invented_link_is_walked_once_and_its_gateway_passed_over() {
     assert_eq!(built.verified.block().transactions(), [honest]);
     assert_eq!(built.steps, 12, "those of the honest opening");
 
+    assert_eq!(pool.add(&state.view(), Transaction::Vote(vote)), Ok(true));
+    for (gateway, leaf) in &built.invalid {
+        assert!(pool.pass_over(*gateway, round, *leaf), "it is found");
+        assert!(!pool.pass_over(*gateway, round, *leaf), "it is known");
+    }
+    assert_eq!(pool.len(), 2, "the honest batch, and the liar's vote");
     turn(&mut state, &mut pool, at(12, 301));
-    assert!(pool.is_empty(), "what the gateway has signed waits no more");
+    assert!(pool.is_empty());
+    assert_eq!(state.round().votes.len(), 1);
     assert_eq!(pool.passed_over(state.round().number).collect::<Vec<_>>(), [liar]);
     for batch in &false_batches[1..] {
         let passed_over = Err(PoolError::PassedOver { gateway: liar });
@@ -299,7 +308,7 @@ fn an_invented_link_is_walked_once_and_its_gateway_passed_over() {
     }
     let invalid = Err(PoolError::Invalid { gateway: liar });
     assert_eq!(pool.add(&state.view(), false_batches[0].clone()), invalid);
-    // Its votes still count, and in the next round its batches, but for those that are known.
+    // In the next round its batches are looked at, but for those that are known.
     while state.round().number == 0 {
         let time = LedgerTime(state.head().time.0 + 1000);
         block(&mut state, time, []);

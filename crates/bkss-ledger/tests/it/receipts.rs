@@ -61,6 +61,10 @@ fn a_receipt_verifies_with_the_genesis_alone() {
         let verdict = receipt.verify(&anchors);
         assert!(verdict.checks().all(|(_, status)| status == Status::Passed));
     }
+    // Roots of a chain that is too short for the receipt.
+    let short = LinkPaths::new(Blocks::new(3, BLOCK_LOG2).unwrap(), meter.roots[..1].to_vec());
+    let completed = short.unwrap().complete(&issued[3].receipt, public);
+    assert_eq!(completed, Err(PathError::Mismatch));
     let mut wrong = meter.roots;
     wrong[1].0[0] ^= 1;
     let paths = LinkPaths::new(Blocks::new(SLOTS, BLOCK_LOG2).unwrap(), wrong).unwrap();

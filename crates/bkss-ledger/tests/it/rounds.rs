@@ -110,8 +110,8 @@ fn a_vote_is_refused_for_its_reason() {
     for (vote, expected) in [
         (of(&cast), Refused::Second(ProviderId(5))),
         (of(&world.vote(6, [0, 6])), Refused::Itself(ProviderId(6))),
-        (of(&world.vote(6, [])), Refused::Count { most: 4, found: 0 }),
-        (of(&world.vote(6, 0..5)), Refused::Count { most: 4, found: 5 }),
+        (of(&world.vote(6, [])), Refused::Count { most: 255, found: 0 }),
+        (of(&world.vote(6, 0..256)), Refused::Count { most: 255, found: 256 }),
         (of(&world.vote(6, [40])), Refused::NotPresent(ProviderId(40))),
         (unsorted, Refused::Order),
         (late, Refused::Round { expected: 0, found: 1 }),

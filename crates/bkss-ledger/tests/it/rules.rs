@@ -8,7 +8,7 @@ use bkss_ledger::{
     verify,
 };
 use bkss_scheme::{
-    Digest, Header, Link, ProviderId, RootMessage, SdiId, Signature, Slot,
+    Digest, Header, LedgerTime, Link, ProviderId, RootMessage, SdiId, Signature, Slot,
     root_message::Registration, slot::Schedule,
 };
 
@@ -318,10 +318,13 @@ fn a_registration_breaks_its_rules_one_by_one() {
     ] {
         assert_eq!(found.strip_prefix("registration: "), Some(&expected[..]));
     }
-    // The last start that is allowed is exactly as far ahead as the terms say.
-    assert!(slots_from(late - 1).begins().seconds() <= now.seconds() + year);
-    let latest = sign(RootMessage { schedule: slots_from(late - 1), ..fresh }, 0);
-    assert!(offered(&state, now, &[latest]).is_ok());
+    // At the start of a slot: as far ahead as the terms say, to the millisecond.
+    let schedule = slots_from(FIRST.0 + year / u64::from(SLOT_S));
+    let latest = sign(RootMessage { schedule, ..fresh }, 0);
+    assert!(offered(&state, at(1, 0), std::slice::from_ref(&latest)).is_ok());
+    let before = LedgerTime(at(1, 0).0 - 1);
+    let reason = refusal(&state, before, &latest).to_string();
+    assert!(reason.contains("ms is allowed"), "{reason}");
 }
 
 #[test]

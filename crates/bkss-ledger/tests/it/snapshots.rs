@@ -1,31 +1,48 @@
 //! Snapshots: the state comes back, and only the certified one.
 
 use bkss_ledger::{
-    Snapshot, State, Transaction, Vote, propose,
+    Change, Rounds, Snapshot, State, Transaction, Vote,
+    change::Body as ChangeBody,
+    genesis::Weighing,
+    propose,
     snapshot::{self, SnapshotError},
     verify,
 };
-use bkss_scheme::{Certified, Header, ProviderId};
+use bkss_scheme::{Certified, Era, Eras, Header, ProviderId};
 
 use crate::{
     blocks::block,
-    consortium::{Consortium, SHORT, at, slots_from},
+    consortium::{Consortium, FIRST, Meter, SHORT, at, slots_from},
+    endings::{evidence, notarize},
 };
 
-/// A state at the end of the first round, with everything in it that a state can hold.
+/// A state at the end of the first round, with everything in it that a state can hold there.
 fn full(seed: u64) -> (Consortium, State) {
-    let mut consortium = Consortium::with(seed, 6, SHORT);
+    let rounds = Rounds { votes: Weighing::Meters, ..SHORT };
+    let mut consortium = Consortium::with(seed, 6, rounds);
     let mut state = consortium.state();
-    let meters: Vec<_> = (0..3).map(|number| consortium.meter(number)).collect();
+    let meters: Vec<_> = (0..4).map(|number| consortium.meter(number)).collect();
+    let next = consortium.next_chain(&meters[0], slots_from(FIRST.0 + 5));
     let network = consortium.genesis.network();
     let vote = Vote::sign(network, ProviderId(0), &consortium.keys[0], 0, vec![ProviderId(1)]);
-    let registrations = meters.iter().map(|m| Transaction::Registration(m.registration.clone()));
-    block(&mut state, at(0, 1), registrations.chain([Transaction::Vote(vote)]));
+    let to = ChangeBody::Address(ProviderId(2), "here:1".try_into().unwrap());
+    let mut change = Change::new(to, 9);
+    change.sign(network, &consortium.keys[2]);
+    let others = [
+        Transaction::Vote(vote),
+        Transaction::Change(change),
+        Transaction::Evidence(evidence(&consortium, [notarize(1, 16), notarize(2, 16)])),
+    ];
+    block(&mut state, at(0, 1), meters.iter().map(Meter::registers).chain(others));
     let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 7)).collect();
     let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
-    block(&mut state, at(1, 1), [consortium.requests(2, 1, &values)]);
+    let requests = consortium.requests(2, 1, &values);
+    let revocation = consortium.revocation(&state.view().chain(3).unwrap().clone());
+    block(&mut state, at(1, 1), [requests, revocation, next.registers()]);
     block(&mut state, at(1, 300), [consortium.openings(2, &[(1, &signed[1])])]);
-    assert_eq!(state.round().number, 1);
+    let round = state.round();
+    assert_eq!((round.number, round.weights.len(), round.changes.1.len()), (1, 1, 1));
+    assert_eq!((state.meters(), state.offences().len()), (5, 1));
     (consortium, state)
 }
 
@@ -38,19 +55,19 @@ fn bytes(state: &mut State) -> Vec<u8> {
 /// A certified header of the end of the next round.
 fn certified(consortium: &Consortium, state: &State) -> (Certified, Header) {
     let mut state = state.clone();
+    let era = Era::new(1, state.round().committee.clone());
     let last = loop {
         let time = bkss_scheme::LedgerTime(state.head().time.0 + 1);
-        let round = state.round().clone();
         let verified = propose(&state.view(), time, []).unwrap();
         state.apply(&verified).unwrap();
         if state.round().number == 2 {
-            break consortium.finalize_in(1, &round.committee, verified);
+            break consortium.finalize_in(1, &era.committee, verified);
         }
     };
-    let header = last.header().clone();
-    // The committee does not change between these two rounds, or the test must say so.
-    let (anchors, finality) = (consortium.genesis.anchors(), last.finality().unwrap());
-    (anchors.eras.certified(&finality, &header).unwrap(), header)
+    let (header, finality) = (last.header().clone(), last.finality().unwrap());
+    let (network, rounds) = (consortium.genesis.network(), SHORT.length());
+    let eras = Eras { network, rounds, eras: std::slice::from_ref(&era) };
+    (eras.certified(&finality, &header).unwrap(), header)
 }
 
 #[test]
@@ -77,7 +94,7 @@ fn a_state_comes_back_and_goes_on_as_if_it_had_never_left() {
 fn pages_are_sealed_as_if_all_were_hashed_again() {
     let (mut consortium, mut state) = full(2);
     let before = state.seal();
-    let schedule = slots_from(crate::consortium::FIRST.0 + 9);
+    let schedule = slots_from(FIRST.0 + 9);
     let meter = consortium.meter_with(9, |message| message.schedule = schedule);
     block(&mut state, at(1, 400), [meter.registers()]);
     let registered = state.seal();

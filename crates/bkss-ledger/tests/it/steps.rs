@@ -1,5 +1,7 @@
 //! The work of long gaps: bounded for a block, shared by gateways, done in the end.
 
+use std::sync::LazyLock;
+
 use bkss_ledger::{
     Pool, State, Transaction,
     execute::{SkipReason, Skipped},
@@ -8,7 +10,7 @@ use bkss_scheme::slot::Schedule;
 
 use crate::{
     blocks::{block, offered, reasons, turn},
-    consortium::{Consortium, FIRST, Meter, Signed, at, slots_from},
+    consortium::{Consortium, FIRST, Signed, at, slots_from},
 };
 
 /// Steps that a block may walk.
@@ -16,31 +18,37 @@ const STEPS: u32 = 1 << 20;
 /// A meter reports that has not reported for this many slots.
 const GAP: u32 = STEPS / 2 + 1;
 
-/// Meters whose first slots follow one another, so that in slot [`GAP`] of the first their gaps
-/// differ by one, and which have requested that slot.
+/// Meters that all report in one slot of the first of them, each for the first time.
 struct Old {
     consortium: Consortium,
     state: State,
     signed: Vec<Signed>,
 }
 
-fn meters_that_have_not_reported(seed: u64, count: u32, gap: u32) -> Old {
+/// Meters that have not reported for so many slots, the first of them for the most, and have now
+/// requested one.
+fn meters_with(seed: u64, gaps: &[u32]) -> Old {
     let mut consortium = Consortium::new(seed);
-    let long = |consortium: &mut Consortium, number: u32| {
-        consortium.meter_with(number, |message| {
-            let slots = gap + 8;
-            message.schedule = Schedule { slots, ..slots_from(FIRST.0 + u64::from(number)) };
-        })
-    };
-    let meters: Vec<_> = (0..count).map(|number| long(&mut consortium, number)).collect();
     let mut state = consortium.state();
-    block(&mut state, at(0, 10), meters.iter().map(Meter::registers));
-    let signed: Vec<_> =
-        (0..).zip(&meters).map(|(number, meter)| meter.sign(gap - number, 5)).collect();
+    let slot = gaps[0];
+    let mut signed = Vec::new();
+    for (number, gap) in (0..).zip(gaps) {
+        let begins = slot - gap;
+        let schedule = Schedule { slots: gap + 8, ..slots_from(FIRST.0 + u64::from(begins)) };
+        let meter = consortium.meter_with(number, |message| message.schedule = schedule);
+        block(&mut state, at(begins, 10 + u64::from(number)), [meter.registers()]);
+        signed.push(meter.sign(*gap, 5));
+    }
     let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
-    block(&mut state, at(gap, 1), [consortium.requests(0, gap, &values)]);
+    block(&mut state, at(slot, 100), [consortium.requests(0, slot, &values)]);
     Old { consortium, state, signed }
 }
+
+/// Gaps of half of the steps and one, of half, of one less; and some of one.
+const GAPS: [u32; 8] = [GAP, GAP - 1, GAP - 2, 1, 1, 1, 1, 1];
+
+/// What most tests begin with: it takes a while.
+static OLD: LazyLock<Old> = LazyLock::new(|| meters_with(1, &GAPS));
 
 impl Old {
     /// An opening batch of the gateway for these.
@@ -52,8 +60,7 @@ impl Old {
 
 #[test]
 fn a_block_walks_as_many_steps_as_allowed_and_the_rest_come_again() {
-    let old = meters_that_have_not_reported(1, 3, GAP);
-    let gap_of = |row: u32| GAP - row;
+    let old = &*OLD;
     // As many steps as there are, and one more.
     for (rows, skipped) in [([0, 2], &[][..]), ([0, 1], &[SkipReason::OverBudget])] {
         let (mut state, mut pool) = (old.state.clone(), Pool::default());
@@ -62,10 +69,10 @@ fn a_block_walks_as_many_steps_as_allowed_and_the_rest_come_again() {
         assert_eq!(reasons(&built.verified), skipped);
         let accepted: Vec<_> = built.verified.openings().iter().map(|opened| opened.row).collect();
         assert_eq!(accepted, rows[..2 - skipped.len()]);
-        assert_eq!(built.steps, accepted.into_iter().map(gap_of).sum());
+        assert_eq!(built.steps, accepted.into_iter().map(|row| GAPS[row as usize]).sum());
         if !skipped.is_empty() {
             let built = turn(&mut state, &mut pool, at(GAP, 301));
-            assert_eq!(built.steps, gap_of(rows[1]), "the other one has been opened before");
+            assert_eq!(built.steps, GAPS[1], "the other one has been opened before");
             assert_eq!(reasons(&built.verified), [SkipReason::NoRequest]);
         }
         assert!(pool.is_empty());
@@ -74,7 +81,7 @@ fn a_block_walks_as_many_steps_as_allowed_and_the_rest_come_again() {
 
 #[test]
 fn the_steps_of_a_block_are_counted_over_all_its_batches() {
-    let old = meters_that_have_not_reported(5, 2, GAP);
+    let old = &*OLD;
     let apart = [old.openings(0, &[0]), old.openings(1, &[1])];
     let verified = offered(&old.state, at(GAP, 300), &apart).unwrap();
     assert_eq!(verified.openings().len(), 1);
@@ -85,64 +92,49 @@ fn the_steps_of_a_block_are_counted_over_all_its_batches() {
 #[test]
 fn no_gateway_takes_the_steps_of_another() {
     let gap = STEPS / 5 * 2;
-    let old = meters_that_have_not_reported(2, 3, gap);
-    let mut state = old.state.clone();
-    let mut pool = Pool::default();
-    let [one, two, of_another] =
-        [(0, 0), (0, 1), (1, 2)].map(|(gateway, row)| old.openings(gateway, &[row]));
-    for batch in [&one, &two, &of_another] {
+    let old = meters_with(2, &[gap, gap - 1, gap - 2, 1]);
+    let (mut state, mut pool) = (old.state.clone(), Pool::default());
+    let batches =
+        [(0, 0), (0, 1), (1, 2), (1, 3)].map(|(gateway, row)| old.openings(gateway, &[row]));
+    for batch in &batches {
         assert_eq!(pool.add(&state.view(), batch.clone()), Ok(true));
     }
-    // Two would use up four fifths of the steps: one of each gateway, not both of the first.
+    // Short gaps first. Two long ones use up four fifths of the steps: one of each gateway.
+    let [one, two, of_another, short] = batches;
     let built = turn(&mut state, &mut pool, at(gap, 300));
-    assert_eq!(built.verified.block().transactions(), [one, of_another]);
+    assert_eq!(built.verified.block().transactions(), [short, one, of_another]);
     let built = turn(&mut state, &mut pool, at(gap, 301));
     assert_eq!(built.verified.block().transactions(), [two]);
 }
 
-/// Meters that begin a few slots later, have requested their first one, and can open it.
-fn meters_that_have_just_begun(old: &mut Old, count: u32) -> (u32, Vec<(u32, Signed)>) {
-    let index = GAP + 2;
-    let schedule = slots_from(FIRST.0 + u64::from(index) - 1);
-    let rows = old.state.meters()..;
-    let fresh = (100..100 + count)
-        .map(|number| old.consortium.meter_with(number, |message| message.schedule = schedule));
-    let fresh: Vec<_> = fresh.collect();
-    block(&mut old.state, at(GAP, 2), fresh.iter().map(Meter::registers));
-    let signed: Vec<_> = rows.zip(fresh.iter().map(|meter| meter.sign(1, 7))).collect();
-    let values: Vec<_> = signed.iter().map(|(row, signed)| (*row, signed.value)).collect();
-    block(&mut old.state, at(index, 1), [old.consortium.requests(1, index, &values)]);
-    (index, signed)
-}
-
 #[test]
-fn short_gaps_go_before_long_ones() {
-    let mut old = meters_that_have_not_reported(3, 1, GAP);
-    let (index, fresh) = meters_that_have_just_begun(&mut old, 1);
-    let long = old.openings(0, &[0]);
-    let short = old.consortium.openings(1, &[(fresh[0].0, &fresh[0].1)]);
-    let mut pool = Pool::default();
-    for batch in [&long, &short] {
-        assert_eq!(pool.add(&old.state.view(), batch.clone()), Ok(true));
+fn a_batch_that_the_next_block_can_open_whole_waits_for_it() {
+    let old = &*OLD;
+    let (mut state, mut pool) = (old.state.clone(), Pool::default());
+    let (first, whole) = (old.openings(0, &[0]), old.openings(1, &[1, 3]));
+    for batch in [&first, &whole] {
+        assert_eq!(pool.add(&state.view(), batch.clone()), Ok(true));
     }
-    let built = turn(&mut old.state, &mut pool, at(index, 300));
-    assert_eq!(built.verified.block().transactions(), [short, long]);
+    // What the first one leaves is enough for the short gap of the other alone.
+    for (second, expected) in [(300, first), (301, whole)] {
+        let built = turn(&mut state, &mut pool, at(GAP, second));
+        assert_eq!(built.verified.block().transactions(), [expected]);
+        assert_eq!(built.verified.skipped(), []);
+    }
 }
 
 #[test]
 fn a_batch_of_more_steps_than_a_block_has_is_opened_in_the_end() {
-    let mut old = meters_that_have_not_reported(4, 3, GAP);
-    let (index, fresh) = meters_that_have_just_begun(&mut old, 6);
-    let mut pool = Pool::default();
+    let old = &*OLD;
+    let (mut state, mut pool) = (old.state.clone(), Pool::default());
     let long = old.openings(0, &[0, 1, 2]);
-    assert_eq!(pool.add(&old.state.view(), long), Ok(true));
+    assert_eq!(pool.add(&state.view(), long), Ok(true));
     // Others open something in every block meanwhile.
-    for (second, (row, signed)) in (300..).zip(&fresh) {
-        let short = old.consortium.openings(1, &[(*row, signed)]);
-        assert_eq!(pool.add(&old.state.view(), short), Ok(true));
-        let built = turn(&mut old.state, &mut pool, at(index, second));
+    for (second, row) in (300..).zip(3..8) {
+        assert_eq!(pool.add(&state.view(), old.openings(1, &[row])), Ok(true));
+        let built = turn(&mut state, &mut pool, at(GAP, second));
         assert!(built.steps <= STEPS, "{}", built.steps);
     }
     assert!(pool.is_empty());
-    assert!((0..3).all(|row| old.state.view().live(row).unwrap().pending.is_empty()));
+    assert!((0..3).all(|row| state.view().live(row).unwrap().pending.is_empty()));
 }

@@ -1,6 +1,7 @@
 //! What meters weigh in an election, and what buys no weight.
 
 use bkss_ledger::{Rounds, activity::Activity, genesis::Weighing};
+use bkss_scheme::ProviderId;
 
 use crate::{
     consortium::{Consortium, FIRST, Meter, SHORT, Signed, at, slots_from},
@@ -117,4 +118,18 @@ fn where_all_votes_weigh_the_same_meters_buy_nothing() {
     world.round(&[world.consortium.openings(0, &items)]);
     let round = world.state.round();
     assert_eq!((weights(&world), &round.activity), (Vec::new(), &Activity::default()));
+}
+
+#[test]
+fn an_opening_never_shortens_the_time_for_which_a_meter_counts() {
+    let (owner, week) = (ProviderId(1), 604_800);
+    let mut activity = Activity::default();
+    // Slots of twenty days, then a next chain with slots of a quarter of an hour.
+    let long = activity.report(owner, 0, (at(1, 300), 20 * 86_400), week);
+    let then = activity.report(owner, long, (at(2, 300), 900), week);
+    assert_eq!(then, long);
+    let weights = activity.advance(at(1, 300 + 20 * 86_400), week);
+    assert_eq!(weights.into_iter().collect::<Vec<_>>(), [(owner, 1)]);
+    let weights = activity.advance(at(1, 300 + 21 * 86_400), week);
+    assert!(weights.is_empty(), "{weights:?}");
 }

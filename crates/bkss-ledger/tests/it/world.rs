@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bkss_ledger::{FinalBlock, State, Transaction, Trust, Vote, propose, verify};
 use bkss_scheme::{LedgerTime, ProviderId};
 
-use crate::consortium::Consortium;
+use crate::consortium::{Consortium, SHORT};
 
 pub(crate) struct World {
     pub(crate) consortium: Consortium,
@@ -17,6 +17,22 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn of(consortium: Consortium) -> Self {
         Self { state: consortium.state(), consortium, blocks: Vec::new() }
+    }
+
+    /// So many providers, in rounds of four blocks and four accounting nodes.
+    pub(crate) fn short(seed: u64, count: u16) -> Self {
+        Self::of(Consortium::with(seed, count, SHORT))
+    }
+
+    /// Three rounds whose committees differ from one to the next.
+    pub(crate) fn with_three_handovers(seed: u64) -> Self {
+        let mut world = Self::short(seed, 7);
+        for picks in [[3, 4, 5, 6], [0, 1, 2, 3], [3, 4, 5, 6]] {
+            let votes = world.everybody_for(&picks);
+            world.round(&votes);
+        }
+        assert_eq!((world.blocks.len(), world.handovers().len()), (11, 3));
+        world
     }
 
     /// A second after the newest block.
