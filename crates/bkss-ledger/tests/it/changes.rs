@@ -412,8 +412,8 @@ fn of_many_own_changes_in_one_block_the_first_enter() {
 /// could not be checked by anybody.
 #[test]
 fn nobody_comes_and_goes_in_one_block() {
-    let world = World::new(4);
-    let (key, id) = (&world.stranger, ProviderId(7));
+    let mut world = World::new(4);
+    let (key, id) = (&world.stranger.clone(), ProviderId(7));
     let join = world.approved(world.join(7), 0..3);
     let name = "second".try_into().unwrap();
     let sdi = SdiIdentity { id: SdiId(5), name, key: key.public(), mode: SdiMode::Shared };

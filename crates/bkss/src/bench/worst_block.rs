@@ -1,8 +1,8 @@
 //! `bkss bench worst-block`: how long the most expensive blocks that are valid take to verify.
 //!
 //! Blocks are as full as the default limits of a network allow, each of one kind. Measured is what a
-//! validator does before it votes, on one core: parse the block, and check it on top of the state,
-//! of whose transactions it knows nothing.
+//! validator does before it votes, as processor time of one core: parse the block, and check it on top
+//! of the state, if it knows none of the transactions.
 
 mod network;
 
@@ -12,8 +12,8 @@ use bkss_ledger::{Block, State, Transaction, Verified, propose, verify};
 use bkss_scheme::LedgerTime;
 use serde_json::{Value, json};
 
-use super::{SetupError, hundredths};
-use crate::{clock, output};
+use super::{SetupError, hundredths, usage::thread_cpu};
+use crate::output;
 use network::{GAP, LONGEST, Network, WINDOW_S, at};
 
 /// Times that each block is verified; odd, so that the median is one of them.
@@ -151,13 +151,13 @@ fn block(
     let bytes = built.block().encode();
     let (mut decoding, mut verifying) = (Vec::new(), Vec::new());
     for _ in 0..passes {
-        let began = clock::now();
+        let began = thread_cpu();
         let block = Block::decode(network, black_box(&bytes), limit)
             .map_err(|_| SetupError::DoesNotHold("block"))?;
-        decoding.push(began.elapsed());
-        let began = clock::now();
+        decoding.push(thread_cpu().saturating_sub(began));
+        let began = thread_cpu();
         black_box(verify(&view, block)?);
-        verifying.push(began.elapsed());
+        verifying.push(thread_cpu().saturating_sub(began));
     }
     let accepted = built.requests().len() + built.openings().len();
     let transactions = built.block().transactions().len();
@@ -181,7 +181,7 @@ fn report(args: &Args, blocks: &[Measured]) {
         }));
         return;
     }
-    output::note("milliseconds on one core to parse and to verify a block, medians:");
+    output::note("milliseconds of one core to parse and to verify a block, medians:");
     for block in blocks {
         let Measured { kind, transactions, bytes, decode, verify, .. } = block;
         output::note(&format!(

@@ -29,6 +29,12 @@ fn rotate(providers: &Providers, provider: usize) -> u64 {
     round(providers, 0) + 1
 }
 
+/// Waits for a provider that was down when a round began: it votes from the next one on.
+fn votes_again(providers: &Providers, provider: usize) {
+    let next = round(providers, 0) + 1;
+    providers.until("its next round", |providers| round(providers, provider) >= next);
+}
+
 /// The committees that a provider's genesis file leads to.
 fn eras(providers: &Providers, provider: usize) -> Vec<Era> {
     let file = std::fs::read(providers.directory(provider).join("genesis.bkss")).unwrap();
@@ -111,10 +117,11 @@ fn a_provider_that_was_down_when_its_next_key_began_to_count_takes_it_later() {
         providers.until("the next round", |providers| round(providers, 0) >= counts);
         providers.start(provider);
         providers.until("it follows", |providers| round(providers, provider) >= counts);
+        votes_again(&providers, provider);
         providers.kill(3);
         providers.progress(provider, 25);
         providers.start(3);
-        providers.progress(3, 5);
+        votes_again(&providers, 3);
     }
     assert_no_faults(&providers);
     // A stop between a handover's record and the genesis file leaves the file as it was; no other
