@@ -209,7 +209,7 @@ impl Scene {
         let era = era(&self.state);
         let rounds = self.genesis.charter().rounds.length();
         let provisioned = provision(sdi, order, keys, (rounds, era), &mut self.rng)?;
-        let Provisioned { parameters, registration, keys, blocks, last } = provisioned;
+        let Provisioned { parameters, registration, keys, blocks, last, .. } = provisioned;
         let Ok(journal) = Journal::open(MemoryFlash::default());
         let meter = Meter::new(parameters.clone(), journal, keys);
         Ok(Home { row: number, meter, parameters, registration, blocks, last })

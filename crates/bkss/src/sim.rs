@@ -1,5 +1,7 @@
 //! `bkss sim`: worlds by seed, until one does not keep to its rules.
 
+mod plan;
+
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
@@ -12,7 +14,7 @@ use std::{
 };
 
 use bkss_node::settings::LogFormat;
-use bkss_sim::world::{Failed, Failure, Options, Summary, Tally, campaign};
+use bkss_sim::world::{Failed, Failure, Options, Summary, Tally, campaign_of, describe, mixed};
 use serde_json::{Value, json};
 
 use crate::{
@@ -60,31 +62,72 @@ pub(crate) struct Args {
     /// Slots in which each has something to say
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slots: u32,
+    /// Worlds of several sizes, as their seeds draw them: most have four providers, some up to
+    /// twenty-four
+    #[arg(long, conflicts_with_all = ["providers", "committee"])]
+    mixed: bool,
+    /// Show what the seeds have planned, and run nothing
+    #[arg(long, conflicts_with_all = ["resume", "jobs", "log"])]
+    plan: bool,
     /// Keep progress in this file, and go on from it if it is there
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// Log of the nodes, as of `bkss node`: a level, or a filter
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// One JSON object on standard output
+    /// One JSON object on standard output; with --plan one per seed
     #[arg(long)]
     json: bool,
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        Options {
+    fn sizes(&self) -> Sizes {
+        let options = Options {
             providers: self.providers,
             committee: self.committee.unwrap_or(self.providers.min(21)).min(self.providers),
             round_blocks: self.round_blocks,
             meters: self.meters,
             slots: self.slots,
+        };
+        Sizes { options, mixed: self.mixed }
+    }
+
+    /// Behind the last seed.
+    const fn until(&self) -> u64 {
+        self.seed.saturating_add(self.seeds)
+    }
+}
+
+/// How large worlds are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Sizes {
+    options: Options,
+    /// Whether each seed draws its providers.
+    mixed: bool,
+}
+
+impl Sizes {
+    fn of(&self, seed: u64) -> Options {
+        if self.mixed { mixed(seed, &self.options) } else { self.options }
+    }
+
+    fn json(&self) -> Value {
+        let mut shape = shape(&self.options);
+        if self.mixed {
+            shape["providers"] = Value::Null;
+            shape["committee"] = Value::Null;
         }
+        shape
     }
 }
 
 /// Runs and reports; exit code 1 if a world fails, 130 after Ctrl-C.
 pub(crate) fn run(args: &Args) -> ExitCode {
+    if args.plan {
+        let sizes = args.sizes();
+        (args.seed..args.until()).for_each(|seed| plan::tell(seed, &sizes.of(seed), args.json));
+        return ExitCode::SUCCESS;
+    }
     let tally = match work(args) {
         Ok(tally) => tally,
         Err(error) => {
@@ -93,7 +136,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
     };
     if args.json {
-        output::json(&as_json(&args.options(), &tally));
+        output::json(&as_json(&args.sizes(), &tally));
     }
     if !tally.failed.is_empty() {
         ExitCode::FAILURE
@@ -125,27 +168,28 @@ fn work(args: &Args) -> Result<Tally, CommandError> {
     if let Some(filter) = &args.log {
         log::start(LogFormat::Text, filter).map_err(CommandError::Usage)?;
     }
-    let options = args.options();
+    let sizes = args.sizes();
     let mut tally = match &args.resume {
-        Some(path) if path.exists() => load(path, &options)?,
+        Some(path) if path.exists() => load(path, &sizes)?,
         _ => Tally::from(args.seed),
     };
-    let until = args.seed.saturating_add(args.seeds);
+    let until = args.until();
     let total = until.saturating_sub(tally.next);
     let teller = Mutex::new(Teller::new(total));
     let tell = |seed: u64, outcome: &Result<Summary, Failure>, tally: &Tally| {
         let mut teller = teller.lock().unwrap_or_else(PoisonError::into_inner);
-        teller.tell(seed, outcome, &options);
+        teller.tell(seed, outcome, &sizes.of(seed));
         if let Some(path) = args.resume.as_deref().filter(|_| teller.is_due()) {
             // The next time may be better; the last one is what counts.
-            let _ = save(path, &options, tally);
+            let _ = save(path, &sizes, tally);
         }
     };
-    campaign(&options, until, args.jobs.into(), &STOP, &mut tally, &tell);
+    let of = |seed| sizes.of(seed);
+    campaign_of(&of, until, args.jobs.into(), &STOP, &mut tally, &tell);
     let teller = teller.into_inner().unwrap_or_else(PoisonError::into_inner);
     teller.progress.finish();
     if let Some(path) = &args.resume {
-        save(path, &options, &tally)?;
+        save(path, &sizes, &tally)?;
     }
     output::note(&summary(&tally, teller.began.elapsed()));
     Ok(tally)
@@ -249,18 +293,25 @@ fn shape(options: &Options) -> Value {
     })
 }
 
-fn as_json(options: &Options, tally: &Tally) -> Value {
+fn as_json(sizes: &Sizes, tally: &Tally) -> Value {
     let failed = tally.failed.values().map(|one| {
+        let options = sizes.of(one.seed);
         json!({
             "seed": one.seed, "invariant": one.invariant, "finding": one.finding,
-            "command": command(one.seed, options),
+            "command": command(one.seed, &options),
+            "plan": plan::json_of(&describe(one.seed, &options)),
         })
     });
     json!({
-        "world": shape(options),
+        "world": sizes.json(),
         "next": tally.next,
         "worlds": tally.worlds,
         "byzantine": tally.byzantine,
+        "unopened": tally.unopened,
+        "restored": tally.restored,
+        "without_memory": tally.without_memory,
+        "chains": tally.chains,
+        "revoked": tally.revoked,
         "faults": tally.faults,
         "blocks": tally.blocks,
         "openings": tally.openings,
@@ -269,18 +320,18 @@ fn as_json(options: &Options, tally: &Tally) -> Value {
     })
 }
 
-fn save(path: &Path, options: &Options, tally: &Tally) -> Result<(), CommandError> {
-    let text = format!("{:#}\n", as_json(options, tally));
+fn save(path: &Path, sizes: &Sizes, tally: &Tally) -> Result<(), CommandError> {
+    let text = format!("{:#}\n", as_json(sizes, tally));
     Ok(files::replace(path, text.as_bytes(), Readers::All)?)
 }
 
 /// Reads how far a campaign of such worlds had come.
-fn load(path: &Path, options: &Options) -> Result<Tally, CommandError> {
+fn load(path: &Path, sizes: &Sizes) -> Result<Tally, CommandError> {
     let usage = |reason: &str| CommandError::Usage(format!("{}: {reason}", path.display()));
     let bytes = files::read(path, MAX_FILE)?;
     let saved: Value = serde_json::from_slice(&bytes).map_err(|error| usage(&error.to_string()))?;
-    if saved["world"] != shape(options) {
-        let expected = shape(options);
+    let expected = sizes.json();
+    if saved["world"] != expected {
         return Err(usage(&format!("of worlds {}, asked for are {expected}", saved["world"])));
     }
     let number =
@@ -290,6 +341,11 @@ fn load(path: &Path, options: &Options) -> Result<Tally, CommandError> {
         next: number(&saved["next"])?,
         worlds: number(&saved["worlds"])?,
         byzantine: number(&saved["byzantine"])?,
+        unopened: number(&saved["unopened"])?,
+        restored: number(&saved["restored"])?,
+        without_memory: number(&saved["without_memory"])?,
+        chains: number(&saved["chains"])?,
+        revoked: number(&saved["revoked"])?,
         faults: number(&saved["faults"])?,
         blocks: number(&saved["blocks"])?,
         openings: number(&saved["openings"])?,
@@ -312,7 +368,7 @@ mod tests {
     fn progress_is_read_back_by_a_campaign_of_the_same_worlds_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("progress.json");
-        let options = Options::default();
+        let sizes = Sizes { options: Options::default(), mixed: false };
         let failed = Failed { seed: 9, invariant: "progress".into(), finding: "no block".into() };
         let tally = Tally {
             next: 10,
@@ -321,12 +377,14 @@ mod tests {
             failed: [(9, failed)].into(),
             ..Tally::default()
         };
-        save(&path, &options, &tally).unwrap();
-        assert_eq!(load(&path, &options).unwrap(), tally);
-        let others = Options { meters: 1, ..options };
-        assert!(load(&path, &others).unwrap_err().to_string().contains("asked for"));
+        save(&path, &sizes, &tally).unwrap();
+        assert_eq!(load(&path, &sizes).unwrap(), tally);
+        let fewer = Options { meters: 1, ..sizes.options };
+        for others in [Sizes { options: fewer, ..sizes }, Sizes { mixed: true, ..sizes }] {
+            assert!(load(&path, &others).unwrap_err().to_string().contains("asked for"));
+        }
         std::fs::write(&path, "{}").unwrap();
-        assert!(load(&path, &options).is_err());
+        assert!(load(&path, &sizes).is_err());
     }
 
     #[test]
@@ -341,6 +399,6 @@ mod tests {
         let options = Options { providers: 9, committee: 4, round_blocks: 16, meters: 5, slots: 6 };
         let line = command(77, &options);
         let line = Line::parse_from(line.split(' ').skip(1));
-        assert_eq!((line.args.seed, line.args.options()), (77, options));
+        assert_eq!((line.args.seed, line.args.sizes().of(77)), (77, options));
     }
 }

@@ -91,7 +91,12 @@ fn concentrated(_: &Effort) -> Result<Attack, Broken> {
 
         let mut round = Round::clone(scene.state.round());
         round.weights = (0..50).map(|voter| (ProviderId(voter), 100)).collect();
-        let vote = |picks: &Vec<u16>| picks.iter().copied().map(ProviderId).collect();
+        // Picks of a vote ascend.
+        let vote = |picks: &Vec<u16>| {
+            let mut picks: Vec<_> = picks.iter().copied().map(ProviderId).collect();
+            picks.sort_unstable();
+            picks
+        };
         round.votes =
             picks.iter().map(|(voter, picks)| (ProviderId(*voter), vote(picks))).collect();
         let rounds = scene.genesis.charter().rounds;

@@ -39,6 +39,8 @@ pub enum Broken {
     Registration(#[from] RegistrationMismatch),
     #[error(transparent)]
     Path(#[from] PathError),
+    #[error("disk: {0}")]
+    Disk(String),
     #[error("{0} does not hold in the scene")]
     DoesNotHold(&'static str),
 }

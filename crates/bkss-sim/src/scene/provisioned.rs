@@ -22,9 +22,12 @@ pub(crate) struct Provisioned {
     pub(crate) blocks: (Blocks, Vec<Digest>),
     /// `v_n`.
     pub(crate) last: Link,
+    /// What revokes the meter, if whoever knows it may.
+    pub(crate) secret: Option<[u8; 32]>,
 }
 
-/// Provisions a meter of an owner, whose identity key and sealing key these are.
+/// Provisions a meter of an owner, whose identity key and sealing key these are: with its first
+/// chain, or the next if it has one.
 pub(crate) fn provision(
     sdi: &mut Sdi,
     order: Order,
@@ -35,7 +38,8 @@ pub(crate) fn provision(
     let id = order.owner;
     let mut entropy = [0; 32];
     rng.fill_bytes(&mut entropy);
-    let offer = sdi.offer(order, rng)?;
+    let known = sdi.device(order.meter).is_some();
+    let offer = if known { sdi.renew(order, rng)? } else { sdi.offer(order, rng)? };
     let last = offer.last_link(&entropy);
     let answer = Answer::make(offer.salt, offer.blocks, &last, |_| ());
     let (message, signature) = sdi.register(&offer, &answer)?;
@@ -51,6 +55,6 @@ pub(crate) fn provision(
         owner: owner.1.public(),
         root_message: registration.message.clone(),
     };
-    let blocks = (offer.blocks, answer.block_roots);
-    Ok(Provisioned { parameters, registration, keys, blocks, last })
+    let (blocks, secret) = ((offer.blocks, answer.block_roots), offer.revocation_secret().copied());
+    Ok(Provisioned { parameters, registration, keys, blocks, last, secret })
 }

@@ -52,6 +52,16 @@ pub struct Tally {
     pub faults: u64,
     /// Worlds with a Byzantine provider at least.
     pub byzantine: u64,
+    /// Worlds in which nothing was opened: they show less than the others.
+    pub unopened: u64,
+    /// Worlds in which the disk of a provider was put back to an older image.
+    pub restored: u64,
+    /// Worlds in which a provider was let vote without its memory.
+    pub without_memory: u64,
+    /// Chains of meters that were registered.
+    pub chains: u64,
+    /// Meters that were revoked.
+    pub revoked: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// Those that failed, by seed.
@@ -74,6 +84,11 @@ impl Tally {
                 self.openings += summary.openings as u64;
                 self.faults += summary.faults as u64;
                 self.byzantine += u64::from(summary.byzantine > 0);
+                self.unopened += u64::from(summary.openings == 0);
+                self.restored += u64::from(summary.restored > 0);
+                self.without_memory += u64::from(summary.without_memory > 0);
+                self.chains += summary.chains as u64;
+                self.revoked += summary.revoked as u64;
                 self.virtual_ms += summary.virtual_ms;
             }
             Err(failure) => {
@@ -86,11 +101,24 @@ impl Tally {
 /// Hears of each world that has ended: its seed, what it came to, and the tally with it.
 pub type Tell<'a> = dyn Fn(u64, &Result<Summary, Failure>, &Tally) + Sync + 'a;
 
-/// Runs the worlds of these seeds, in order, on so many threads, until `stop`; tells of each that
-/// has ended. The tally counts those that have no unfinished one before them, so that a campaign
-/// which was stopped goes on at [`Tally::next`] as if it had not been.
+/// Runs worlds of one size, see [`campaign_of`].
 pub fn campaign(
     options: &Options,
+    until: u64,
+    jobs: usize,
+    stop: &AtomicBool,
+    tally: &mut Tally,
+    tell: &Tell<'_>,
+) {
+    campaign_of(&|_| *options, until, jobs, stop, tally, tell);
+}
+
+/// Runs the worlds of these seeds, in order, on so many threads, until `stop`; tells of each that
+/// has ended. `sizes` says how large the world of a seed is. The tally counts those that have no
+/// unfinished one before them, so that a campaign which was stopped goes on at [`Tally::next`] as if
+/// it had not been.
+pub fn campaign_of(
+    sizes: &(dyn Fn(u64) -> Options + Sync),
     until: u64,
     jobs: usize,
     stop: &AtomicBool,
@@ -105,7 +133,7 @@ pub fn campaign(
             if seed >= until {
                 return;
             }
-            let outcome = alone(seed, options);
+            let outcome = alone(seed, &sizes(seed));
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let (tally, waiting) = &mut *shared;
             waiting.insert(seed, outcome);

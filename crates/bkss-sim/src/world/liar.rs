@@ -5,7 +5,7 @@
 //! node itself believes that it is honest.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,8 +17,8 @@ use bkss_node::{
     plan::{Plan, participants},
     simulated::{Channel, Tap, Voice},
 };
-use bkss_scheme::{LedgerTime, TreeHead, certificate::VoteKey};
-use commonware_codec::{Decode, DecodeExt, Encode, varint::UInt};
+use bkss_scheme::{LedgerTime, TreeHead, certificate::VoteKey, codec};
+use commonware_codec::{Decode, DecodeExt, Encode};
 use commonware_consensus::{
     Viewable,
     simplex::{
@@ -33,80 +33,14 @@ use commonware_runtime::{IoBuf, Spawner, Supervisor, deterministic::Context};
 use commonware_utils::channel::mpsc;
 use rand_core::Rng;
 
-use super::faults::Dice;
+use super::{
+    band::{Band, Lie},
+    deed::Deed,
+    dice::Dice,
+};
 
 /// Own messages that are kept to be repeated.
 const REMEMBERED: usize = 64;
-
-/// A kind of lie.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Deed {
-    /// Says nothing in consensus.
-    Silent,
-    /// Says nothing at all, and swallows what meters leave at its gateway.
-    Mute,
-    /// Proposes a block to some and another valid one to the others.
-    Equivocates,
-    /// Proposes the time of its parent, or an earlier one.
-    TimeBack,
-    /// Proposes a time that is far ahead.
-    TimeAhead,
-    /// Proposes trees that its transactions do not come to.
-    FalseTree,
-    /// Proposes every transaction twice.
-    Doubles,
-    /// Proposes a block and does not show it.
-    WithholdsBlock,
-    /// Proposes a block without the bodies it commits to.
-    WithholdsBodies,
-    /// Votes for a random block beside its own vote.
-    VotesTwice,
-    /// Votes to end a view in which it also votes to finalize.
-    VotesAgainstItself,
-    /// Repeats old messages.
-    Repeats,
-    /// Sends bytes that are no message.
-    Babbles,
-    /// Its clock is wrong by so many seconds.
-    WrongClock(i32),
-    /// Puts on the ledger's pools what no rule allows (see [`super::forger`]).
-    Forges,
-}
-
-impl Deed {
-    /// Any of them.
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        let plain = [
-            Self::Silent,
-            Self::Mute,
-            Self::Equivocates,
-            Self::TimeBack,
-            Self::TimeAhead,
-            Self::FalseTree,
-            Self::Doubles,
-            Self::WithholdsBlock,
-            Self::WithholdsBodies,
-            Self::VotesTwice,
-            Self::VotesAgainstItself,
-            Self::Repeats,
-            Self::Babbles,
-            Self::Forges,
-            Self::Forges,
-        ];
-        let which = usize::try_from(dice.below(plain.len() as u64 + 1)).unwrap_or(0);
-        plain.get(which).copied().unwrap_or_else(|| {
-            let seconds = i32::try_from(dice.within(1, 7200)).unwrap_or(1);
-            Self::WrongClock(if dice.chance(500) { seconds } else { -seconds })
-        })
-    }
-}
-
-/// What a liar says beside the node.
-struct Lie {
-    channel: Channel,
-    recipients: Recipients<PublicKey>,
-    bytes: Vec<u8>,
-}
 
 /// What a liar has in mind.
 struct Mind {
@@ -122,6 +56,12 @@ struct Mind {
     held: BTreeMap<Digest, (Recipients<PublicKey>, IoBuf)>,
     /// Old messages.
     memory: Vec<(Channel, Vec<u8>)>,
+    /// Its place, and the others that have the same plan.
+    band: (usize, Band),
+    /// Messages of its gateway that it holds back, and how long.
+    held_back: VecDeque<(u64, Vec<u8>)>,
+    /// Messages of its node so far.
+    heard: u64,
 }
 
 /// Who hears of a proposal, and who of another.
@@ -145,8 +85,10 @@ impl Liar {
         deeds: &[Deed],
         dice: Dice,
         others: Vec<PublicKey>,
+        (place, band): (usize, &Band),
     ) -> (Self, Lies) {
         let (lies, heard) = mpsc::unbounded_channel();
+        band.join(place, config.vote_key.clone(), lies.clone());
         let mind = Mind {
             deeds: deeds.to_vec(),
             config,
@@ -157,6 +99,9 @@ impl Liar {
             proposed: BTreeMap::new(),
             held: BTreeMap::new(),
             memory: Vec::new(),
+            band: (place, band.clone()),
+            held_back: VecDeque::new(),
+            heard: 0,
         };
         (Self(Arc::new(Mutex::new(mind))), Lies(heard))
     }
@@ -193,6 +138,7 @@ impl Mind {
         message: &IoBuf,
     ) -> Option<Recipients<PublicKey>> {
         let deed = self.pick();
+        self.let_go();
         match (deed, channel) {
             (Deed::Mute, _) => return None,
             (Deed::Silent, Channel::Votes | Channel::Certificates | Channel::Broadcast) => {
@@ -200,12 +146,25 @@ impl Mind {
             }
             (Deed::Repeats, _) => self.repeat(channel, message),
             (Deed::Babbles, _) => self.babble(channel),
+            (Deed::HoldsBack, Channel::Batches) if has_openings(message.as_ref()) => {
+                let due = self.heard + self.dice.within(20, 600);
+                self.held_back.push_back((due, message.as_ref().to_vec()));
+                return None;
+            }
             _ => {}
         }
         match channel {
             Channel::Broadcast => self.propose(deed, recipients, message),
             Channel::Votes => self.vote(deed, recipients, message),
             _ => Some(recipients.clone()),
+        }
+    }
+
+    /// Says what it has held back for long enough.
+    fn let_go(&mut self) {
+        self.heard += 1;
+        while let Some((_, bytes)) = self.held_back.pop_front_if(|(due, _)| *due <= self.heard) {
+            self.say(Channel::Batches, Recipients::All, bytes);
         }
     }
 
@@ -276,9 +235,20 @@ impl Mind {
 
     /// Those who hear the node itself.
     fn rest(&self, decision: &Decision) -> Option<Recipients<PublicKey>> {
-        let heard = |key: &&PublicKey| !decision.victims.contains(key);
-        let rest: Vec<_> = self.others.iter().filter(heard).cloned().collect();
+        let rest = self.others_than(&decision.victims);
         (!rest.is_empty()).then_some(Recipients::Some(rest))
+    }
+
+    fn others_than(&self, some: &[PublicKey]) -> Vec<PublicKey> {
+        self.others.iter().filter(|key| !some.contains(key)).cloned().collect()
+    }
+
+    /// Those who have the same plan vote for a proposal as well.
+    fn vouch(&self, epoch: u64, plan: &Plan, proposal: &Proposal<Digest>, told: &[PublicKey]) {
+        let Some(committee) = participants(plan.committee()) else { return };
+        let (place, band) = &self.band;
+        let namespace = self.config.namespace();
+        band.vouch(*place, (epoch, &namespace), &committee, proposal, told);
     }
 
     /// Another block instead of the node's.
@@ -333,9 +303,12 @@ impl Mind {
                         return everybody;
                     }
                     let other = with_payload(&own.proposal, decision.instead);
+                    let rest = self.others_than(&decision.victims);
+                    self.vouch(epoch, &plan, &other, &decision.victims);
+                    self.vouch(epoch, &plan, &own.proposal, &rest);
                     let vote = Notarize::sign(&scheme, other).map(Vote::Notarize);
                     self.lie(epoch, vote, Recipients::Some(decision.victims.clone()));
-                    return self.rest(&decision);
+                    return (!rest.is_empty()).then_some(Recipients::Some(rest));
                 }
                 if plan.leader(own.view().get()) == Some(self.key()) {
                     self.held.insert(id, (recipients.clone(), message.clone()));
@@ -385,9 +358,8 @@ impl Mind {
         recipients: Recipients<PublicKey>,
     ) {
         if let Some(vote) = vote {
-            let mut bytes = UInt(epoch).encode().to_vec();
-            bytes.extend_from_slice(&vote.encode());
-            self.say(Channel::Votes, recipients, bytes);
+            // Who has gone hears nothing.
+            let _ = self.lies.send(Lie::vote(epoch, &vote, recipients));
         }
     }
 
@@ -415,4 +387,16 @@ impl Mind {
 
 fn with_payload(proposal: &Proposal<Digest>, payload: Digest) -> Proposal<Digest> {
     Proposal::new(proposal.round, proposal.parent, payload)
+}
+
+/// Whether a message between gateways has openings in it.
+fn has_openings(mut message: &[u8]) -> bool {
+    while !message.is_empty() {
+        match codec::decode_first("transaction", &mut message) {
+            Ok(Transaction::Openings(_)) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
 }

@@ -6,17 +6,33 @@
 //! once all is well but the liars, what was promised must come true. The same seed is the same
 //! world, event by event.
 
+mod band;
 mod campaign;
 mod chain;
+mod clerk;
+mod counterfeits;
+mod deed;
+mod dice;
+mod disk;
+mod events;
 mod faults;
 mod flash;
 mod forger;
 mod founding;
+mod home;
+mod instrument;
 mod invariants;
 mod liar;
 mod life;
-mod meters;
+mod link_of;
+mod lives;
+mod operator;
+mod pen;
+mod plan;
+mod plan_summary;
 mod providers;
+mod rogue;
+mod shape;
 pub(crate) mod stories;
 
 use std::time::Duration;
@@ -25,11 +41,15 @@ use bkss_node::{Pacing, simulated::SimulationError};
 use bkss_scheme::Digest;
 use commonware_runtime::deterministic::{Config, Runner};
 
-use faults::Plan;
+use faults::disks;
 use life::World;
+use plan::Plan;
 
-pub use campaign::{Failed, Tally, Tell, campaign};
+pub use campaign::{Failed, Tally, Tell, campaign, campaign_of};
 pub use invariants::Violation;
+pub use link_of::LinkOf;
+pub use plan_summary::{Happening, Liar, PlanSummary, describe};
+pub use shape::mixed;
 
 use crate::Broken;
 
@@ -99,6 +119,18 @@ pub struct Summary {
     pub faults: usize,
     /// Byzantine providers.
     pub byzantine: usize,
+    /// Providers whose disk was put back to an older image.
+    pub restored: usize,
+    /// Providers that were let vote without their memory.
+    pub without_memory: usize,
+    /// Members at the end.
+    pub members: usize,
+    /// Batches with links that are not of their chains, as the provider found them that found most.
+    pub invalid_batches: u64,
+    /// Registered chains.
+    pub chains: usize,
+    /// Revoked meters.
+    pub revoked: usize,
     /// Digest of everything that happened, in its order, and of the ledger.
     pub digest: Digest,
 }
@@ -120,7 +152,7 @@ fn run_plan(seed: u64, options: &Options, plan: Plan) -> Result<Summary, Failure
     let config = Config::default()
         .with_seed(seed)
         .with_catch_panics(survives)
-        .with_storage_fault_config(world.plan.disks(0));
+        .with_storage_fault_config(disks(0));
     let mut runner = Runner::new(config);
     let mut cuts = world.plan.power_cuts.clone().into_iter();
     loop {

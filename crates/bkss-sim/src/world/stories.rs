@@ -2,8 +2,9 @@
 
 use super::{
     Failure, Options, Summary,
-    faults::{Episode, Fault, Plan},
-    liar::Deed,
+    deed::Deed,
+    faults::{Episode, Fault},
+    plan::Plan,
     run_plan,
 };
 

@@ -28,3 +28,4 @@ mod relays;
 mod replay;
 mod rotation;
 mod shared;
+mod sim;

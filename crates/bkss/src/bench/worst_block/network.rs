@@ -135,12 +135,11 @@ impl Network {
         })
     }
 
-    /// The votes of all providers, each for as many others as there are seats.
+    /// The votes of all providers, each for all others.
     pub(super) fn votes(&self) -> Vec<Transaction> {
-        let seats = usize::from(self.genesis.charter().rounds.committee);
         let vote = |voter: u16| {
             let others = (0..self.providers()).filter(|other| *other != voter);
-            let picks = others.take(seats).map(ProviderId).collect();
+            let picks = others.map(ProviderId).collect();
             let key = &self.keys[usize::from(voter)];
             let network = self.genesis.network();
             Transaction::Vote(Vote::sign(network, ProviderId(voter), key, 0, picks))
