@@ -199,7 +199,7 @@ mod tests {
         let blocks = Blocks::new(slots, block_log2).unwrap();
         let mut block_roots = vec![Digest::ZERO; blocks.count() as usize];
         let ends = build(own_salt(), blocks, last, |block| {
-            block_roots[block.number as usize] = block.root
+            block_roots[block.number as usize] = block.root;
         });
         let root_message = RootMessage {
             meter: MeterId(7),

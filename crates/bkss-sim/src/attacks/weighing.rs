@@ -46,13 +46,16 @@ impl Bought {
     }
 }
 
+/// A way to buy seats: how many of four it comes to.
+type Way = fn(Weighing) -> Result<usize, Broken>;
+
 /// Tries every way to buy seats on votes of both kinds.
 ///
 /// # Errors
 ///
 /// [`Broken`] if a scene does not stand.
 pub fn table() -> Result<[Bought; 3], Broken> {
-    let ways: [(_, fn(Weighing) -> Result<usize, Broken>); 3] = [
+    let ways: [(_, Way); 3] = [
         ("meters that nobody installed, which never report", |votes| {
             bought(votes, 100, Ghosts::Silent)
         }),

@@ -33,7 +33,7 @@ const ROUNDS: u64 = 1000;
 #[derive(Clone, Debug)]
 pub(super) enum Brought {
     /// To the gateway of a provider.
-    Gateway(usize, Transaction),
+    Gateway(usize, Box<Transaction>),
     /// To all providers at once.
     All(Vec<Transaction>),
 }
@@ -114,7 +114,7 @@ impl Clerk {
             matter.tries += 1;
             // Who brings several papers about one meter does so at once.
             brought.push(match (&made[..], matter.tries % 2) {
-                ([one], 0) => Brought::Gateway(self.dice.place(plan.founders), one.clone()),
+                ([one], 0) => Brought::Gateway(self.dice.place(plan.founders), one.clone().into()),
                 _ => Brought::All(made),
             });
         }

@@ -62,15 +62,15 @@ impl DiskImage {
         for partition in partitions(prefix, round) {
             let names = match ctx.scan(&partition).await {
                 Err(Error::PartitionMissing(_)) => continue,
-                names => names.map_err(failed)?,
+                names => names.map_err(|error| failed(&error))?,
             };
             for name in names {
                 let any = BlobVersion::new(0)..=BlobVersion::new(u16::MAX);
                 let opened = ctx.open_versioned(&partition, &name, any).await;
-                let (blob, length, version) = opened.map_err(failed)?;
-                let length = usize::try_from(length).map_err(|_| failed(Error::OffsetOverflow))?;
+                let (blob, length, version) = opened.map_err(|error| failed(&error))?;
+                let length = usize::try_from(length).map_err(|_| failed(&Error::OffsetOverflow))?;
                 let read = blob.read_at(0, length, ReadOptions::default()).await;
-                let bytes = read.map_err(failed)?.coalesce().as_ref().to_vec();
+                let bytes = read.map_err(|error| failed(&error))?.coalesce().as_ref().to_vec();
                 files.push(File { partition: partition.clone(), name, version, bytes });
             }
         }
@@ -87,19 +87,21 @@ impl DiskImage {
         for partition in partitions(prefix, round) {
             match ctx.remove(&partition, None).await {
                 Ok(()) | Err(Error::PartitionMissing(_)) => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(failed(&error)),
             }
         }
         for File { partition, name, version, bytes } in &self.0 {
             let opened = ctx.open_versioned(partition, name, *version..=*version).await;
-            let (blob, ..) = opened.map_err(failed)?;
-            blob.write_at(0, bytes.clone(), WriteOptions::default()).await.map_err(failed)?;
-            blob.sync().await.map_err(failed)?;
+            let (blob, ..) = opened.map_err(|error| failed(&error))?;
+            blob.write_at(0, bytes.clone(), WriteOptions::default())
+                .await
+                .map_err(|error| failed(&error))?;
+            blob.sync().await.map_err(|error| failed(&error))?;
         }
         Ok(())
     }
 }
 
-fn failed(error: Error) -> Failure {
+fn failed(error: &Error) -> Failure {
     Failure::Broken(Broken::Disk(error.to_string()))
 }

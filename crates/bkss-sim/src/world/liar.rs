@@ -307,7 +307,7 @@ impl Mind {
                     self.vouch(epoch, &plan, &other, &decision.victims);
                     self.vouch(epoch, &plan, &own.proposal, &rest);
                     let vote = Notarize::sign(&scheme, other).map(Vote::Notarize);
-                    self.lie(epoch, vote, Recipients::Some(decision.victims.clone()));
+                    self.lie(epoch, vote, Recipients::Some(decision.victims));
                     return (!rest.is_empty()).then_some(Recipients::Some(rest));
                 }
                 if plan.leader(own.view().get()) == Some(self.key()) {

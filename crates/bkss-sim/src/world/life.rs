@@ -261,7 +261,7 @@ impl World {
                 Brought::All(transactions) => bring(providers, transactions),
                 // Where the node is down it is brought again.
                 Brought::Gateway(place, transaction) => {
-                    let _ = providers.mailbox(place).map(|mailbox| mailbox.post(transaction));
+                    let _ = providers.mailbox(place).map(|mailbox| mailbox.post(*transaction));
                 }
             }
         }
