@@ -21,10 +21,11 @@
 //! The first round of a network lasts long enough for the second to begin later than all started (see
 //! [`crate::application`]). What peers claim does not count, since one of them could silence all
 //! others by it. What remains open: an image that is put back in the very round in which it was taken,
-//! or near whose end it was taken, a disk that is lost within the first round of a network, and the
-//! votes of the moment before the record is written. Where more than a third of a committee may not
-//! vote the round cannot end by this rule; operators who know that no image was put back can let their
-//! nodes vote (`Config::vote_without_memory`).
+//! or near whose end it was taken; one of an earlier round, until the node has fetched the end of that
+//! round; a disk that is lost within the first round of a network; and the votes of the moment before
+//! the record is written. Where more than a third of a committee may not vote the round cannot end by
+//! this rule; operators who know that no image was put back can let their nodes vote
+//! (`Config::vote_without_memory`).
 
 use std::collections::BTreeMap;
 
