@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bkss_ledger::{Change, Transaction, change, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, Link, MeterId, RootMessage, SecretKey, Slot,
+    Digest, Link, MeterId, RootMessage, SecretKey, Slot, codec,
     identity::Name,
     root_message::Registration,
     seal::{Body, KeyId},
@@ -120,8 +120,13 @@ impl Rogue {
     fn invent(&mut self, chain: &Chain, shown: &[Shown]) -> Vec<Transaction> {
         self.genuine.extend_from_slice(shown);
         let time = chain.newest().time;
-        let body = encoded(&Body { key: KeyId(1), encapsulated: None, ciphertext: &[9; 48] });
         let mut made = Vec::new();
+        // It looks like what others have shown last.
+        let last = self.genuine.last().and_then(|shown| codec::decode("body", &shown.body).ok());
+        let plain = Body { key: KeyId(1), encapsulated: None, ciphertext: &[9; 48] };
+        let ciphertext = last.as_ref().map_or(48, |body: &Body<'_>| body.ciphertext.len());
+        let (body, garbage) = (last.clone().unwrap_or(plain), vec![9; ciphertext]);
+        let body = encoded(&Body { ciphertext: &garbage, ..body });
         let known: Vec<_> = chain.registered().map(|(_, known)| *known).collect();
         for known in known {
             let Some(index) = known.schedule.index(known.schedule.slot_at(time)) else { continue };
