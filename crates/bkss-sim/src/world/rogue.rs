@@ -29,8 +29,9 @@ use crate::scene::encoded;
 
 /// Of how many chances of a thousand it makes use.
 const TRIES: u64 = 300;
-/// How long after the end of a window it opens what it has invented.
-const LATER_MS: u64 = 1500;
+/// Of how many chances of a thousand after the end of a window it opens what it has invented: before
+/// the true opening is final, mostly, since nobody walks for a request that is settled.
+const OPENS: u64 = 600;
 /// Batches of a flood at once, and in all.
 const AT_ONCE: usize = 30;
 const FLOOD: usize = 1500;
@@ -125,7 +126,7 @@ impl Rogue {
         let last = self.genuine.last().and_then(|shown| codec::decode("body", &shown.body).ok());
         let plain = Body { key: KeyId(1), encapsulated: None, ciphertext: &[9; 48] };
         let ciphertext = last.as_ref().map_or(48, |body: &Body<'_>| body.ciphertext.len());
-        let (body, garbage) = (last.clone().unwrap_or(plain), vec![9; ciphertext]);
+        let (body, garbage) = (last.unwrap_or(plain), vec![9; ciphertext]);
         let body = encoded(&Body { ciphertext: &garbage, ..body });
         let known: Vec<_> = chain.registered().map(|(_, known)| *known).collect();
         for known in known {
@@ -146,9 +147,9 @@ impl Rogue {
         }
         // By then others have shown links of the same slot.
         let closed = |shown: &Shown| {
-            let known = chain.row_of(shown.link).map(|(_, _, known)| known);
             let closes = |known: super::founding::OfMeter| known.schedule.closes(shown.link.index);
-            known.is_some_and(|known| closes(known).0 + LATER_MS <= time.0)
+            let closes = chain.row_of(shown.link).map(|(_, _, known)| closes(known));
+            closes.is_some_and(|closes| closes <= time) && self.dice.chance(OPENS)
         };
         let (due, wait) = std::mem::take(&mut self.invented).into_iter().partition(closed);
         self.invented = wait;

@@ -85,6 +85,25 @@ fn an_image_of_an_earlier_round_is_recognised() {
     }
 }
 
+/// While it catches up, and before it has heard how far the others are, it may vote again in the round
+/// of the image, which is over for everybody else.
+#[test]
+fn an_image_of_an_earlier_round_votes_again_in_its_own() {
+    let options = Options { round_blocks: 12, slots: 12, ..SMALL };
+    let votes_again = |seed: &u64| {
+        let mut plan = Plan::calm(&options);
+        let taken = 5000 + 210 * seed;
+        plan.events.images.push(Image { place: 2, taken, back: 40_000, in_its_round: true });
+        let alone = Fault::Clogged(2);
+        plan.episodes.push(Episode { from: 40_000, to: 46_000, fault: alone });
+        matches!(
+            run_plan(*seed, &options, plan),
+            Err(Failure::Violation(Violation::SecondVote { provider: 2, round: 0, .. }))
+        )
+    };
+    assert!((1..8).filter(votes_again).count() > 0);
+}
+
 /// One of the round that is under way is not: nothing tells it from the disk of a node that was off
 /// for a while. This is the limit that the documents state.
 #[test]
