@@ -5,12 +5,12 @@
 //! ([`admit`]); the signatures are checked apart from the ledger's state ([`Admitted::check`]), so
 //! that nobody has to hold a lock meanwhile.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bkss_scheme::{Digest, Network, ProviderId, PublicKey, root_message::Registered};
 
 use crate::{
-    Chain, Members, Transaction, View,
+    Block, Chain, Members, Transaction, View,
     execute::{TransactionRefusal, check_batch, check_items, check_revocation},
     membership::{Vouchers, check_room, check_rules},
     revocation::RevocationRefusal,
@@ -78,6 +78,44 @@ impl Candidate {
             Transaction::Openings(batch) => Some(batch.submitter),
             _ => None,
         }
+    }
+}
+
+/// What is known of the signatures in a block before it is executed, by leaf.
+#[derive(Clone, Debug, Default)]
+pub struct Checked(BTreeMap<Digest, Signed>);
+
+impl Checked {
+    /// Remembers that the signatures of a candidate hold, if that is known of it and holds in any
+    /// block.
+    pub fn remember(&mut self, candidate: &Candidate) {
+        if !matches!(candidate.signed, Signed::Unknown) {
+            self.0.insert(candidate.leaf, candidate.signed.clone());
+        }
+    }
+
+    /// The registrations and batches of a block whose signatures are not known to hold, each with
+    /// the keys to check them with. What breaks a rule on top of the view is left out: executing the
+    /// block says why.
+    pub fn missing(&self, view: &View<'_>, block: &Block) -> Vec<Admitted> {
+        let network = view.genesis().network();
+        let mut missing = Vec::new();
+        for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
+            let signed_once = matches!(
+                transaction,
+                Transaction::Registration(_) | Transaction::Requests(_) | Transaction::Openings(_)
+            );
+            if !signed_once || self.0.contains_key(&transaction.leaf(digest)) {
+                continue;
+            }
+            let candidate = Candidate::unchecked(network, transaction.clone());
+            missing.extend(admit(view, candidate).ok());
+        }
+        missing
+    }
+
+    pub(crate) fn signed(&self, leaf: &Digest) -> &Signed {
+        self.0.get(leaf).unwrap_or(&Signed::Unknown)
     }
 }
 

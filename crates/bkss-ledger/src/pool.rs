@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bkss_scheme::{Digest, ProviderId};
 
 use crate::{
-    Transaction, View,
-    candidate::{Admitted, Candidate, admit},
+    Block, Transaction, View,
+    candidate::{Admitted, Candidate, Checked, admit},
     execute::{TransactionRefusal, check_revocation},
     membership::{check_room, check_rules},
     verify::MAX_FRAMING,
@@ -196,6 +196,18 @@ impl Pool {
     /// Candidates for the next block, oldest first.
     pub fn candidates(&self) -> Vec<Candidate> {
         self.waiting.values().map(|waiting| waiting.candidate.clone()).collect()
+    }
+
+    /// What is known of the signatures in a block: those of what waits here were checked when it came.
+    pub fn checked(&self, block: &Block) -> Checked {
+        let mut checked = Checked::default();
+        for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
+            let number = self.known.get(&transaction.leaf(digest));
+            if let Some(waiting) = number.and_then(|number| self.waiting.get(number)) {
+                checked.remember(&waiting.candidate);
+            }
+        }
+        checked
     }
 
     /// How many transactions have been taken so far: another number says that there are new ones.

@@ -9,7 +9,7 @@ use bkss_scheme::{Digest, Header, LedgerTime, ProviderId, TreeHead, root_message
 
 use crate::{
     Block, Transaction, View,
-    candidate::{Candidate, Signed},
+    candidate::{Candidate, Checked},
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
     members::MembersChange,
     state::Delta,
@@ -90,6 +90,15 @@ pub enum Refusal {
 ///
 /// [`Refusal`]: the first rule that does not hold, with what was expected and found.
 pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
+    verify_with(view, block, &Checked::default())
+}
+
+/// [`verify()`] of a block some of whose signatures are known to hold: these are not checked again.
+///
+/// # Errors
+///
+/// [`Refusal`].
+pub fn verify_with(view: &View<'_>, block: Block, checked: &Checked) -> Result<Verified, Refusal> {
     let (head, header) = (view.head(), block.header());
     let (height, next) = (header.height, head.height.saturating_add(1));
     if height != next {
@@ -112,7 +121,7 @@ pub fn verify(view: &View<'_>, block: Block) -> Result<Verified, Refusal> {
     }
     let mut draft = Draft::new(view, header.time);
     for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
-        draft.execute(transaction, digest, &Signed::Unknown)?;
+        draft.execute(transaction, digest, checked.signed(&transaction.leaf(digest)))?;
     }
     let (outcome, handed_over) = draft.finish()?;
     let found = HandedOver {

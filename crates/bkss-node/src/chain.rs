@@ -10,7 +10,8 @@ use std::{
 
 use bkss_ledger::{
     Block, Candidate, Genesis, Pool, Refusal, State, Transaction, Verified, build,
-    execute::TransactionRefusal, pool::PoolError, state::NotNext, verify, verify::Built,
+    candidate::Admitted, execute::TransactionRefusal, pool::PoolError, state::NotNext,
+    verify::Built, verify_with,
 };
 use bkss_scheme::{Digest, LedgerTime, Network, ProviderId};
 
@@ -95,13 +96,24 @@ impl Shared {
     /// [`PoolError`].
     pub fn add(&self, transaction: Transaction) -> Result<bool, PoolError> {
         let candidate = Candidate::unchecked(self.0.network, transaction);
-        let admitted = {
-            let chain = self.chain();
-            self.pool().look(&chain.state.view(), candidate)?
-        };
-        let Some(admitted) = admitted else { return Ok(false) };
+        let Some(admitted) = self.look(candidate)? else { return Ok(false) };
         let (candidate, share) = admitted.check()?;
         self.pool().take(candidate, share)
+    }
+
+    /// The cheap half of [`Self::add`]: `None` if the transaction is in the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError`].
+    pub fn look(&self, candidate: Candidate) -> Result<Option<Admitted>, PoolError> {
+        let chain = self.chain();
+        self.pool().look(&chain.state.view(), candidate)
+    }
+
+    /// The network whose transactions these are.
+    pub fn network(&self) -> Network {
+        self.0.network
     }
 
     /// Batches that no block can contain, found since the start, and how many gateways are passed
@@ -153,14 +165,27 @@ impl Shared {
     /// Checks a block on top of its parent and keeps it as verified; `None` if the parent is not
     /// known (any more).
     pub fn verify(&self, block: &Block) -> Option<Result<Arc<Verified>, Refusal>> {
-        let (verified, round) = {
+        // Signatures first, without a lock: what waits in the pool was checked when it came.
+        let mut checked = self.pool().checked(block);
+        let missing = {
             let chain = self.chain();
             if let Some(known) = chain.unfinalized.get(&block.id()) {
                 return Some(Ok(known.clone()));
             }
             let path = chain.path(block.header().previous)?;
             let view = chain.state.view_with(path.iter().map(Arc::as_ref)).ok()?;
-            (verify(&view, block.clone()).map(Arc::new), view.round().number)
+            checked.missing(&view, block)
+        };
+        for admitted in missing {
+            // Executing the block says which one does not hold.
+            let Ok((candidate, _)) = admitted.check() else { break };
+            checked.remember(&candidate);
+        }
+        let (verified, round) = {
+            let chain = self.chain();
+            let path = chain.path(block.header().previous)?;
+            let view = chain.state.view_with(path.iter().map(Arc::as_ref)).ok()?;
+            (verify_with(&view, block.clone(), &checked).map(Arc::new), view.round().number)
         };
         match &verified {
             Ok(verified) => self.keep(verified),

@@ -5,6 +5,7 @@
 //! its items are final or can no longer be accepted. After a crash the journal is read and what is
 //! not settled is taken up where it was.
 
+mod checks;
 mod held;
 mod mailbox;
 mod outgoing;
@@ -15,7 +16,8 @@ mod walks;
 use std::{sync::atomic::Ordering, time::SystemTime};
 
 use bkss_ledger::{FinalBlock, pool::PoolError};
-use bkss_scheme::{ProviderId, SecretKey, codec};
+use bkss_scheme::{ProviderId, SecretKey};
+use commonware_cryptography::ed25519::PublicKey;
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::{
@@ -31,11 +33,15 @@ use crate::{
     message::{Answer, Message},
     metrics::Metrics,
 };
+use checks::{Checker, Checks};
 use held::{Admitted, Held, Source};
 use mailbox::{Call, Inbox};
 use outgoing::{Outgoing, Signer};
 use walks::{LongWalk, Walked, Walks};
 
+pub use checks::{
+    MAX_IN_CALL, MAX_WAITING_BYTES, MAX_WAITING_CALLS, MAX_WAITING_MESSAGES, MESSAGE_TRANSACTIONS,
+};
 pub use held::{MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
 pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox, NotTaken};
 pub use sections::{MAX_SECTIONS, SECTION_BYTES};
@@ -43,9 +49,6 @@ pub use walks::MAX_WALKS;
 
 /// Messages that are taken together at most.
 const MAX_TOGETHER: usize = 4096;
-/// Transactions that travel in one message at most: the number of messages is limited, and so is
-/// the work that a member can make others do.
-const MESSAGE_TRANSACTIONS: usize = 8;
 /// Most bytes of a batch, about: several fit into a block, and one into a message of the network.
 const BATCH_BYTES: usize = 512 << 10;
 
@@ -56,6 +59,7 @@ pub struct Gateway<E: Storage + RuntimeMetrics> {
     pacing: Pacing,
     metrics: Metrics,
     inbox: Inbox,
+    checks: (Checks, Checker),
     journal: Journal<E>,
     work: Work,
 }
@@ -115,7 +119,8 @@ where
         })
         .await?;
         work.held.sections.begin(journal.next_section());
-        let (mailbox, inbox) = Mailbox::new(shared.clone(), metrics.clone());
+        let checks = Checks::new(metrics.clone());
+        let (mailbox, inbox) = Mailbox::new(shared.clone(), checks.0.clone(), metrics.clone());
         let signer = Signer {
             provider: owner.provider,
             key: owner.key,
@@ -123,7 +128,7 @@ where
             limit: limits.batch_items as usize,
             bytes: BATCH_BYTES.min(limits.block_bytes as usize / 4),
         };
-        Ok((Self { signer, shared, pacing, metrics, inbox, journal, work }, mailbox))
+        Ok((Self { signer, shared, pacing, metrics, inbox, checks, journal, work }, mailbox))
     }
 
     /// Runs until the node stops, or the journal can no longer be written.
@@ -131,11 +136,14 @@ where
         self,
         ctx: E,
         mut sender: impl Sender,
-        mut receiver: impl Receiver,
+        mut receiver: impl Receiver<PublicKey = PublicKey>,
         mut events: mpsc::Receiver<Event>,
     ) {
-        let Self { signer, shared, pacing, metrics, mut inbox, journal, work } = self;
+        let Self { signer, shared, pacing, metrics, mut inbox, checks, journal, work } = self;
         let (writer, _task) = journal.start(&ctx);
+        let (checks, checker) = checks;
+        let checked = shared.clone();
+        ctx.child("checks").dedicated().spawn(move |_| checker.run(checked));
         let (walks, mut walked) = Walks::new();
         let mut desk = Desk { signer, shared, pacing, metrics, writer, work, walks };
         let mut flush = ctx.current() + pacing.gather;
@@ -157,7 +165,7 @@ where
                     flush = now + pacing.gather;
                 },
                 arrived = receiver.recv() => match arrived {
-                    Ok((_, bytes)) => desk.accept(bytes.as_ref()),
+                    Ok((member, bytes)) => checks.message(member, bytes.as_ref().to_vec()),
                     Err(_) => return,
                 },
                 walked = walked.recv() => match walked {
@@ -339,27 +347,6 @@ impl Desk {
             Ok(Admitted::Walk(walk)) => Said::Walk(walk),
             Ok(Admitted::Walking) => Said::Answer(Answer::overloaded()),
             Err(reason) => Said::Answer(Answer::Refused(reason)),
-        }
-    }
-
-    /// Transactions of another gateway.
-    fn accept(&self, mut bytes: &[u8]) {
-        for _ in 0..MESSAGE_TRANSACTIONS {
-            if bytes.is_empty() {
-                return;
-            }
-            match codec::decode_first("transaction", &mut bytes) {
-                Ok(transaction) => {
-                    if let Err(error) = self.shared.add(transaction) {
-                        tracing::debug!(%error, "transaction of another gateway");
-                    }
-                }
-                Err(error) => return tracing::warn!(%error, "transaction of another gateway"),
-            }
-        }
-        if !bytes.is_empty() {
-            let (expected, rest) = (MESSAGE_TRANSACTIONS, bytes.len());
-            tracing::warn!(expected, rest, "message of another gateway has more transactions");
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub invalid_batches: Gauge,
     /// `bkss_gateways_passed_over`
     pub passed_over: Gauge,
+    /// `bkss_checks_dropped_total`
+    pub checks_dropped: Counter,
     /// `bkss_gateway_oldest_seconds`
     pub oldest_s: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// `bkss_gateway_held`
@@ -142,6 +144,12 @@ impl Default for Metrics {
                 "gateways_passed_over",
                 "Gateways whose batches are not taken in this round, for such a batch",
                 Gauge::default(),
+            ),
+            checks_dropped: add(
+                &mut r,
+                "checks_dropped",
+                "Calls and messages with transactions that were dropped because too many waited",
+                Counter::default(),
             ),
             oldest_s: add(
                 &mut r,

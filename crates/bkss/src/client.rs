@@ -10,6 +10,7 @@ use bkss_ledger::{Members, Transaction, trust};
 use bkss_node::{
     Message,
     api::{ErrorBody, HeadBody, MembersBody, SlotBody, StatusBody},
+    gateway::MAX_IN_CALL,
 };
 use bkss_scheme::{LedgerTime, LinkIndex, MeterId, codec};
 use minicbor::Decoder;
@@ -180,16 +181,18 @@ impl Client {
     /// sent again.
     pub(crate) fn submit_many(&self, messages: &[Message]) -> Result<Vec<Reply>, ClientError> {
         let mut replies = Vec::with_capacity(messages.len());
-        let (mut body, mut count) = (Vec::new(), 0);
+        let (mut body, mut count, mut transactions) = (Vec::new(), 0, 0);
         for (sent, message) in (1..).zip(messages) {
             message.encode(&mut body);
             count += 1;
-            if count == MAX_BATCH || body.len() >= LONG_BODY || sent == messages.len() {
+            transactions += usize::from(matches!(message, Message::Transaction(_)));
+            let full = count == MAX_BATCH || transactions == MAX_IN_CALL;
+            if full || body.len() >= LONG_BODY || sent == messages.len() {
                 let answer = self.post("/v1/batch", &body)?;
                 let given = parse_replies(&answer).filter(|given| given.len() == count);
                 replies.extend(given.ok_or_else(|| self.not("one reply per message"))?);
                 body.clear();
-                count = 0;
+                (count, transactions) = (0, 0);
             }
         }
         Ok(replies)

@@ -1,11 +1,12 @@
 //! Algorithm 2 as repaired: what is accepted, what is skipped, what makes a block invalid.
 
 use bkss_ledger::{
-    Block, Pool, Refusal, State, Transaction, Verified, build,
+    Block, Checked, Pool, Refusal, State, Transaction, Verified, build,
     execute::{SkipReason, TransactionRefusal},
+    membership::RegistrationRefusal,
     propose,
     transaction_batch::Row,
-    verify,
+    verify, verify_with,
 };
 use bkss_scheme::{
     Digest, Header, LedgerTime, Link, ProviderId, RootMessage, SdiId, Signature, Slot,
@@ -398,4 +399,46 @@ fn a_pool_gives_each_gateway_its_share_and_forgets_what_is_done() {
     block(&mut state, at(14, 0), []);
     pool.prune(&state.view());
     assert!(pool.is_empty(), "{} wait for windows that have closed", pool.len());
+}
+
+/// What waits in a pool was checked when it came: a validator does not check it again. A copy with
+/// another signature is another transaction, of which nothing is known.
+#[test]
+fn signatures_are_checked_once_and_a_copy_is_not_the_original() {
+    let mut consortium = Consortium::new(1);
+    let meters: Vec<_> = (1..4).map(|number| consortium.meter(number)).collect();
+    let state = consortium.state();
+    let mut pool = Pool::default();
+    for meter in &meters {
+        assert_eq!(pool.add(&state.view(), meter.registers()), Ok(true));
+    }
+    let block = propose(&state.view(), at(0, 1), meters.iter().map(Meter::registers)).unwrap();
+    let block = block.block();
+    let missing = |checked: &Checked, block: &Block| checked.missing(&state.view(), block).len();
+    assert_eq!(missing(&Checked::default(), block), 3);
+    let checked = pool.checked(block);
+    assert_eq!(missing(&checked, block), 0);
+    let remembered = verify_with(&state.view(), block.clone(), &checked).unwrap();
+    let afresh = verify(&state.view(), block.clone()).unwrap();
+    let registered = |verified: &Verified| verified.registered().to_vec();
+    assert_eq!(registered(&remembered), registered(&afresh));
+
+    let mut transactions = block.transactions().to_vec();
+    let Transaction::Registration(altered) = &mut transactions[1] else { unreachable!() };
+    altered.owner_signature.0[5] ^= 1;
+    let network = state.genesis().network();
+    let copy = Block::new(network, block.header().clone(), transactions);
+    let checked = pool.checked(&copy);
+    assert_eq!(missing(&checked, &copy), 1);
+    let refused = verify_with(&state.view(), copy, &checked);
+    assert!(
+        matches!(
+            refused,
+            Err(Refusal::Transaction {
+                position: 1,
+                reason: TransactionRefusal::Registration(RegistrationRefusal::Signature(_)),
+            })
+        ),
+        "{refused:?}"
+    );
 }

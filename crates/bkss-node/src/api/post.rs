@@ -19,7 +19,10 @@ use super::{
     error::{ApiError, ErrorBody, malformed, set_retry_after},
     types::{AnswerBody, ItemBody, ReleaseBody, SubmitBody, TransactionBody},
 };
-use crate::message::{Answer, Message};
+use crate::{
+    gateway::MAX_IN_CALL,
+    message::{Answer, Message},
+};
 
 /// Most messages of a batch.
 pub(super) const MAX_ITEMS: usize = 16_384;
@@ -157,8 +160,8 @@ pub(super) async fn change(
     one::<TransactionBody>(&api, request, "a change of the membership", fits).await
 }
 
-/// Many messages in one call, with one answer for each, in their order. CBOR: the messages one
-/// after the other.
+/// Many messages in one call, at most 64 of them registrations or changes, with one answer for each,
+/// in their order. CBOR: the messages one after the other.
 #[utoipa::path(
     post,
     path = "/v1/batch",
@@ -185,6 +188,7 @@ pub(super) async fn batch(
             items.collect::<Result<Vec<Message>, ApiError>>()?
         }
     };
+    too_many_transactions(&messages)?;
     let answers = api.mailbox.take(messages).await?;
     let cbor = || {
         let mut bytes = Vec::new();
@@ -199,6 +203,17 @@ pub(super) async fn batch(
 fn too_many(found: usize) -> Result<(), ApiError> {
     if found > MAX_ITEMS {
         return Err(malformed(format!("at most {MAX_ITEMS} messages"), found, "body"));
+    }
+    Ok(())
+}
+
+/// Their signatures cost more than all else that a caller can ask for.
+fn too_many_transactions(messages: &[Message]) -> Result<(), ApiError> {
+    let of_kind = |message: &&Message| matches!(message, Message::Transaction(_));
+    let found = messages.iter().filter(of_kind).count();
+    if found > MAX_IN_CALL {
+        let expected = format!("at most {MAX_IN_CALL} registrations or changes in one call");
+        return Err(malformed(expected, found, "body"));
     }
     Ok(())
 }

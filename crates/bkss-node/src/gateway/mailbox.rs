@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use bkss_ledger::Transaction;
+use bkss_ledger::{Candidate, Transaction};
 use bkss_scheme::transaction::{Release, Submit};
 use commonware_utils::channel::{
     mpsc::{self, error::TrySendError},
     oneshot,
 };
 
+use super::checks::Checks;
 use crate::{
     chain::Shared,
     message::{Answer, Message, Reason},
@@ -30,6 +31,16 @@ pub(super) struct Call {
     pub(super) reply: Option<oneshot::Sender<Vec<Answer>>>,
 }
 
+/// What a look at a message comes to.
+enum Look {
+    /// It is answered.
+    Answer(Answer),
+    /// Its signatures have to be checked.
+    Check(Transaction),
+    /// It is for the gateway.
+    Open,
+}
+
 /// Where meters and owners leave their messages.
 #[derive(Clone)]
 pub struct Mailbox {
@@ -37,6 +48,7 @@ pub struct Mailbox {
     queued: Arc<AtomicUsize>,
     open: Arc<AtomicBool>,
     shared: Shared,
+    checks: Checks,
     metrics: Metrics,
 }
 
@@ -69,12 +81,12 @@ impl Inbox {
 }
 
 impl Mailbox {
-    pub(super) fn new(shared: Shared, metrics: Metrics) -> (Self, Inbox) {
+    pub(super) fn new(shared: Shared, checks: Checks, metrics: Metrics) -> (Self, Inbox) {
         let (calls, receiver) = mpsc::channel(MAX_CALLS);
         let queued: Arc<AtomicUsize> = Arc::default();
         let open: Arc<AtomicBool> = Arc::default();
         let inbox = Inbox { calls: receiver, queued: queued.clone(), open: open.clone() };
-        (Self { calls, queued, open, shared, metrics }, inbox)
+        (Self { calls, queued, open, shared, checks, metrics }, inbox)
     }
 
     /// From now on messages are taken: the node has read in its ledger.
@@ -92,17 +104,38 @@ impl Mailbox {
         self.calls.is_closed()
     }
 
-    /// Leaves messages and waits until all that is accepted is on disk: one answer each.
+    /// Leaves messages and waits until all that is accepted is on disk: one answer each. Signatures
+    /// of transactions are checked before, elsewhere.
     ///
     /// # Errors
     ///
-    /// [`NotTaken`] if none was looked at.
+    /// [`NotTaken`] if none was taken.
     pub async fn take(&self, messages: Vec<Message>) -> Result<Vec<Answer>, NotTaken> {
         if !self.open.load(Ordering::Acquire) {
             return Err(NotTaken::NotReady);
         }
         let kinds: Vec<_> = messages.iter().map(Message::kind).collect();
-        let (mut answers, open) = self.look_at(messages);
+        let mut answers = vec![Answer::Accepted; messages.len()];
+        let (mut open, mut unchecked) = (Vec::with_capacity(messages.len()), Vec::new());
+        for (place, message) in messages.into_iter().enumerate() {
+            match self.look_at(&message) {
+                Look::Answer(answer) => answers[place] = answer,
+                Look::Check(transaction) => {
+                    unchecked.push((place, transaction));
+                    open.push((place, message));
+                }
+                Look::Open => open.push((place, message)),
+            }
+        }
+        if !unchecked.is_empty() {
+            let (places, transactions): (Vec<_>, Vec<_>) = unchecked.into_iter().unzip();
+            let added = self.checks.call(transactions).await?;
+            for (place, refusal) in places.into_iter().zip(added.into_iter().map(Result::err)) {
+                let Some(refusal) = refusal else { continue };
+                answers[place] = refusal.into();
+                open.retain(|(open, _)| *open != place);
+            }
+        }
         if !open.is_empty() {
             let (reply, answered) = oneshot::channel();
             let (places, messages): (Vec<_>, Vec<_>) = open.into_iter().unzip();
@@ -164,28 +197,12 @@ impl Mailbox {
         self.take_one(release).await
     }
 
-    /// Answers what needs no gateway: signatures are checked here, on the caller's task. The rest
-    /// goes on with its place.
-    fn look_at(&self, messages: Vec<Message>) -> (Vec<Answer>, Vec<(usize, Message)>) {
-        let mut answers = vec![Answer::Accepted; messages.len()];
-        let mut open = Vec::with_capacity(messages.len());
-        for (place, message) in messages.into_iter().enumerate() {
-            if let Message::Transaction(transaction) = &message {
-                match self.look_at_transaction(transaction) {
-                    Some(answer) => answers[place] = answer,
-                    None => open.push((place, message)),
-                }
-            } else {
-                open.push((place, message));
-            }
-        }
-        (answers, open)
-    }
-
-    fn look_at_transaction(&self, transaction: &Transaction) -> Option<Answer> {
-        match transaction {
+    /// Looks at a message by all rules that are cheap.
+    fn look_at(&self, message: &Message) -> Look {
+        let Message::Transaction(transaction) = message else { return Look::Open };
+        match &**transaction {
             Transaction::Requests(_) | Transaction::Openings(_) => {
-                return Some(Answer::Refused(Reason::Batch));
+                return Look::Answer(Answer::Refused(Reason::Batch));
             }
             Transaction::Registration(registration) => {
                 let chain = self.shared.chain();
@@ -193,13 +210,18 @@ impl Mailbox {
                 let known = view.row(registration.message.meter);
                 let id = registration.message.id(view.genesis().network());
                 if known.and_then(|row| view.chain(row)).is_some_and(|known| known.id == id) {
-                    return Some(Answer::Accepted);
+                    return Look::Answer(Answer::Accepted);
                 }
             }
-            #[allow(unreachable_patterns, reason = "kinds of changes are added to the ledger")]
             _ => {}
         }
-        self.shared.add(transaction.clone()).err().map(Answer::from)
+        let candidate =
+            Candidate::unchecked(self.shared.network(), Transaction::clone(transaction));
+        match self.shared.look(candidate) {
+            Ok(Some(_)) => Look::Check(Transaction::clone(transaction)),
+            Ok(None) => Look::Open,
+            Err(refusal) => Look::Answer(refusal.into()),
+        }
     }
 
     fn put(

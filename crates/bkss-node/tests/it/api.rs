@@ -301,6 +301,46 @@ fn too_many_connections_are_closed_and_the_node_goes_on() {
     });
 }
 
+/// Registrations with false signatures cost their sender an answer each, and others nothing: what
+/// does not depend on signatures is answered at once.
+#[test]
+fn a_flood_of_false_registrations_delays_only_itself() {
+    with_node(async |http, mut consortium| {
+        let mut registration = consortium.meter(1).registration;
+        registration.sdi_signature.0[9] ^= 1;
+        let message = Message::from(Transaction::Registration(registration));
+        let of = |count: usize| bytes(&message).repeat(count);
+        let answer = call(http, "POST /v1/batch", CBOR, &of(65)).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("at most 64 registrations or changes"), "{answer}");
+        let mut flood = JoinSet::new();
+        for _ in 0..200 {
+            let body = of(64);
+            flood.spawn(async move { call(http, "POST /v1/batch", CBOR, &body).await });
+        }
+        let asked = std::time::Instant::now();
+        for route in ["GET /v1/health", "GET /v1/status"] {
+            let answer =
+                timeout(Duration::from_secs(10), call(http, route, "", &[])).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer} after {:?}", asked.elapsed());
+        }
+        let (mut refused, mut overloaded) = (0, 0);
+        while let Some(answer) = flood.join_next().await {
+            let answer = answer.unwrap();
+            let count = answer.matches("\"answer\":\"refused\"").count();
+            match answer.split(' ').nth(1) {
+                Some("200") => {
+                    assert_eq!(count, 64, "{answer}");
+                    refused += 1;
+                }
+                Some("429" | "503") => overloaded += 1,
+                _ => panic!("{answer}"),
+            }
+        }
+        assert!(refused > 0, "{overloaded} overloaded");
+    });
+}
+
 async fn read_some(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
