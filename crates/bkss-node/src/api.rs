@@ -11,11 +11,13 @@ mod get;
 mod hex;
 mod post;
 mod server;
+mod shares;
 mod snapshot;
 mod timed;
 mod types;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -23,12 +25,14 @@ use std::{
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{StatusCode, header},
+    http::{Method, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get as route,
 };
 use commonware_runtime::tokio::Context;
+use error::ApiError;
+use server::Peer;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -43,22 +47,20 @@ use crate::{
 };
 
 pub use error::ErrorBody;
-pub use server::{HEADER_TIMEOUT, MAX_CONNECTIONS, serve};
+pub use server::{HEADER_TIMEOUT, serve};
+pub use shares::{Address, Listed, Room, Shares, What};
+pub use timed::LEAST_READ;
 pub use types::{
     AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, SdiBody,
     SlotBody, StatusBody,
 };
 
-/// Requests that are worked on at the same time; more are answered 503.
-pub const MAX_REQUESTS: usize = 256;
 /// How long a request may take, its body included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Proofs that are built at the same time, so that the node's own work comes in between.
 pub const MAX_PROOFS: usize = 8;
-/// Archives and snapshots that are written out at the same time.
-pub const MAX_ARCHIVES: usize = 2;
 
-pub use body::{MAX_BODY, MAX_LARGE};
+pub use body::MAX_BODY;
 
 /// What the handlers share.
 pub struct Api {
@@ -72,9 +74,7 @@ pub struct Api {
     started: SystemTime,
     /// A head older than this is not healthy.
     stale_after: Duration,
-    requests: Semaphore,
-    large_bodies: Semaphore,
-    archives: Arc<Semaphore>,
+    shares: Shares,
     proofs: Semaphore,
 }
 
@@ -96,12 +96,15 @@ pub struct Parts {
     pub status: Status,
     /// A head older than this is not healthy.
     pub stale_after: Duration,
+    /// What each address may have.
+    pub shares: Shares,
 }
 
 impl Api {
     /// The interface of a node that starts now.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { mailbox, shared, prover, snapshots, metrics, now, status, stale_after } = parts;
+        let Parts { mailbox, shared, prover, snapshots, metrics, now, status, stale_after, shares } =
+            parts;
         Arc::new(Self {
             mailbox,
             shared,
@@ -112,9 +115,7 @@ impl Api {
             now,
             status,
             stale_after,
-            requests: Semaphore::new(MAX_REQUESTS),
-            large_bodies: Semaphore::new(MAX_LARGE),
-            archives: Arc::new(Semaphore::new(MAX_ARCHIVES)),
+            shares,
             proofs: Semaphore::new(MAX_PROOFS),
         })
     }
@@ -210,18 +211,51 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// Whom a request counts against.
+#[derive(Clone, Copy, Debug)]
+struct Caller(IpAddr);
+
+/// What operators and balancers ask has room of its own: it is cheap, and matters most when there is
+/// too much of all else.
+const ALWAYS: [&str; 4] = ["/v1/health", "/v1/ready", "/v1/status", "/metrics"];
+
 /// Bounds requests under way and their time, and counts them.
 async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let response = match api.requests.try_acquire() {
-        Err(_) => error::busy("requests under way", MAX_REQUESTS).into_response(),
-        Ok(_permit) => {
-            let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-            answered.unwrap_or_else(|_| error::too_slow(REQUEST_TIMEOUT).into_response())
-        }
+    let route = route.map(|path| path.as_str().to_owned());
+    let answered = answer(&api, route.as_deref(), request, next);
+    let response = match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => error::too_slow(REQUEST_TIMEOUT).into_response(),
     };
-    let status: StatusCode = response.status();
-    api.metrics.requests.get_or_create(&Served { route, status: status.as_u16() }).inc();
+    let (route, status) = (route.unwrap_or_else(|| "none".into()), response.status().as_u16());
+    api.metrics.requests.get_or_create(&Served { route, status }).inc();
     response
+}
+
+/// Reads the body, which costs the node nothing but memory; only then a request is under way.
+async fn answer(
+    api: &Api,
+    route: Option<&str>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (mut parts, mut body) = request.into_parts();
+    // Without a connection, as in tests of the router, nobody is known.
+    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
+    let caller = api.shares.caller(peer, &parts.headers);
+    parts.extensions.insert(Caller(caller));
+    let mut long = None;
+    if route.is_some() && parts.method == Method::POST {
+        let (bytes, share) = body::read(&api.shares, caller, &parts.headers, body).await?;
+        (body, long) = (bytes.into(), share);
+    }
+    let under_way = match route {
+        Some(route) if ALWAYS.contains(&route) => None,
+        _ => Some(api.shares.take(caller, What::Request)?),
+    };
+    let response = next.run(Request::from_parts(parts, body)).await;
+    drop((long, under_way));
+    Ok(response)
 }

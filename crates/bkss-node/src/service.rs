@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     Event, LedgerClock, Mailbox,
-    api::{self, Api},
+    api::{self, Api, Listed, Shares},
     chain::Shared,
     metrics::Metrics,
     node::Node,
@@ -56,6 +56,8 @@ pub struct Settings {
     pub provider: ProviderId,
     /// Where the HTTP interface listens.
     pub http: SocketAddr,
+    /// Proxies and head-ends before the HTTP interface.
+    pub listed: Listed,
     /// A head older than this is not healthy.
     pub stale_after: Duration,
     /// The directory of the store, to be measured.
@@ -115,6 +117,7 @@ pub async fn start(
     let listener = listening.map_err(|source| ServiceError::Listen { address, source })?;
     let http = listener.local_addr().map_err(|source| ServiceError::Listen { address, source })?;
     let clock = ctx.child("clock");
+    let shares = Shares::new(settings.listed.clone());
     let api = Api::new(api::Parts {
         mailbox: node.mailbox.clone(),
         shared: node.shared.clone(),
@@ -124,10 +127,11 @@ pub async fn start(
         now: Box::new(move || clock.current()),
         status: node.status,
         stale_after: settings.stale_after,
+        shares: shares.clone(),
     });
     let router = api::router(api.clone());
     let counted = node.metrics.clone();
-    ctx.child("api").spawn(move |_| api::serve(listener, router, counted, api::MAX_CONNECTIONS));
+    ctx.child("api").dedicated().spawn(move |_| api::serve(listener, router, shares, counted));
     let (shared, metrics) = (node.shared.clone(), node.metrics.clone());
     let (provider, storage) = (settings.provider, settings.storage.clone());
     ctx.child("count").spawn(move |ctx| count(ctx, shared, metrics, provider, storage));

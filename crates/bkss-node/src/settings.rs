@@ -4,15 +4,16 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bkss_scheme::ProviderId;
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::Pacing;
+use crate::{Pacing, api::Listed};
 
 /// Most bytes of a file of settings.
 pub const MAX_BYTES: u64 = 64 << 10;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub trust: Option<Vec<ProviderId>>,
     /// Addresses that stand for those of the ledger.
     pub peers: BTreeMap<ProviderId, String>,
+    /// Proxies and head-ends before the HTTP interface.
+    pub listed: Listed,
     /// How the log is written.
     pub log: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, or a filter by module.
@@ -96,6 +99,8 @@ struct Raw {
     workers: Option<u16>,
     trust: Option<Vec<u16>>,
     peers: Option<BTreeMap<String, String>>,
+    proxies: Option<Vec<String>>,
+    head_ends: Option<Vec<String>>,
     log: Option<LogFormat>,
     log_level: Option<String>,
 }
@@ -104,7 +109,7 @@ struct Raw {
 const SNAPSHOT_ROUNDS: u32 = 12;
 
 /// Names of all settings.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 19] = [
     "http",
     "p2p",
     "genesis",
@@ -120,6 +125,8 @@ const NAMES: [&str; 17] = [
     "workers",
     "trust",
     "peers",
+    "proxies",
+    "head_ends",
     "log",
     "log_level",
 ];
@@ -208,6 +215,8 @@ impl Raw {
         take(&mut self.workers, given.workers);
         take(&mut self.trust, given.trust);
         take(&mut self.peers, given.peers);
+        take(&mut self.proxies, given.proxies);
+        take(&mut self.head_ends, given.head_ends);
         take(&mut self.log, given.log);
         take(&mut self.log_level, given.log_level);
     }
@@ -244,6 +253,10 @@ impl Raw {
             workers: usize::try_from(workers).unwrap_or(2),
             trust: self.trust.map(|trust| trust.into_iter().map(ProviderId).collect()),
             peers,
+            listed: Listed {
+                proxies: networks(&file, "proxies", self.proxies)?,
+                head_ends: networks(&file, "head_ends", self.head_ends)?,
+            },
             log: self.log.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
             ignored: Vec::new(),
@@ -278,6 +291,23 @@ impl Raw {
     }
 }
 
+/// Addresses and networks.
+fn networks(
+    file: &impl std::fmt::Display,
+    name: &str,
+    given: Option<Vec<String>>,
+) -> Result<Vec<IpNet>, SettingsError> {
+    let parse = |found: String| {
+        let address = found.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| found.parse()).map_err(|_| SettingsError::Value {
+            place: format!("{file}, {name}"),
+            expected: "addresses or networks, such as 10.0.0.7 or 10.0.0.0/24".into(),
+            found,
+        })
+    };
+    given.unwrap_or_default().into_iter().map(parse).collect()
+}
+
 fn between(
     file: &impl std::fmt::Display,
     name: &str,
@@ -306,6 +336,12 @@ pub fn template(http: &str, p2p: &str) -> String {
 # Where meters, owners and operators reach this node: HTTP without TLS. Put a proxy with TLS in
 # front of it before it listens on anything but this machine.
 http = "{http}"
+
+# Proxies before it, which say in X-Forwarded-For for whom they ask, and head-ends through which many
+# meters speak: addresses or networks. Everybody else has a small share of the node's connections
+# and requests, by address.
+# proxies = []
+# head_ends = []
 
 # Where this node listens for the other providers. They dial the address in this provider's
 # identity on the ledger; the two differ behind a router that forwards ports.
@@ -438,6 +474,12 @@ mod tests {
                 "expected numbers of providers, found x",
             ),
             ("http = 3", &[], &[], "dir/node.toml, line 1"),
+            (
+                &format!("{LEAST}proxies = [\"10.0.0.0/33\"]\n"),
+                &[],
+                &[],
+                "proxies: expected addresses or networks, such as 10.0.0.7 or 10.0.0.0/24, found 10.0.0.0/33",
+            ),
             (LEAST, &[("BKSS_HTTP", "nowhere")], &[], "BKSS_HTTP: invalid socket address"),
             (LEAST, &[], &[("colour", "1")], "--set colour: no such setting"),
             (LEAST, &[], &[("log", "xml")], "--set log: unknown variant `xml`"),

@@ -208,6 +208,7 @@ impl Start {
             provider,
             http: settings.http,
             stale_after: settings.stale_after,
+            listed: settings.listed,
             storage: settings.store,
             partition: PARTITION.into(),
             trust,

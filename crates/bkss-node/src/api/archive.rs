@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::header,
@@ -17,8 +18,9 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{
-    Api, MAX_ARCHIVES,
-    error::{ApiError, ErrorBody, busy},
+    Api, Caller,
+    error::{ApiError, ErrorBody},
+    shares::{Share, What},
 };
 use crate::receipts::NoProof;
 
@@ -51,7 +53,7 @@ struct Progress {
     writer: Option<Writer<Sink>>,
     next: u64,
     last: u64,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// All final blocks, as `bkss audit` takes them.
@@ -61,12 +63,15 @@ struct Progress {
     responses(
         (status = 200, description = "the archive", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 410, description = "the first blocks are no longer kept", body = ErrorBody),
-        (status = 503, description = "too many archives under way, see Retry-After", body = ErrorBody),
+        (status = 429, description = "too many of the caller's are under way, see Retry-After", body = ErrorBody),
+        (status = 503, description = "too many are under way, see Retry-After", body = ErrorBody),
     )
 )]
-pub(super) async fn archive(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let permit = api.archives.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| busy("archives under way", MAX_ARCHIVES))?;
+pub(super) async fn archive(
+    State(api): State<Arc<Api>>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<Response, ApiError> {
+    let share = api.shares.take(caller, What::File)?;
     let (network, head) = {
         let chain = api.shared.chain();
         (chain.state().genesis().network(), chain.state().head().height)
@@ -81,7 +86,7 @@ pub(super) async fn archive(State(api): State<Arc<Api>>) -> Result<Response, Api
     }
     let sink = Sink::default();
     let writer = Writer::new(sink.clone(), network).ok();
-    let progress = Progress { api, sink, writer, next: 1, last, _permit: permit };
+    let progress = Progress { api, sink, writer, next: 1, last, _share: share };
     let pieces = stream::unfold(progress, piece);
     let kind = [
         (header::CONTENT_TYPE, "application/octet-stream"),

@@ -1,6 +1,8 @@
 //! Bodies: read within bounds, in the encoding their header names; answers in the one that was
 //! asked for.
 
+use std::{net::IpAddr, time::Duration};
+
 use axum::{
     Json,
     body::Body,
@@ -8,20 +10,24 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Api,
-    error::{ApiError, busy, malformed},
+    error::{ApiError, malformed},
+    shares::{Share, Shares, What},
 };
 
 /// Most bytes of a body.
 pub const MAX_BODY: usize = 4 << 20;
-/// Bodies up to here are read without asking.
+/// Bodies up to here need no share.
 const SMALL: usize = 64 << 10;
-/// Longer bodies that are read at the same time.
-pub const MAX_LARGE: usize = 16;
+/// How long a body may take, beside the time that its bytes earn.
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that earn a second.
+const LEAST_SENT: u64 = 32 << 10;
 
 pub(super) const CBOR: &str = "application/cbor";
 
@@ -61,21 +67,16 @@ impl Encoding {
 pub(super) struct Received {
     pub(super) encoding: Encoding,
     pub(super) answer: Encoding,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
 }
 
 impl Received {
-    /// Reads a body. The longest are read only a few at a time, so that memory is bounded however
-    /// slowly they come.
-    pub(super) async fn read(api: &Api, request: Request) -> Result<Self, ApiError> {
+    /// The body of a request that has been read whole.
+    pub(super) async fn of(request: Request) -> Result<Self, ApiError> {
         let headers = request.headers();
         let (encoding, answer) = (Encoding::of(headers)?, Encoding::accepted(headers));
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let announced = announced.and_then(|length| length.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > MAX_BODY as u64) {
-            return Err(too_long(announced.unwrap_or_default()));
-        }
-        let bytes = collect(api, request.into_body()).await?;
+        let whole = request.into_body().collect().await;
+        let bytes = whole.map_err(|error| malformed("a whole body", error, "body"))?.to_bytes();
         Ok(Self { encoding, answer, bytes })
     }
 
@@ -88,23 +89,49 @@ impl Received {
     }
 }
 
-async fn collect(api: &Api, mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
-    let mut permit = None;
-    while let Some(frame) = body.frame().await {
+/// Reads a body that a caller sends, in an encoding that is known: no longer than is allowed, and not
+/// too slowly. The share of a long one is held as long as the bytes are.
+pub(super) async fn read(
+    shares: &Shares,
+    caller: IpAddr,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<(Bytes, Option<Share>), ApiError> {
+    Encoding::of(headers)?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_long(announced.unwrap_or_default()));
+    }
+    let began = Instant::now();
+    let (mut bytes, mut share) = (BytesMut::new(), None);
+    loop {
+        let earned = Duration::from_secs_f64(bytes.len() as f64 / LEAST_SENT as f64);
+        let frame = timeout_at(began + BODY_PATIENCE + earned, body.frame());
+        let Some(frame) = frame.await.map_err(|_| too_slow())? else { break };
         let frame = frame.map_err(|error| malformed("a whole body", error, "body"))?;
         let Ok(piece) = frame.into_data() else { continue };
         let length = bytes.len() + piece.len();
         if length > MAX_BODY {
             return Err(too_long(length as u64));
         }
-        if length > SMALL && permit.is_none() {
-            let large = api.large_bodies.try_acquire();
-            permit = Some(large.map_err(|_| busy("long bodies", MAX_LARGE))?);
+        if length > SMALL && share.is_none() {
+            share = Some(shares.take(caller, What::LongBody)?);
         }
         bytes.extend_from_slice(&piece);
     }
-    Ok(bytes)
+    Ok((bytes.freeze(), share))
+}
+
+fn too_slow() -> ApiError {
+    let seconds = BODY_PATIENCE.as_secs();
+    ApiError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body comes too slowly",
+        format!("{LEAST_SENT} bytes a second, after the first {seconds} s"),
+        "less",
+        "body",
+    )
 }
 
 fn too_long(found: u64) -> ApiError {

@@ -11,6 +11,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::shares::NoRoom;
 use crate::{gateway::NotTaken, message::RETRY_AFTER, receipts::NoProof};
 
 /// An error.
@@ -77,11 +78,16 @@ pub(super) fn set_retry_after(response: &mut Response, after: Duration) {
     }
 }
 
-/// Too much is under way.
-pub(super) fn busy(what: &str, limit: usize) -> ApiError {
-    let expected = format!("at most {limit} {what}");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "node is busy", expected, "more", "request")
-        .retry_after(RETRY_AFTER)
+impl From<NoRoom> for ApiError {
+    fn from(NoRoom { what, most, address }: NoRoom) -> Self {
+        let (status, whose) = if address {
+            (StatusCode::TOO_MANY_REQUESTS, " of one address")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "")
+        };
+        let expected = format!("at most {most} {}{whose}", what.name());
+        Self::new(status, "node is busy", expected, "more", "request").retry_after(RETRY_AFTER)
+    }
 }
 
 /// It has taken too long.

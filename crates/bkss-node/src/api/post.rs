@@ -47,7 +47,7 @@ async fn one<J>(
 where
     J: DeserializeOwned + TryInto<Message, Error = ApiError>,
 {
-    let received = Received::read(api, request).await?;
+    let received = Received::of(request).await?;
     let message = match received.encoding {
         Encoding::Cbor => {
             Message::decode(&received.bytes).map_err(|error| malformed(expected, error, "body"))?
@@ -178,7 +178,7 @@ pub(super) async fn batch(
     State(api): State<Arc<Api>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let received = Received::read(&api, request).await?;
+    let received = Received::of(request).await?;
     let messages = match received.encoding {
         Encoding::Cbor => sequence(&received.bytes)?,
         Encoding::Json => {

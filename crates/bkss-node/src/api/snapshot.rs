@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{StatusCode, header},
@@ -15,8 +16,9 @@ use commonware_runtime::{Blob, ReadOptions};
 use futures::{StreamExt, stream};
 
 use super::{
-    Api, MAX_ARCHIVES,
-    error::{ApiError, ErrorBody, busy},
+    Api, Caller,
+    error::{ApiError, ErrorBody},
+    shares::{Share, What},
 };
 use crate::{receipts::NoProof, snapshots::PIECE};
 
@@ -25,7 +27,7 @@ struct Progress<B> {
     blob: B,
     next: u64,
     length: u64,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// The state at the end of a round, with what a late joiner checks it by.
@@ -35,12 +37,15 @@ struct Progress<B> {
     responses(
         (status = 200, description = "the snapshot", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 404, description = "there is none yet", body = ErrorBody),
-        (status = 503, description = "too many archives under way, see Retry-After", body = ErrorBody),
+        (status = 429, description = "too many of the caller's are under way, see Retry-After", body = ErrorBody),
+        (status = 503, description = "too many are under way, see Retry-After", body = ErrorBody),
     )
 )]
-pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let permit = api.archives.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| busy("archives under way", MAX_ARCHIVES))?;
+pub(super) async fn snapshot(
+    State(api): State<Arc<Api>>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<Response, ApiError> {
+    let share = api.shares.take(caller, What::File)?;
     let (blocks, head) = {
         let chain = api.shared.chain();
         let blocks = u64::from(chain.state().genesis().charter().rounds.blocks);
@@ -55,7 +60,7 @@ pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, Ap
     let proof = codec::decode("proof", &proof).map_err(|_| NoProof::Broken(certifying))?;
     let mut first = Vec::new();
     beginning::write_proof(&proof, &mut first).map_err(|_| NoProof::Broken(certifying))?;
-    let progress = Progress { blob, next: 0, length, _permit: permit };
+    let progress = Progress { blob, next: 0, length, _share: share };
     let pieces = stream::once(async { Ok::<_, io::Error>(Bytes::from(first)) });
     let pieces = pieces.chain(stream::unfold(progress, piece));
     let name = format!("attachment; filename=\"snapshot-{height}.bkss\"");

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use bkss_ledger::{Transaction, Trust};
 use bkss_node::{
-    Message, api,
+    Message,
+    api::{self, Listed, What},
     process::start_provider,
     service::{self, Settings},
 };
@@ -16,7 +17,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_core::Rng;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -35,6 +36,7 @@ fn with_node<T: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Consortium) -
             provider: ProviderId(0),
             http: "127.0.0.1:0".parse().unwrap(),
             stale_after: Duration::from_secs(3600),
+            listed: Listed { proxies: vec!["127.0.1.0/24".parse().unwrap()], head_ends: vec![] },
             storage: dir.path().to_owned(),
             partition: config.partition.clone(),
             trust: Trust::new(bkss_ledger::Genesis::clone(&consortium.genesis)),
@@ -54,7 +56,10 @@ fn with_node<T: Future<Output = ()>>(test: impl FnOnce(SocketAddr, Consortium) -
 
 /// Sends a request and reads what comes until the end.
 async fn call(http: SocketAddr, line: &str, head: &str, body: &[u8]) -> String {
-    let mut stream = TcpStream::connect(http).await.unwrap();
+    ask(TcpStream::connect(http).await.unwrap(), line, head, body).await
+}
+
+async fn ask(mut stream: TcpStream, line: &str, head: &str, body: &[u8]) -> String {
     let length = body.len();
     let head = format!(
         "{line} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {length}\r\n\
@@ -239,10 +244,10 @@ fn slow_clients_are_cut_off_and_hold_up_nobody() {
         let mut silent = TcpStream::connect(http).await.unwrap();
         let mut slow = TcpStream::connect(http).await.unwrap();
         slow.write_all(b"GET /v1/status HTTP/1.1\r\nHost: a\r\nX-Slow: ").await.unwrap();
-        // One long body more than are read at the same time, none of them ending: whichever comes
-        // last is refused.
+        // One long body more than one address may send at the same time, none of them ending:
+        // whichever comes last is refused.
         let mut long = JoinSet::new();
-        for _ in 0..=api::MAX_LARGE {
+        for _ in 0..=What::LongBody.room().address {
             long.spawn(async move {
                 let mut stream = TcpStream::connect(http).await.unwrap();
                 let head = format!(
@@ -255,8 +260,14 @@ fn slow_clients_are_cut_off_and_hold_up_nobody() {
             });
         }
         let answer = long.join_next().await.unwrap().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 503"), "one too many: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 429"), "one too many: {answer}");
         assert!(answer.contains("retry-after: 1"), "{answer}");
+        // What comes in drops is not waited for, and its sender is told.
+        while let Some(answer) = long.join_next().await {
+            let answer = answer.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+            assert!(answer.contains("32768 bytes a second"), "{answer}");
+        }
         let answer = call(http, "GET /v1/status", "", &[]).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "short requests go on: {answer}");
 
@@ -269,35 +280,107 @@ fn slow_clients_are_cut_off_and_hold_up_nobody() {
     });
 }
 
+/// A connection from one of this machine's addresses.
+async fn from(source: [u8; 4], http: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    socket.connect(http).await.unwrap()
+}
+
+/// Whether a connection has been closed.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    let read = timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
+    matches!(read, Ok(Ok(0) | Err(_)))
+}
+
 #[test]
-fn too_many_connections_are_closed_and_the_node_goes_on() {
+fn an_address_with_too_many_connections_loses_those_and_no_other_does() {
     with_node(async |http, _| {
+        let room = What::Connection.room();
         let mut open = Vec::new();
-        for _ in 0..api::MAX_CONNECTIONS + 40 {
-            open.push(TcpStream::connect(http).await.unwrap());
+        for _ in 0..room.address + 40 {
+            open.push(from([127, 0, 0, 2], http).await);
         }
-        // Those beyond the limit are closed, in whatever order they were taken.
+        let mut other = from([127, 0, 0, 3], http).await;
+        let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+        other.write_all(request).await.unwrap();
+        let answer = read_some(&mut other).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let mut closed = 0;
         for stream in &mut open {
-            let mut byte = [0];
-            let read = timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
-            closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+            closed += usize::from(is_closed(stream).await);
         }
-        assert!(closed >= 39, "{closed} of {} are closed", open.len());
-        drop(open);
-        let mut answer = String::new();
-        for _ in 0..200 {
-            if let Ok(mut stream) = TcpStream::connect(http).await {
-                let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-                let _ = stream.write_all(request).await;
-                answer = read_some(&mut stream).await;
-                if answer.starts_with("HTTP/1.1 200") {
-                    break;
-                }
+        assert_eq!(closed, 40, "of {}", open.len());
+        // Many addresses together have all there is; a newcomer still finds room.
+        for last in 10..=255 {
+            if open.len() >= room.in_all + 40 {
+                break;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            for _ in 0..room.address {
+                open.push(from([127, 0, 0, last], http).await);
+            }
         }
+        let mut newcomer = from([127, 0, 0, 4], http).await;
+        newcomer.write_all(request).await.unwrap();
+        let answer = read_some(&mut newcomer).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("bkss_api_connections_refused_total"), "{answer}");
+    });
+}
+
+/// Requests whose bodies never end keep nobody else's request waiting, and health least of all.
+#[test]
+fn slow_bodies_keep_no_request_waiting() {
+    with_node(async |http, _| {
+        let mut slow = Vec::new();
+        for last in 10..20 {
+            for _ in 0..What::Connection.room().address - 20 {
+                let mut stream = from([127, 0, 0, last], http).await;
+                let head = format!(
+                    "POST /v1/submit HTTP/1.1\r\nHost: a\r\n{JSON}Content-Length: 60000\r\n\r\n{{"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                slow.push(stream);
+            }
+        }
+        for route in ["GET /v1/health", "GET /v1/status", "GET /metrics", "GET /v1/members"] {
+            let answer = timeout(Duration::from_secs(5), call(http, route, "", &[])).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{route}: {answer}");
+        }
+        let answer = call(http, "POST /v1/submit", JSON, b"{}").await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        drop(slow);
+    });
+}
+
+/// Behind a proxy, the address counts that it forwards.
+#[test]
+fn callers_behind_a_proxy_have_shares_of_their_own() {
+    with_node(async |http, _| {
+        let body = |from: &'static str, source| async move {
+            let mut stream = self::from(source, http).await;
+            let head = format!(
+                "POST /v1/batch HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{CBOR}\
+                 X-Forwarded-For: {from}\r\nContent-Length: 1000000\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&[0; 100_000]).await.unwrap();
+            stream
+        };
+        let most = What::LongBody.room().address;
+        let mut open = Vec::new();
+        for _ in 0..most {
+            open.push(body("203.0.113.5", [127, 0, 1, 1]).await);
+        }
+        let mut refused = body("203.0.113.5", [127, 0, 1, 1]).await;
+        let answer = read_some(&mut refused).await;
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+        for (from, source) in [("203.0.113.6", [127, 0, 1, 1]), ("203.0.113.5", [127, 0, 0, 9])] {
+            let mut other = body(from, source).await;
+            assert!(!is_closed(&mut other).await, "{from} over {source:?} has its own share");
+            open.push(other);
+        }
     });
 }
 
@@ -314,9 +397,9 @@ fn a_flood_of_false_registrations_delays_only_itself() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
         assert!(answer.contains("at most 64 registrations or changes"), "{answer}");
         let mut flood = JoinSet::new();
-        for _ in 0..200 {
-            let body = of(64);
-            flood.spawn(async move { call(http, "POST /v1/batch", CBOR, &body).await });
+        for number in 0..200 {
+            let (body, stream) = (of(64), from([127, 0, 0, 10 + number % 5], http).await);
+            flood.spawn(async move { ask(stream, "POST /v1/batch", CBOR, &body).await });
         }
         let asked = std::time::Instant::now();
         for route in ["GET /v1/health", "GET /v1/status"] {
