@@ -7,6 +7,7 @@
 
 mod checks;
 mod held;
+mod kept;
 mod mailbox;
 mod outgoing;
 mod place;
@@ -15,7 +16,7 @@ mod walks;
 
 use std::{sync::atomic::Ordering, time::SystemTime};
 
-use bkss_ledger::{FinalBlock, pool::PoolError};
+use bkss_ledger::{FinalBlock, pool::PoolError, transaction_batch::Row};
 use bkss_scheme::{ProviderId, SecretKey};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_macros::select;
@@ -35,6 +36,7 @@ use crate::{
 };
 use checks::{Checker, Checks};
 use held::{Admitted, Held, Source};
+use kept::Kept;
 use mailbox::{Call, Inbox};
 use outgoing::{Outgoing, Signer};
 use walks::{LongWalk, Walked, Walks};
@@ -42,7 +44,7 @@ use walks::{LongWalk, Walked, Walks};
 pub use checks::{
     MAX_IN_CALL, MAX_WAITING_BYTES, MAX_WAITING_CALLS, MAX_WAITING_MESSAGES, MESSAGE_TRANSACTIONS,
 };
-pub use held::{MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
+pub use held::{MAX_BODIES, MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
 pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox, NotTaken};
 pub use sections::{MAX_SECTIONS, SECTION_BYTES};
 pub use walks::MAX_WALKS;
@@ -108,10 +110,11 @@ where
         let journal = Journal::open(ctx, &owner.partition, cache, |section, group| {
             let mut rest = &group[..];
             while !rest.is_empty() {
-                match Message::decode_first(&mut rest) {
-                    Ok(message) => work.held.restore(section, message),
+                match Kept::decode_first(&mut rest) {
+                    Ok(kept) => work.held.restore(section, kept),
                     Err(error) => {
-                        tracing::error!(%error, section, "message in the gateway's journal");
+                        let lost = rest.len();
+                        tracing::error!(section, %error, lost, "messages in the gateway's journal");
                         break;
                     }
                 }
@@ -247,8 +250,8 @@ struct Desk {
 /// What a gateway says to a message at once.
 enum Said {
     Answer(Answer),
-    /// The message has to be written before it is answered.
-    Write,
+    /// The message has to be written before it is answered, with the chain that it is for.
+    Write(Option<Row>),
     /// A link has to be walked before it is answered.
     Walk(LongWalk),
 }
@@ -264,8 +267,8 @@ impl Desk {
             for message in messages {
                 let answer = match (self.admit(&message), message) {
                     (Said::Answer(answer), _) => answer,
-                    (Said::Write, message) => {
-                        message.encode(&mut group);
+                    (Said::Write(row), message) => {
+                        Kept { row, message }.encode(&mut group);
                         Answer::Accepted
                     }
                     (Said::Walk(walk), Message::Release(release)) if self.walks.have_room() => {
@@ -301,8 +304,8 @@ impl Desk {
         let mut group = Vec::new();
         let answer = match self.admit(&message) {
             Said::Answer(answer) => answer,
-            Said::Write => {
-                message.encode(&mut group);
+            Said::Write(row) => {
+                Kept { row, message }.encode(&mut group);
                 Answer::Accepted
             }
             Said::Walk(walk) => {
@@ -334,7 +337,8 @@ impl Desk {
             Message::Submit { meter, index, value, body } => {
                 let chain = self.shared.chain();
                 let (view, key) = (chain.state().view(), (*meter, *index));
-                held.submit(&view, self.signer.provider, key, (*value, body), outgoing)
+                let reading = (*value, &**body);
+                held.submit(&view, self.signer.provider, key, reading, Source::Sender, outgoing)
             }
             Message::Transaction(transaction) => {
                 let digest = transaction.digest(self.signer.network);
@@ -342,7 +346,7 @@ impl Desk {
             }
         };
         match admitted {
-            Ok(Admitted::New) => Said::Write,
+            Ok(Admitted::New(row)) => Said::Write(row),
             Ok(Admitted::Known) => Said::Answer(Answer::Accepted),
             Ok(Admitted::Walk(walk)) => Said::Walk(walk),
             Ok(Admitted::Walking) => Said::Answer(Answer::overloaded()),
@@ -414,8 +418,8 @@ impl Desk {
         let oldest = outgoing.oldest().and_then(|made| now.duration_since(made).ok());
         self.metrics.oldest_s.set(oldest.unwrap_or_default().as_secs_f64());
         let mut group = Vec::new();
-        for message in held.carry() {
-            message.encode(&mut group);
+        for kept in held.carry() {
+            kept.encode(&mut group);
             if group.len() > MAX_GROUP / 2 {
                 self.write(&mut group, Vec::new()).await?;
             }

@@ -14,7 +14,7 @@ use bkss_scheme::{
     transaction::Release,
 };
 
-use super::{outgoing::Outgoing, place::Place, sections::Sections, walks::LongWalk};
+use super::{kept::Kept, outgoing::Outgoing, place::Place, sections::Sections, walks::LongWalk};
 use crate::message::{Message, Reason};
 
 /// Most messages a gateway holds.
@@ -25,6 +25,12 @@ pub const MAX_HELD_BYTES: usize = 256 << 20;
 pub const MAX_PER_METER: usize = 1024;
 /// Most request values of one link.
 pub const MAX_VALUES: usize = 4;
+/// Most bodies of one link: a value that is public says nothing about its body, so that others may
+/// have left something else under it.
+pub const MAX_BODIES: usize = 16;
+/// Links that fit no body and are walked between two flushes, so that what others have left under a
+/// value can be told from what is its meter's.
+const MAX_DOUBTS: u32 = 64;
 
 /// Most links that are looked at together.
 const MAX_LOOKED: usize = 4096;
@@ -38,8 +44,24 @@ type Key = (Row, LinkIndex);
 pub(super) enum Source {
     /// From a meter, or a stranger.
     Sender,
-    /// From this gateway's journal, where it is since it was found to be of its chain.
-    Journal,
+    /// From this gateway's journal, where it is since it was found to be of this chain.
+    Journal(Row),
+}
+
+impl Source {
+    /// The chains that it may be for, newest first.
+    fn places<'v>(
+        self,
+        view: &'v View<'_>,
+        meter: MeterId,
+        index: LinkIndex,
+    ) -> Result<Vec<Place<'v>>, Reason> {
+        let places = Place::all(view, meter, index)?;
+        let Self::Journal(row) = self else { return Ok(places) };
+        // Until the ledger is read in it may be that the chain is not there yet.
+        let own: Vec<_> = places.into_iter().filter(|place| place.row == row).collect();
+        if own.is_empty() { Err(Reason::UnknownMeter(meter)) } else { Ok(own) }
+    }
 }
 
 /// What is held of one link of a chain.
@@ -83,8 +105,8 @@ struct Opener {
 /// What has to be done about a message.
 #[derive(Debug)]
 pub(super) enum Admitted {
-    /// It is new, and has to be written.
-    New,
+    /// It is new, and has to be written, with the chain that it is for.
+    New(Option<Row>),
     /// It is held, or final, already.
     Known,
     /// Its link has to be walked first.
@@ -101,13 +123,15 @@ pub(super) struct Held {
     /// Registrations and changes by digest.
     transactions: BTreeMap<Digest, (u64, Transaction)>,
     /// What was read from the journal and waits for the ledger to be read in.
-    restored: Vec<(u64, Message)>,
+    restored: Vec<(u64, Kept)>,
     /// Sections below this are being carried forward, and from where on.
     carrying: Option<(u64, Key)>,
     /// Height at which what still waits then is given up.
     patience: Option<u64>,
     items: usize,
     bytes: usize,
+    /// How many links that fit nothing may still be walked.
+    doubts: u32,
     /// Where in the journal everything is.
     pub(super) sections: Sections,
 }
@@ -135,18 +159,20 @@ impl Held {
         gateway: ProviderId,
         (meter, index): (MeterId, LinkIndex),
         (value, body): (Digest, &[u8]),
+        source: Source,
         outgoing: &mut Outgoing,
     ) -> Result<Admitted, Reason> {
         if body.len() > MAX_BODY || codec::decode::<Body<'_>>("body", body).is_err() {
             return Err(Reason::Body);
         }
-        let places = Place::all(view, meter, index)?;
+        let places = source.places(view, meter, index)?;
         // A new chain may have been registered ahead of its time: the one this is for is the one
         // that can take it.
         let fits = |place: &&Place<'_>| place.pending(&value) || place.check_request().is_ok();
         let place = places.iter().find(fits).unwrap_or(&places[0]);
-        let entry = self.entries.get(&place.key());
-        if entry.is_some_and(|entry| entry.values.iter().any(|held| held.value == value)) {
+        let held = self.entries.get(&place.key()).map_or(&[][..], |entry| &entry.values);
+        let of_value = |held: &&Value| held.value == value;
+        if held.iter().filter(of_value).any(|held| *held.body == *body) {
             return Ok(Admitted::Known);
         }
         let requested = place.pending(&value);
@@ -155,14 +181,16 @@ impl Held {
         } else {
             place.check_request()?;
         }
-        let values = entry.map_or(0, |entry| entry.values.len());
-        let taken = values > 0 || place.pending_through(gateway);
-        if values == MAX_VALUES || (taken && !requested) {
+        let known = held.iter().any(|held| of_value(&held));
+        let taken = !held.is_empty() || place.pending_through(gateway);
+        let values = held.iter().map(|held| held.value).collect::<BTreeSet<_>>().len();
+        let full = if known { held.len() >= MAX_BODIES } else { values >= MAX_VALUES };
+        if full || (taken && !requested && !known) {
             return Err(Reason::SecondRequest);
         }
-        let held = self.entries.range(all_of(place.row)).count();
-        if held >= MAX_PER_METER {
-            return Err(Reason::MeterFull { held });
+        let links = self.entries.range(all_of(place.row)).count();
+        if links >= MAX_PER_METER {
+            return Err(Reason::MeterFull { held: links });
         }
         if !place.has_closed() && !taken {
             outgoing.request(place.slot(), place.row, value);
@@ -170,7 +198,7 @@ impl Held {
         let section = self.sections.current();
         let value = Value { value, body: body.into(), section, link: Fitting::Unknown };
         self.keep(meter, place, value);
-        Ok(Admitted::New)
+        Ok(Admitted::New(Some(place.row)))
     }
 
     /// Takes a released link and has the body opened whose value it fits.
@@ -182,19 +210,30 @@ impl Held {
         outgoing: &mut Outgoing,
     ) -> Result<Admitted, Reason> {
         let Release { meter, index, link } = release;
-        let places = Place::all(view, *meter, *index)?;
+        let places = source.places(view, *meter, *index)?;
         let has = |place: &&Place<'_>| self.entries.contains_key(&place.key());
         let place = places.iter().find(has).unwrap_or(&places[0]);
         if places.iter().any(|place| place.is_opened(link)) {
             return Ok(Admitted::Known);
         }
         place.check_opening()?;
-        let entry = self.entries.get_mut(&place.key()).ok_or(Reason::NoBody)?;
+        let key = place.key();
+        let entry = self.entries.get_mut(&key).ok_or(Reason::NoBody)?;
         if entry.release.as_ref().is_some_and(|held| held.link == *link) {
             return Ok(Admitted::Known);
         }
         let fits = |held: &&mut Value| place.value_of(&held.body, link) == held.value;
-        let value = entry.values.iter_mut().find(fits).ok_or(Reason::NoBody)?;
+        let Some(value) = entry.values.iter_mut().find(fits) else {
+            // Whoever has the link may say what belongs to it: the rest was left by others.
+            let walk = place.walk(link);
+            if entry.values.len() >= MAX_BODIES && self.doubts > 0 && walk.is_short() {
+                self.doubts -= 1;
+                if walk.holds() {
+                    self.drop_entry(key);
+                }
+            }
+            return Err(Reason::NoBody);
+        };
         if place.has_closed() && !place.pending(&value.value) {
             return Err(Reason::NoRequest);
         }
@@ -202,7 +241,7 @@ impl Held {
         if value.link == Fitting::Unknown && source == Source::Sender {
             if !walk.is_short() {
                 value.link = Fitting::Walked;
-                let (key, value) = (place.key(), value.value);
+                let value = value.value;
                 return Ok(Admitted::Walk(LongWalk { key, value, walk }));
             }
             value.link = if walk.holds() { Fitting::Own } else { Fitting::Foreign };
@@ -221,7 +260,7 @@ impl Held {
         if let Some(before) = entry.release.replace(opener) {
             self.sections.remove(before.section);
         }
-        Ok(Admitted::New)
+        Ok(Admitted::New(Some(key.0)))
     }
 
     /// The link that fits a value has been walked.
@@ -249,13 +288,13 @@ impl Held {
         }
         outgoing.transaction(transaction.clone());
         self.hold_transaction(self.sections.current(), digest, transaction.clone());
-        Admitted::New
+        Admitted::New(None)
     }
 
     /// Takes back a message from the journal; [`Self::resume`] finds what has become of it.
-    pub(super) fn restore(&mut self, section: u64, message: Message) {
+    pub(super) fn restore(&mut self, section: u64, kept: Kept) {
         self.sections.add(section);
-        self.restored.push((section, message));
+        self.restored.push((section, kept));
     }
 
     /// Takes up again what was restored, on the ledger as it is now. What the ledger does not know
@@ -265,15 +304,17 @@ impl Held {
         let patient = height <= *self.patience.get_or_insert(height + PATIENCE);
         let (submits, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.restored)
             .into_iter()
-            .partition(|(_, message)| matches!(message, Message::Submit { .. }));
+            .partition(|(_, kept)| matches!(kept.message, Message::Submit { .. }));
         // A body may have been carried behind the link that opens it.
-        for (section, message) in submits.into_iter().chain(others) {
-            let admitted = match &message {
+        for (section, kept) in submits.into_iter().chain(others) {
+            let source = kept.row.map_or(Source::Sender, Source::Journal);
+            let admitted = match &kept.message {
                 Message::Submit { meter, index, value, body } => {
-                    self.submit(view, gateway, (*meter, *index), (*value, body), outgoing)
+                    let (link, reading) = ((*meter, *index), (*value, &**body));
+                    self.submit(view, gateway, link, reading, source, outgoing)
                 }
                 // It was walked before it was written.
-                Message::Release(release) => self.release(view, release, Source::Journal, outgoing),
+                Message::Release(release) => self.release(view, release, source, outgoing),
                 Message::Transaction(transaction) => {
                     let digest = transaction.digest(view.genesis().network());
                     Ok(self.transaction(digest, transaction, outgoing))
@@ -281,9 +322,9 @@ impl Held {
             };
             match admitted {
                 // It stands in the section it was written to.
-                Ok(Admitted::New) => self.stands_in(section, &message, view),
+                Ok(Admitted::New(row)) => self.stands_in(section, row, &kept.message, view),
                 Err(reason) if patient && self.may_wait(reason) => {
-                    self.restored.push((section, message));
+                    self.restored.push((section, kept));
                 }
                 Ok(_) => self.sections.remove(section),
                 Err(reason) => {
@@ -318,6 +359,7 @@ impl Held {
         gateway: ProviderId,
         outgoing: &mut Outgoing,
     ) {
+        self.doubts = MAX_DOUBTS;
         if !self.restored.is_empty() {
             self.resume(view, gateway, outgoing);
         }
@@ -342,7 +384,7 @@ impl Held {
 
     /// Messages of old sections, some at a time, to be written again in the current one: what is
     /// left of many sections fits into few.
-    pub(super) fn carry(&mut self) -> Vec<Message> {
+    pub(super) fn carry(&mut self) -> Vec<Kept> {
         let to = self.sections.current();
         let mut messages = Vec::new();
         let (below, from) = match self.carrying.take() {
@@ -364,7 +406,7 @@ impl Held {
         if from == (0, FIRST) {
             for (section, transaction) in self.transactions.values_mut() {
                 if moved(section, &mut self.sections) {
-                    messages.push(transaction.clone().into());
+                    messages.push(Kept { row: None, message: transaction.clone().into() });
                 }
             }
         }
@@ -373,17 +415,20 @@ impl Held {
                 self.carrying = Some((below, *key));
                 break;
             }
-            let (meter, index) = (entry.meter, key.1);
+            let (meter, (row, index)) = (entry.meter, *key);
+            let row = Some(row);
             for held in &mut entry.values {
                 if moved(&mut held.section, &mut self.sections) {
                     let (value, body) = (held.value, held.body.clone());
-                    messages.push(Message::Submit { meter, index, value, body });
+                    let message = Message::Submit { meter, index, value, body };
+                    messages.push(Kept { row, message });
                 }
             }
             if let Some(opener) = &mut entry.release
                 && moved(&mut opener.section, &mut self.sections)
             {
-                messages.push(Release { meter, index, link: opener.link.clone() }.into());
+                let release = Release { meter, index, link: opener.link.clone() };
+                messages.push(Kept { row, message: release.into() });
             }
         }
         messages
@@ -412,8 +457,12 @@ impl Held {
                 self.drop_entry(key);
                 return;
             }
+            // Others may have left something else under the same value.
+            let fits = |opener: &Opener, held: &Value| {
+                held.value == opener.value && place.value_of(&held.body, &opener.link) == held.value
+            };
             if let Some(opener) = &entry.release
-                && let Some(held) = entry.values.iter().find(|held| held.value == opener.value)
+                && let Some(held) = entry.values.iter().find(|held| fits(opener, held))
             {
                 outgoing.opening(place.slot(), place.row, &opener.link, &held.body);
             }
@@ -422,24 +471,26 @@ impl Held {
     }
 
     /// Counts a restored message in the section of the journal where it is.
-    fn stands_in(&mut self, section: u64, message: &Message, view: &View<'_>) {
+    fn stands_in(&mut self, section: u64, row: Option<Row>, message: &Message, view: &View<'_>) {
         // It was just taken into the current one; the journal's own count is there already.
         self.sections.remove(self.sections.current());
-        match message {
-            Message::Submit { meter, index, value, .. } => {
-                for row in view.chains(*meter) {
-                    let entry = self.entries.get_mut(&(row, *index));
-                    let values = entry.into_iter().flat_map(|entry| &mut entry.values);
-                    values.filter(|held| held.value == *value).for_each(|h| h.section = section);
-                }
+        let (index, row) = match message {
+            Message::Submit { index, .. } | Message::Release(Release { index, .. }) => {
+                (*index, row)
             }
-            Message::Release(Release { meter, index, link }) => {
-                for row in view.chains(*meter) {
-                    let entry = self.entries.get_mut(&(row, *index));
-                    let opener = entry.and_then(|entry| entry.release.as_mut());
-                    if let Some(opener) = opener.filter(|opener| opener.link == *link) {
-                        opener.section = section;
-                    }
+            Message::Transaction(_) => (FIRST, None),
+        };
+        let entry = row.and_then(|row| self.entries.get_mut(&(row, index)));
+        match message {
+            Message::Submit { value, body, .. } => {
+                let values = entry.into_iter().flat_map(|entry| &mut entry.values);
+                let same = |held: &&mut Value| held.value == *value && held.body == *body;
+                values.filter(same).for_each(|held| held.section = section);
+            }
+            Message::Release(Release { link, .. }) => {
+                let opener = entry.and_then(|entry| entry.release.as_mut());
+                if let Some(opener) = opener.filter(|opener| opener.link == *link) {
+                    opener.section = section;
                 }
             }
             Message::Transaction(transaction) => {
@@ -510,8 +561,9 @@ mod tests {
         for (meter, signed) in meters.iter().zip(&signed) {
             let key = (meter.registration.message.meter, signed.index);
             let reading = (signed.value, &*signed.body);
-            let admitted = held.submit(&state.view(), gateway, key, reading, &mut outgoing);
-            assert!(matches!(admitted, Ok(Admitted::New)));
+            let admitted =
+                held.submit(&state.view(), gateway, key, reading, Source::Sender, &mut outgoing);
+            assert!(matches!(admitted, Ok(Admitted::New(Some(_)))));
         }
         assert!(held.carry().is_empty(), "one section is not too many");
         for _ in 0..=super::super::sections::MAX_SECTIONS {
@@ -534,8 +586,8 @@ mod tests {
             link: signed[1].link.clone(),
         };
         let (mut held, mut outgoing) = (Held::default(), Outgoing::default());
-        held.restore(40, release.into());
-        carried.into_iter().for_each(|message| held.restore(70, message));
+        held.restore(40, Kept { row: Some(1), message: release.into() });
+        carried.into_iter().for_each(|kept| held.restore(70, kept));
         held.resume(&state.view(), gateway, &mut outgoing);
         assert_eq!((held.items(), held.sections.count()), (3, 2));
         let sent = outgoing.flush(&super::super::outgoing::Signer {

@@ -9,12 +9,13 @@ use bkss_ledger::{Block, Transaction};
 use bkss_node::{
     Answer, Event, Mailbox, Message, Pacing,
     chain::Shared,
-    gateway::{Gateway, Owner},
+    gateway::{self, Gateway, Owner},
     message::Reason,
     metrics::Metrics,
 };
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
+    slot::{Schedule, Slot},
     transaction::{Release, Submit},
 };
 use commonware_cryptography::ed25519::PublicKey;
@@ -26,7 +27,7 @@ use commonware_runtime::{
 };
 use commonware_utils::{NZU16, NZUsize, channel::mpsc, probability};
 
-use crate::consortium::{Consortium, Meter, Signed, at};
+use crate::consortium::{Consortium, FIRST, Meter, Signed, at};
 
 /// A gateway with a ledger whose blocks the test makes.
 pub(crate) struct World<'a> {
@@ -244,6 +245,97 @@ fn a_release_before_the_window_has_closed_here_waits_for_it() {
         assert_eq!(world.last_opened(id), 0);
         world.blocks([at(1, 300), at(1, 301), at(1, 302)]).await;
         assert_eq!(world.last_opened(id), 1);
+    });
+}
+
+/// `q` is public once it is in a block. Whoever leaves something else under it, here as often as a
+/// gateway takes it, does not void what the meter leaves.
+#[test]
+fn what_strangers_leave_under_a_meters_value_does_not_void_its_own() {
+    for strangers in [1, 3, gateway::MAX_BODIES + 2] {
+        deterministic::Runner::seeded(4).start(|ctx| async move {
+            let mut consortium = Consortium::new(4);
+            let meter = consortium.meter(0);
+            let world = World::start(ctx, &consortium, Arc::default()).await;
+            let id = meter.registration.message.meter;
+            let signed = meter.sign(1, 26);
+            assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
+            world.blocks([at(0, 10), at(0, 20)]).await;
+            // The meter has requested its value through another gateway, which is away now.
+            world.shared.add(consortium.requests(1, 1, &[(0, signed.value)])).unwrap();
+            world.blocks([at(1, 10)]).await;
+            for value in 0..strangers {
+                let garbage = meter.sign(1, 100 + i32::try_from(value).unwrap());
+                let left = Submit {
+                    meter: id,
+                    index: signed.index,
+                    value: signed.value,
+                    body: &garbage.body,
+                };
+                let expected =
+                    if value < gateway::MAX_BODIES { "accepted" } else { "second_request" };
+                assert_eq!(world.take(left).await.code(), expected, "{value}");
+            }
+            world.blocks([at(1, 310)]).await;
+            if strangers > gateway::MAX_BODIES {
+                let full = Answer::Refused(Reason::SecondRequest);
+                assert_eq!(world.take(submit(&meter, &signed)).await, full);
+                let no_body = Answer::Refused(Reason::NoBody);
+                let mut invented = release(&meter, &signed);
+                if let Message::Release(release) = &mut invented {
+                    release.link = Link::from_bytes([9; 32]);
+                }
+                assert_eq!(world.take(invented).await, no_body);
+                let full = Answer::Refused(Reason::SecondRequest);
+                assert_eq!(world.take(submit(&meter, &signed)).await, full, "nobody has shown it");
+                // The link says what does not belong to it.
+                assert_eq!(world.take(release(&meter, &signed)).await, no_body);
+            }
+            assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+            assert_eq!(world.take(release(&meter, &signed)).await, ACCEPTED);
+            world.blocks([at(1, 320), at(1, 330)]).await;
+            assert_eq!(world.last_opened(id), 1, "{strangers} strangers");
+        });
+    }
+}
+
+/// What was taken for a chain does not come back for the next one, which has the same links again.
+#[test]
+fn after_a_restart_nothing_is_requested_for_another_chain_than_it_was_taken_for() {
+    let mut consortium = Consortium::new(5);
+    let meter = consortium.meter(0);
+    let schedule = Schedule { first: Slot(FIRST.0 + 3), ..meter.registration.message.schedule };
+    let next = consortium.next_chain(&meter, schedule);
+    let (consortium, meter, next) = (&consortium, &meter, &next);
+    let blocks: Arc<Mutex<Vec<Block>>> = Arc::default();
+    let id = meter.registration.message.meter;
+    let kept = blocks.clone();
+    let life = |ctx: Context| async move {
+        let world = World::start(ctx, consortium, kept).await;
+        assert_eq!(world.take(registration(meter)).await, ACCEPTED);
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        let signed = meter.sign(1, 26);
+        assert_eq!(world.take(submit(meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 10), at(1, 20), at(1, 310)]).await;
+        assert_eq!(world.take(release(meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 320), at(1, 330)]).await;
+        assert_eq!(world.last_opened(id), 1, "it is final");
+        assert_eq!(world.take(registration(next)).await, ACCEPTED);
+        world.blocks([at(1, 340), at(1, 350), at(3, 890)]).await;
+    };
+    let runner = deterministic::Runner::new(deterministic::Config::new().with_seed(5));
+    let (_, checkpoint) = runner.start_and_recover(life);
+    deterministic::Runner::from(checkpoint).start(|ctx| async move {
+        let world = World::start(ctx, consortium, blocks).await;
+        let row = world.shared.chain().state().view().row(id);
+        assert_eq!(row, Some(1), "the next chain is registered");
+        // The slots of its first links: nothing of the former chain is requested in them.
+        world.blocks([at(4, 1), at(4, 10), at(5, 10)]).await;
+        assert_eq!(world.pending(id, 1), []);
+        let own = next.sign(2, 27);
+        assert_eq!(world.take(submit(next, &own)).await, ACCEPTED);
+        world.blocks([at(5, 20), at(5, 30)]).await;
+        assert_eq!(world.pending(id, 2), [own.value]);
     });
 }
 
