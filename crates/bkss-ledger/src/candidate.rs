@@ -119,7 +119,8 @@ impl Checked {
     }
 }
 
-/// Whose share transactions count against that anybody may bring: evidence, revocations by secret.
+/// Whose share those transactions count against that are nobody's own: evidence, all revocations,
+/// and changes that need approvals and have none.
 pub const ANYBODY: ProviderId = ProviderId(u16::MAX);
 
 /// A candidate whose rules hold; its signatures are still to be checked.

@@ -53,7 +53,9 @@ pub struct Live {
     pub counts_until: Until,
     /// Whether and when the chain ends before its last slot.
     pub end: Option<End>,
-    /// Accepted requests that are neither opened nor expired; no longer than it has to be.
+    /// Accepted requests that are not opened; no longer than it has to be. Those of a slot go when
+    /// one of them is opened. Those that can no longer be opened stay until another request of the
+    /// chain is accepted, and go then.
     pub pending: Box<[Pending]>,
 }
 

@@ -36,13 +36,16 @@ pub struct Terms {
     pub min_slot_s: u32,
     /// `R`: how long after the start of its slot an opening is accepted, seconds.
     pub reveal_s: u32,
-    /// `G`: a block, if only an empty one, at least at every multiple of this, seconds.
+    /// `G`, seconds: leaders propose a block soon after every multiple of this, even an empty one.
+    /// Slots and windows should be multiples of it; no rule checks that.
     pub grid_s: u32,
     /// How far a header's time may be from a validator's clock, milliseconds of real time.
     pub precision_ms: u32,
-    /// `K`: how long after its slot a sealed body is kept at least, seconds; not less than `R`.
+    /// `K`: how long after its slot the founders agree to keep a sealed body at least, seconds; not
+    /// less than `R`. No rule of the ledger and no node enforces it.
     pub keep_s: u32,
-    /// `E`: how long before it is in force an erasure is announced, seconds.
+    /// `E`: how long before an erasure the founders agree to announce it, seconds. No rule of the
+    /// ledger and no node enforces it.
     pub notice_s: u32,
     /// How long after its registration a chain may begin, seconds.
     pub ahead_s: u32,

@@ -67,7 +67,7 @@ pub struct Metrics {
     pub messages: Family<Answered, Counter>,
     /// `bkss_finality_seconds`
     pub finality_s: Histogram,
-    /// `bkss_blocks_bytes_total`
+    /// `bkss_block_bytes_total`
     pub block_bytes: Counter,
     /// `bkss_stored_bytes`
     pub stored_bytes: Gauge,

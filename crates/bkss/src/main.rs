@@ -50,7 +50,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Tamper-evident metering without a trusted third party.
 ///
-/// Exit codes: 0 all is well, 1 something was refused or failed, 2 usage or unreadable file.
+/// Exit codes: 0 all is well, 1 something was refused or failed, 2 usage, or a file that cannot be
+/// read or written, 130 a demonstration, replay or simulation was stopped with Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "bkss", version)]
 struct Cli {
@@ -88,7 +89,7 @@ enum Command {
     Head(head::Args),
     /// Fetch the state from a node, for a provider that begins late
     Snapshot(fetch::SnapshotArgs),
-    /// Real homes signed, agreed on by four providers, checked offline
+    /// A consortium in one process: readings of a model or a file, signed, agreed on and checked
     Demo(demo::Args),
     /// Check receipts offline, with nothing but the genesis
     Verify(verify::Args),

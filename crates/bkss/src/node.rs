@@ -65,8 +65,9 @@ pub(crate) struct Args {
     /// again
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
-    /// Vote although the record of earlier votes is lost, when too many disks are lost at once; no
-    /// other node may have this key
+    /// Vote although the record of earlier votes is lost or may be an old one: when too many disks
+    /// are lost at once, or too many nodes were started again while a round began. No other node
+    /// may have this key, and the disk must not be an image that was put back
     #[arg(long)]
     vote_without_memory: bool,
 }

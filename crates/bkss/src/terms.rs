@@ -30,17 +30,20 @@ pub(crate) struct TermsArgs {
     /// How long after the start of its slot a reading may be opened, seconds (R)
     #[arg(long, value_name = "SECONDS", default_value_t = 604_800)]
     reveal: u32,
-    /// How long after its slot a sealed reading is kept at least, seconds (K); a week without it, or
-    /// as long as --reveal if that is longer
+    /// How long after its slot the founders agree to keep a sealed reading at least, seconds (K); a
+    /// week without it, or as long as --reveal if that is longer. Nothing enforces it: a node
+    /// erases by its own `keep_bodies_days`
     #[arg(long, value_name = "SECONDS")]
     keep: Option<u32>,
-    /// How long before it is in force an erasure is announced, seconds (E)
+    /// How long before an erasure the founders agree to announce it, seconds (E). Nothing enforces
+    /// it
     #[arg(long, value_name = "SECONDS", default_value_t = Terms::default().notice_s)]
     notice: u32,
     /// How long after its registration a chain may begin, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Terms::default().ahead_s)]
     ahead: u32,
-    /// A block at least at every multiple of this; slots and windows are multiples of it (G)
+    /// Leaders propose a block soon after every multiple of this, even an empty one (G). Slots and
+    /// windows should be multiples of it; nothing checks that
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     grid: u32,
     /// How far a block's time may be from a provider's clock, milliseconds

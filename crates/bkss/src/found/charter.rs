@@ -278,7 +278,8 @@ fn show(charter: &Charter) {
             terms.min_slot_s, terms.reveal_s, terms.grid_s, terms.precision_ms
         ),
         format!(
-            "  kept           sealed readings for {} s, erased {} s after that was announced",
+            "  kept           sealed readings for {} s, an erasure is announced {} s before; the \
+             founders agree on this, nothing enforces it",
             terms.keep_s, terms.notice_s
         ),
         format!(

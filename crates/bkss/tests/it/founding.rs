@@ -87,7 +87,7 @@ fn init_takes_terms_and_refuses_those_that_found_nothing() {
         "60 ledger seconds",
         "at least 10 s",
         "stays 9 views",
-        "sealed readings for 700000 s, erased 3600 s after",
+        "sealed readings for 700000 s, an erasure is announced 3600 s before",
         "of all providers weigh the same",
         "2000000 steps",
         "1002, 250 of one owner, begin at most 86400 s after",
