@@ -22,6 +22,7 @@ use bkss_scheme::{
     request,
     root_message::{Registered, Registration},
     timestamp::request_leaf,
+    transaction::opening_leaf,
 };
 
 use crate::{
@@ -537,7 +538,7 @@ impl<'a> Draft<'a> {
         *steps = steps.checked_sub(live.steps(index)).ok_or(SkipReason::OverBudget)?;
         let live = live.open(salt, index, link).ok_or(NotOpened::Foreign)?;
         let opening = Opening { meter, index, link: link.clone(), body_hash: *body_hash };
-        let (leaf, place) = (opening.leaf(), (self.position, item));
+        let (leaf, place) = (opening_leaf(meter, index, &value), (self.position, item));
         let accepted = AcceptedOpening { row, opening, request: (value, submitter), place, leaf };
         Ok(Opened { accepted, live, owner, slot_s: schedule.slot_s })
     }

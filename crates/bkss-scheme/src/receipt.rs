@@ -12,8 +12,7 @@ use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, LedgerTime, Link, LinkIndex, Network, Opening, ProviderIdentity, SdiIdentity,
-    Timestamp,
+    Digest, LedgerTime, Link, LinkIndex, Network, ProviderIdentity, SdiIdentity, Timestamp,
     certificate::NotFinal,
     codec::{self, Encoded, MAX_BODY},
     finality::{Certified, Eras},
@@ -22,6 +21,7 @@ use crate::{
     request,
     root_message::{Registered, Registration, RegistrationError},
     timestamp::Inclusion,
+    transaction::opening_leaf,
 };
 
 /// What a verifier trusts: all of it follows from the genesis and the handovers behind it.
@@ -431,14 +431,10 @@ impl Receipt<'_> {
     ///
     /// [`Failure::NotInTree`].
     pub fn opening(&self, registered: &Registered) -> Result<(), Failure> {
-        let opening = Opening {
-            meter: registered.message().meter,
-            index: self.index,
-            link: self.link.clone(),
-            body_hash: hash::plain(self.body),
-        };
+        let value = self.timestamp.value;
+        let leaf = opening_leaf(registered.message().meter, self.index, &value);
         let header = &self.opened.header;
-        if self.opened.contains(header.openings, opening.leaf()) {
+        if self.opened.contains(header.openings, leaf) {
             Ok(())
         } else {
             Err(Failure::NotInTree { tree: "accepted openings", block: header.height })

@@ -84,9 +84,9 @@ pub struct Opening {
     pub body_hash: Digest,
 }
 
-impl Opening {
-    /// Leaf in the tree of accepted openings: `H(00 | cbor([mid, i, v_i, H(body)]))`.
-    pub fn leaf(&self) -> Digest {
-        merkle::leaf_of(&(self.meter, self.index, &self.link, self.body_hash))
-    }
+/// Leaf in the tree of accepted openings: `H(00 | u32(mid) | u32(i) | q)`. The request value commits
+/// to the chain, the link and the body: chains of one meter have the same links' numbers, and a
+/// hostile owner may make them share a link.
+pub fn opening_leaf(meter: MeterId, index: LinkIndex, value: &Digest) -> Digest {
+    merkle::leaf(&[&meter.0.to_be_bytes(), &index.get().to_be_bytes(), &value.0])
 }

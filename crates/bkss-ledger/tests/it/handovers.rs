@@ -2,16 +2,16 @@
 
 use bkss_ledger::{Change, Transaction, Trust, TrustError, change::Body, members::MembersChange};
 use bkss_scheme::{
-    Certificate, Committee, Digest, Handover, Header, LedgerTime, Opening, ProviderId, SdiId,
-    Timestamp, TreeHead,
+    Certificate, Committee, Digest, Handover, Header, LedgerTime, ProviderId, SdiId, Timestamp,
+    TreeHead,
     certificate::NotFinal,
     codec,
     finality::{EraEnd, Finality},
     handover::HandoverError,
-    hash,
     merkle::Path,
     receipt::{Check, Failure, Receipt},
     timestamp::{Inclusion, request_leaf},
+    transaction::opening_leaf,
 };
 
 use crate::{
@@ -64,13 +64,8 @@ impl Forgery {
         let registered = header(at(0, 5), tree(meter.registration.leaf(network)), None, None);
         let leaf = request_leaf(message.meter, forged.index, ProviderId(0), &forged.value);
         let stamped = header(*requested, None, tree(leaf), None);
-        let opening = Opening {
-            meter: message.meter,
-            index: forged.index,
-            link: forged.link.clone(),
-            body_hash: hash::plain(&forged.body),
-        };
-        let opened = header(at(5, 301), None, None, tree(opening.leaf()));
+        let leaf = opening_leaf(message.meter, forged.index, &forged.value);
+        let opened = header(at(5, 301), None, None, tree(leaf));
         let sign = |header: &Header| world.consortium.certify_in(*epoch, committee, header.id(), 7);
         let signatures = [&registered, &stamped, &opened].map(sign);
         let inclusion = |header: &Header, at: usize| {

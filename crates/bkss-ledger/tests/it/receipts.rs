@@ -5,13 +5,15 @@ use bkss_ledger::{
     receipts::{Issued, LinkPaths, PathError},
 };
 use bkss_scheme::{
-    MeterId, ProviderId, Slot, codec,
-    hash_chain::Blocks,
+    MeterId, ProviderId, Slot, codec, hash,
+    hash_chain::{self, Blocks},
     receipt::{Anchors, Check, Receipt, Status},
+    request,
+    root_message::Registration,
     timestamp::RegistrationProof,
 };
 
-use crate::consortium::{BLOCK_LOG2, Consortium, FIRST, Meter, SLOTS, at, slots_from};
+use crate::consortium::{BLOCK_LOG2, Consortium, FIRST, Meter, SLOTS, Signed, at, slots_from};
 
 /// A meter that signs slots 1 to 5 of a chain in blocks of four, and its receipts.
 fn five_slots(consortium: &mut Consortium) -> (Meter, Vec<Issued>) {
@@ -272,4 +274,70 @@ fn receipts_are_issued_under_the_chain_that_signed() {
     let proof: RegistrationProof<'_> = codec::decode("proof", &proof).unwrap();
     assert_eq!(proof.registration, next.registration);
     assert_eq!(witness.registration_proof(MeterId(1)), None, "of another owner");
+}
+
+/// A hostile owner makes two chains of one meter share a link, and has one reading opened under one
+/// and another under the other. Of each chain and slot there is one valid receipt.
+#[test]
+fn of_a_slot_there_is_one_valid_receipt_though_chains_share_a_link() {
+    let mut consortium = Consortium::new(1);
+    let network = consortium.genesis.network();
+    let old = consortium.meter(0);
+    let shared = old.link(1);
+    let mut new = consortium.next_chain(&old, slots_from(FIRST.0 + 1));
+    let mut message = new.registration.message.clone();
+    message.anchor = hash_chain::walk(message.salt(), 1, 0, &shared);
+    new.id = message.id(network);
+    new.registration = Registration::sign(message, network, &consortium.sdi, &consortium.keys[0]);
+    let consortium = &consortium;
+    let readings = [11, 99].map(|value| old.sign(1, value));
+    let under = |meter: &Meter, reading: &Signed| {
+        let commitment = request::commitment(&meter.id, reading.index, &hash::plain(&reading.body));
+        let slot = meter.registration.message.schedule.slot(reading.index);
+        let value = request::request_value(&commitment, &shared);
+        let (index, body) = (reading.index, reading.body.clone());
+        Signed { slot, index, body, value, link: shared.clone() }
+    };
+    let [first, second] = &readings;
+    let (of_old, of_new) = (under(&old, first), [under(&new, first), under(&new, second)]);
+    // Both readings are requested under the new chain, the first under the old one.
+    let history = |opened: [&Signed; 2]| {
+        let mut state = consortium.state();
+        let mut witness = Witness::new(consortium.genesis.clone(), None);
+        let mut issued = Vec::new();
+        let requests = |gateway, slot, row, signed: &Signed| {
+            consortium.requests(gateway, slot, &[(row, signed.value)])
+        };
+        for (time, transaction) in [
+            (at(0, 1), old.registers()),
+            (at(0, 2), new.registers()),
+            (at(1, 1), requests(0, 1, 0, &of_old)),
+            (at(2, 1), requests(0, 2, 1, &of_new[0])),
+            (at(2, 2), requests(1, 2, 1, &of_new[1])),
+            (at(2, 301), consortium.openings(1, &[(1, opened[0])])),
+            (at(2, 302), consortium.openings(0, &[(0, opened[1])])),
+        ] {
+            let verified = crate::blocks::block(&mut state, time, [transaction]);
+            assert_eq!(verified.skipped(), []);
+            issued.extend(witness.follow(consortium.finalize(verified)));
+        }
+        issued
+    };
+    let issued = history([&of_new[1], &of_old]);
+    // The same time-stamp as if the first reading had been opened.
+    let other = history([&of_new[0], &of_old]);
+    let receipt = |one: &Issued| one.receipt.clone();
+    let [new_one, old_one, stamped] = [&issued[0], &issued[1], &other[0]].map(receipt);
+    let decode = |bytes| codec::decode::<Receipt<'_>>("receipt", bytes).unwrap();
+    let (new_one, old_one, stamped) = (decode(&new_one), decode(&old_one), decode(&stamped));
+    let anchors = consortium.genesis.anchors();
+    assert!(new_one.verify(&anchors).valid() && old_one.verify(&anchors).valid());
+    let forged = Receipt {
+        timestamp: stamped.timestamp.clone(),
+        opened: old_one.opened.clone(),
+        body: old_one.body,
+        ..new_one.clone()
+    };
+    let verdict = forged.verify(&anchors);
+    assert_eq!(verdict.failure().map(|(check, _)| check), Some(Check::Opening));
 }

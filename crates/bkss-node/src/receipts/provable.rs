@@ -4,9 +4,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, Opening, Slot, TreeHead, codec,
+    Digest, Slot, TreeHead, codec,
     finality::Finality,
+    request,
     timestamp::{Inclusion, request_leaf},
+    transaction::opening_leaf,
 };
 
 use crate::records::Record;
@@ -78,7 +80,7 @@ fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest
     let (mut requests, mut openings) = (Vec::new(), Vec::new());
     let place = |row: Row, slot: Slot| {
         let chain = view.chain(row)?;
-        Some((chain.meter, chain.schedule.index(slot)?))
+        Some((chain.meter, chain.schedule.index(slot)?, chain.id))
     };
     for (position, transaction) in (0..).zip(block.transactions()) {
         let taken = |item: u32| !skipped.contains(&(position, item));
@@ -86,16 +88,17 @@ fn leaves(view: &View<'_>, block: &Block, record: &Record) -> Option<(Vec<Digest
             Transaction::Requests(batch) => {
                 let items = (0..).zip(batch.rows.iter().zip(&batch.values));
                 for (_, (row, value)) in items.filter(|(item, _)| taken(*item)) {
-                    let (meter, index) = place(*row, batch.slot)?;
+                    let (meter, index, _) = place(*row, batch.slot)?;
                     requests.push(request_leaf(meter, index, batch.submitter, value));
                 }
             }
             Transaction::Openings(batch) => {
                 let columns = batch.rows.iter().zip(&batch.links).zip(batch.body_hashes());
                 for (_, ((row, link), body_hash)) in (0..).zip(columns).filter(|(i, _)| taken(*i)) {
-                    let (meter, index) = place(*row, batch.slot)?;
-                    let (link, body_hash) = (link.clone(), *body_hash);
-                    openings.push(Opening { meter, index, link, body_hash }.leaf());
+                    let (meter, index, chain) = place(*row, batch.slot)?;
+                    let commitment = request::commitment(&chain, index, body_hash);
+                    let value = request::request_value(&commitment, link);
+                    openings.push(opening_leaf(meter, index, &value));
                 }
             }
             _ => {}

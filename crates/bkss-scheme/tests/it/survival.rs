@@ -2,8 +2,8 @@
 
 use bkss_scheme::{
     Certificate, Committee, Digest, Era, Eras, Handover, Head, Header, LedgerTime, Link, LinkIndex,
-    MeterId, Network, Opening, ProviderId, ProviderIdentity, RootMessage, SdiId, SdiIdentity,
-    SecretKey, Slot, Timestamp, TreeHead,
+    MeterId, Network, ProviderId, ProviderIdentity, RootMessage, SdiId, SdiIdentity, SecretKey,
+    Slot, Timestamp, TreeHead,
     certificate::VoteContent,
     codec,
     finality::{EraEnd, Finality, RoundLength},
@@ -16,6 +16,7 @@ use bkss_scheme::{
     seal::{KeyId, OpeningKey, Session},
     slot::Schedule,
     timestamp::{Inclusion, RegistrationProof, TimeProof, request_leaf},
+    transaction::opening_leaf,
 };
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use minicbor::Encode;
@@ -143,8 +144,6 @@ fn inputs(world: &World) -> [Vec<u8>; 5] {
     let value = request::request_value(&commitment, &link);
     let tree = |root| Some(TreeHead { count: 1, root });
     let opens = SCHEDULE.opens(index).0;
-    let opening =
-        Opening { meter: MeterId(5), index, link: link.clone(), body_hash: hash::plain(&body) };
     let leaf = request_leaf(MeterId(5), index, ProviderId(1), &value);
     let registered = world.finalize(Header {
         transactions: tree(registration.leaf(NETWORK)),
@@ -153,7 +152,7 @@ fn inputs(world: &World) -> [Vec<u8>; 5] {
     let requested = world
         .finalize(Header { requests: tree(leaf), ..world.header(6, LedgerTime(opens + 1000)) });
     let opened = world.finalize(Header {
-        openings: tree(opening.leaf()),
+        openings: tree(opening_leaf(MeterId(5), index, &value)),
         ..world.header(7, LedgerTime(opens + 301_000))
     });
     let leaves: Vec<_> = (1..=SCHEDULE.slots)
