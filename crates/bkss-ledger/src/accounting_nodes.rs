@@ -25,9 +25,9 @@ use bkss_scheme::{
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Genesis, Members,
+    Change, Genesis, Members,
     activity::Activity,
-    change::MAX_OWN_CHANGES,
+    change::{ChangeRefusal, MAX_OWN_CHANGES},
     election::{Candidate, bounded, proportional},
     genesis::{Charter, MAX_ALTERNATES, Rounds},
     members::{MAX_MEMBERS, list},
@@ -212,11 +212,19 @@ impl Round {
         }
     }
 
-    /// Whether a provider may change something of its own accord once more on the day of this time.
-    pub(crate) fn may_change(&self, provider: ProviderId, time: LedgerTime) -> bool {
+    /// Checks that whoever makes a change of its own accord may make another one on this day.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeRefusal::TooManyOnDay`].
+    pub fn check_own(&self, change: &Change, time: LedgerTime) -> Result<(), ChangeRefusal> {
+        let Some(provider) = change.made_by() else { return Ok(()) };
         let (day, changes) = &self.changes;
         let made = changes.get(&provider).copied().unwrap_or(0);
-        *day != utc_day(time) || made < MAX_OWN_CHANGES
+        if *day != utc_day(time) || made < MAX_OWN_CHANGES {
+            return Ok(());
+        }
+        Err(ChangeRefusal::TooManyOnDay(provider))
     }
 
     /// Counts a change that a provider makes of its own accord.

@@ -13,7 +13,7 @@ use crate::{
     Block, Chain, Members, Transaction, View,
     execute::{TransactionRefusal, check_batch, check_items, check_revocation},
     membership::{Vouchers, check_room, check_rules},
-    revocation::RevocationRefusal,
+    revocation::{RevocationRefusal, Right},
     transaction_batch::Row,
 };
 
@@ -123,6 +123,28 @@ impl Checked {
 /// and changes that need approvals and have none.
 pub const ANYBODY: ProviderId = ProviderId(u16::MAX);
 
+/// Whose share of pools and blocks a transaction counts against.
+pub fn share_of(view: &View<'_>, transaction: &Transaction) -> ProviderId {
+    match transaction {
+        Transaction::Registration(registration) => registration.message.owner,
+        Transaction::Change(change) => {
+            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
+            change.made_by().unwrap_or_else(first)
+        }
+        Transaction::Vote(vote) => vote.voter,
+        Transaction::Revocation(revocation) => match revocation.right {
+            Right::Signed { .. } => {
+                let chain = view.row(revocation.meter).and_then(|row| view.chain(row));
+                chain.map_or(ANYBODY, |chain| chain.owner)
+            }
+            Right::Secret(_) => ANYBODY,
+        },
+        Transaction::Evidence(_) => ANYBODY,
+        Transaction::Requests(batch) => batch.submitter,
+        Transaction::Openings(batch) => batch.submitter,
+    }
+}
+
 /// A candidate whose rules hold; its signatures are still to be checked.
 #[derive(Debug)]
 pub struct Admitted {
@@ -148,44 +170,45 @@ enum Keys {
 /// [`TransactionRefusal`]: the first rule that does not hold.
 pub fn admit(view: &View<'_>, candidate: Candidate) -> Result<Admitted, TransactionRefusal> {
     let (members, genesis) = (view.members(), view.genesis());
+    let share = share_of(view, &candidate.transaction);
     let everybody = || Keys::Members(members.clone());
-    let (share, keys) = match &*candidate.transaction {
+    let keys = match &*candidate.transaction {
         Transaction::Registration(registration) => {
             let message = &registration.message;
             let live = |row| view.live(row);
             let vouchers = check_rules(view, members, view.head().time, message, live)?;
             let taken = (view.meters(), view.meters_of(message.owner));
             check_room(&genesis.charter().limits, message.owner, taken)?;
-            (message.owner, Keys::Vouchers(vouchers))
+            Keys::Vouchers(vouchers)
         }
         Transaction::Change(change) => {
             change.check_rules(members, genesis.charter().agreement, view.round().number)?;
-            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
-            (change.made_by().unwrap_or_else(first), everybody())
+            view.round().check_own(change, view.head().time)?;
+            everybody()
         }
         Transaction::Vote(vote) => {
             vote.check_rules(members, view.round())?;
-            (vote.voter, everybody())
+            everybody()
         }
         Transaction::Evidence(evidence) => {
             view.check_offence(&evidence.offence, &[])?;
-            (ANYBODY, everybody())
+            everybody()
         }
         Transaction::Revocation(revocation) => {
             let row = check_revocation(view, revocation)?;
             let unknown = RevocationRefusal::UnknownChain(revocation.meter);
             let chain = view.chain(row).ok_or(unknown)?.clone();
-            (ANYBODY, Keys::Chain(members.clone(), chain))
+            Keys::Chain(members.clone(), chain)
         }
         Transaction::Requests(batch) => {
-            (batch.submitter, Keys::Gateway(check_gateway(view, batch.submitter, &batch.rows)?))
+            Keys::Gateway(check_gateway(view, batch.submitter, &batch.rows)?)
         }
         Transaction::Openings(batch) => {
             let gateway = batch.submitter;
             if !batch.is_complete() {
                 return Err(TransactionRefusal::Incomplete { gateway });
             }
-            (gateway, Keys::Gateway(check_gateway(view, gateway, &batch.rows)?))
+            Keys::Gateway(check_gateway(view, gateway, &batch.rows)?)
         }
     };
     Ok(Admitted { candidate, share, keys, network: genesis.network() })

@@ -5,6 +5,8 @@
 //! opened from, and `r` and the SDI, which receipts take from the block of the registration. `mr`
 //! commits to all of them.
 
+use std::sync::Arc;
+
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, RootMessage, Salt,
     codec::{self, Encoded},
@@ -56,7 +58,7 @@ pub struct Live {
     /// Accepted requests that are not opened; no longer than it has to be. Those of a slot go when
     /// one of them is opened. Those that can no longer be opened stay until another request of the
     /// chain is accepted, and go then.
-    pub pending: Box<[Pending]>,
+    pub pending: Arc<[Pending]>,
 }
 
 /// Why a chain takes no more requests.
@@ -92,7 +94,7 @@ impl Live {
     /// A chain that nothing has happened to.
     pub(crate) fn new(message: &RootMessage) -> Self {
         let last_link = message.anchor.clone();
-        Self { last_index: 0, last_link, counts_until: 0, end: None, pending: Box::default() }
+        Self { last_index: 0, last_link, counts_until: 0, end: None, pending: Arc::default() }
     }
 
     /// This chain once `link` has opened its slot; `None` if the link is not of the chain.
@@ -157,7 +159,7 @@ impl<C> Encode<C> for Entry<'_> {
             Some(End::Revoked(time)) => encoder.array(2)?.u8(1)?.encode(time)?,
         };
         encoder.array(live.pending.len() as u64)?;
-        for pending in &live.pending {
+        for pending in &*live.pending {
             encoder.encode(pending)?;
         }
         Ok(())

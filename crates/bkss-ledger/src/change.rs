@@ -7,7 +7,7 @@
 
 use bkss_scheme::{
     Digest, Network, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Signature,
-    certificate::VoteKey,
+    certificate::{VoteKey, VoteSignature, accepts, possession_message},
     codec::{self, Encoded},
     identity::{Name, SignatureError, name, signed_digest},
     merkle,
@@ -35,8 +35,9 @@ pub enum Body {
     Join(ProviderIdentity),
     /// A provider leaves, by its own signature: `[20, sp]`.
     Leave(ProviderId),
-    /// Another vote key, from the next round on, by the provider's signature: `[21, sp, key]`.
-    VoteKey(ProviderId, VoteKey),
+    /// Another vote key, from the next round on, by the signatures of the provider and of that key,
+    /// so that nobody makes a key his own that another is about to have: `[21, sp, key, sig]`.
+    VoteKey(ProviderId, VoteKey, VoteSignature),
     /// Another sealing key with the next number, by the provider's signature: `[8, sp, key]`.
     SealingKey(ProviderId, SealingKey),
     /// Another address, by the provider's signature: `[22, sp, address]`.
@@ -80,6 +81,12 @@ pub enum ChangeRefusal {
     VoteKeyTaken,
     #[error("the vote key is not the canonical spelling of a point of prime order")]
     VoteKeyNoPoint,
+    #[error("the vote key has not signed that it is provider {0}'s")]
+    NotPossessed(ProviderId),
+    #[error("provider {0} has this address")]
+    SameAddress(ProviderId),
+    #[error("until round {found}; a change of address until round {last} is on the ledger")]
+    NotLater { last: u64, found: u64 },
     #[error("provider {0} has had {MAX_VOTE_KEYS} vote keys")]
     VoteKeys(ProviderId),
     #[error("sealing key {found}, the next number is {expected}")]
@@ -138,7 +145,7 @@ impl Change {
     pub(crate) const fn made_by(&self) -> Option<ProviderId> {
         match self.body {
             Body::Leave(id)
-            | Body::VoteKey(id, _)
+            | Body::VoteKey(id, ..)
             | Body::SealingKey(id, _)
             | Body::Address(id, _) => Some(id),
             Body::Join(_) | Body::Expel(_) | Body::AddSdi(_) | Body::RemoveSdi(_) => None,
@@ -185,7 +192,7 @@ impl Change {
                 present(*id)?;
                 if members.count() > MIN_PROVIDERS { Ok(()) } else { Err(Refused::TooFew) }
             }
-            Body::VoteKey(id, key) => {
+            Body::VoteKey(id, key, _) => {
                 present(*id)?;
                 if members.vote_keys(*id) >= MAX_VOTE_KEYS {
                     return Err(Refused::VoteKeys(*id));
@@ -198,7 +205,16 @@ impl Change {
                 let next = expected == found;
                 if next { Ok(()) } else { Err(Refused::SealingKey { expected, found }) }
             }
-            Body::Address(id, _) => present(*id).map(|_| ()),
+            // Nobody brings an earlier one again.
+            Body::Address(id, address) => {
+                if present(*id)?.address == *address {
+                    return Err(Refused::SameAddress(*id));
+                }
+                match members.moved(*id).filter(|last| *last >= self.until) {
+                    Some(last) => Err(Refused::NotLater { last, found: self.until }),
+                    None => Ok(()),
+                }
+            }
             Body::RemoveSdi(id) => members.sdi(*id).map(|_| ()).ok_or(Refused::SdiNotPresent(*id)),
         }
     }
@@ -221,7 +237,7 @@ impl Change {
             Body::AddSdi(sdi) => Some(sdi.key),
             Body::Expel(_) | Body::RemoveSdi(_) => None,
             Body::Leave(id)
-            | Body::VoteKey(id, _)
+            | Body::VoteKey(id, ..)
             | Body::SealingKey(id, _)
             | Body::Address(id, _) => {
                 Some(members.provider(*id).ok_or(Refused::NotPresent(*id))?.key)
@@ -231,6 +247,11 @@ impl Change {
             (Some(key), Some(own)) => key.verify(&digest, own).map_err(Refused::Own)?,
             (None, None) => {}
             _ => return Err(Refused::OwnSignature),
+        }
+        if let Body::VoteKey(id, key, signature) = &self.body
+            && !accepts(key, &possession_message(network, *id, key), &signature.0)
+        {
+            return Err(Refused::NotPossessed(*id));
         }
         if !self.approvals.windows(2).all(|pair| pair[0].0 < pair[1].0) {
             return Err(Refused::Order);
@@ -253,7 +274,7 @@ impl Change {
         match &self.body {
             Body::Join(identity) => members.add_provider(identity.clone()),
             Body::Leave(id) | Body::Expel(id) => members.remove_provider(*id),
-            Body::VoteKey(id, key) => {
+            Body::VoteKey(id, key, _) => {
                 members.change_provider(*id, |provider| provider.vote_key = *key);
             }
             Body::SealingKey(id, key) => {
@@ -261,6 +282,7 @@ impl Change {
             }
             Body::Address(id, address) => {
                 members.change_provider(*id, |provider| provider.address = address.clone());
+                members.has_moved(*id, self.until);
             }
             Body::AddSdi(sdi) => members.add_sdi(sdi.clone()),
             Body::RemoveSdi(id) => members.remove_sdi(*id),
@@ -314,7 +336,9 @@ impl<C> Encode<C> for Body {
             Self::AddSdi(sdi) => Encode::encode(sdi, encoder, ctx),
             Self::SealingKey(id, key) => encoder.array(3)?.u8(8)?.encode(id)?.encode(key)?.ok(),
             Self::Leave(id) => encoder.array(2)?.u8(20)?.encode(id)?.ok(),
-            Self::VoteKey(id, key) => encoder.array(3)?.u8(21)?.encode(id)?.encode(key)?.ok(),
+            Self::VoteKey(id, key, signature) => {
+                encoder.array(4)?.u8(21)?.encode(id)?.encode(key)?.encode(signature)?.ok()
+            }
             Self::Address(id, at) => encoder.array(3)?.u8(22)?.encode(id)?.str(at)?.ok(),
             Self::Expel(id) => encoder.array(2)?.u8(23)?.encode(id)?.ok(),
             Self::RemoveSdi(id) => encoder.array(2)?.u8(24)?.encode(id)?.ok(),
@@ -333,13 +357,17 @@ impl<'b, C> Decode<'b, C> for Body {
             _ => {}
         }
         let at = decoder.position();
-        let parts = if matches!(number, 20 | 23 | 24) { 2 } else { 3 };
+        let parts = match number {
+            20 | 23 | 24 => 2,
+            21 => 4,
+            _ => 3,
+        };
         codec::array(decoder, parts)?;
         decoder.u8()?;
         Ok(match number {
             8 => Self::SealingKey(decoder.decode()?, decoder.decode()?),
             20 => Self::Leave(decoder.decode()?),
-            21 => Self::VoteKey(decoder.decode()?, decoder.decode()?),
+            21 => Self::VoteKey(decoder.decode()?, decoder.decode()?, decoder.decode()?),
             22 => Self::Address(decoder.decode()?, name(decoder)?),
             23 => Self::Expel(decoder.decode()?),
             24 => Self::RemoveSdi(decoder.decode()?),

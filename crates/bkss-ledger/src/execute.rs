@@ -310,7 +310,10 @@ impl<'a> Draft<'a> {
     pub(crate) fn forget(&mut self) {
         self.position -= 1;
         let position = self.position;
-        self.outcome.skipped.retain(|skipped| skipped.place.0 != position);
+        // They are the last ones.
+        let skipped = &mut self.outcome.skipped;
+        let kept = skipped.iter().rposition(|skipped| skipped.place.0 != position);
+        skipped.truncate(kept.map_or(0, |last| last + 1));
     }
 
     fn register(
@@ -359,6 +362,8 @@ impl<'a> Draft<'a> {
         let genesis = self.view.genesis();
         let (network, agreement) = (genesis.network(), genesis.charter().agreement);
         let delta = &mut self.outcome.delta;
+        // Before all that costs something: a provider may have many of them waiting in every pool.
+        delta.round.check_own(change, self.time)?;
         change.check_rules(&delta.members, agreement, delta.round.number)?;
         // Whoever came and went in one block would be in no handover.
         match change.body {
@@ -369,12 +374,6 @@ impl<'a> Draft<'a> {
                 return Err(ChangeRefusal::SdiNotPresent(id).into());
             }
             _ => {}
-        }
-        // Before its signature: a provider may have more of them waiting in every pool.
-        if let Some(provider) = change.made_by()
-            && !delta.round.may_change(provider, self.time)
-        {
-            return Err(ChangeRefusal::TooManyOnDay(provider).into());
         }
         change.check_signatures(&delta.members, network)?;
         if let Some(provider) = change.made_by() {
@@ -417,12 +416,13 @@ impl<'a> Draft<'a> {
             live.end = Some(End::Revoked(time));
         }
         // While the newest chain waits for its first slot, those before it still have theirs.
+        let runs = |end: Option<End>| matches!(end, Some(End::Replaced(then)) if time < then);
         for before in self.view.chains(meter) {
-            let runs = |end: &End| matches!(end, End::Replaced(then) if time < *then);
-            if let Some(end) = self.live(before).and_then(|live| live.end.as_mut())
-                && runs(end)
-            {
-                *end = End::Revoked(time);
+            if !self.view.live(before).is_some_and(|live| runs(live.end)) {
+                continue;
+            }
+            if let Some(live) = self.live(before) {
+                live.end = Some(End::Revoked(time));
             }
         }
         self.changed.insert(meter);
@@ -464,14 +464,16 @@ impl<'a> Draft<'a> {
             return Err(SkipReason::WrongTime);
         }
         let most = self.view.genesis().charter().limits.pending as usize;
-        let live = self.live(row).ok_or(SkipReason::UnknownMeter)?;
+        // It is changed only once all rules hold: a copy of what waits is not made in vain.
+        let live = self.outcome.delta.live.get(&row).or_else(|| self.view.live(row));
+        let live = live.ok_or(SkipReason::UnknownMeter)?;
         if !live.has(&schedule, index) {
             return Err(SkipReason::Ended);
         }
         // What can no longer be opened makes room. There may be many of them: one look at each.
         let least = schedule.first_openable(time, reveal_s);
         let (mut left, mut own) = (Vec::with_capacity(live.pending.len() + 1), 0);
-        for pending in &live.pending {
+        for pending in &*live.pending {
             if pending.submitter == submitter && pending.index == index {
                 return Err(SkipReason::SecondRequest);
             }
@@ -484,7 +486,9 @@ impl<'a> Draft<'a> {
             return Err(SkipReason::TooManyPending);
         }
         left.push(Pending { index, submitter, value: *value });
-        live.pending = left.into();
+        if let Some(live) = self.live(row) {
+            live.pending = left.into();
+        }
         let leaf = request_leaf(meter, index, submitter, value);
         Ok(AcceptedRequest { row, meter, index, submitter, value: *value, leaf })
     }

@@ -142,7 +142,7 @@ pub struct Limits {
 pub const MAX_PENDING: u32 = 1024;
 
 impl Default for Limits {
-    /// A quarter of the registry for one owner; pending requests for a week of quarter hours.
+    /// A quarter of the registry for one owner; pending requests for a day of quarter hours.
     fn default() -> Self {
         Self {
             block_bytes: 4 << 20,
@@ -150,7 +150,7 @@ impl Default for Limits {
             meters: 1 << 24,
             owner_meters: 1 << 22,
             steps: MAX_SLOTS,
-            pending: 672,
+            pending: 96,
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Members {
     sdis: BTreeMap<SdiId, Member<SdiIdentity>>,
     /// Every vote key there ever was, and whose it was.
     vote_keys: BTreeMap<VoteKey, ProviderId>,
+    /// The last round in which the newest change of a provider's address could have entered: an
+    /// earlier one does not come back.
+    moved: BTreeMap<ProviderId, u64>,
 }
 
 /// A provider or SDI with its standing.
@@ -40,11 +43,19 @@ impl Members {
     /// The founders.
     pub fn founders(genesis: &Genesis) -> Self {
         let charter = genesis.charter();
-        let mut members =
-            Self { providers: BTreeMap::new(), sdis: BTreeMap::new(), vote_keys: BTreeMap::new() };
+        let mut members = Self::nobody();
         charter.providers.iter().for_each(|provider| members.add_provider(provider.clone()));
         charter.sdis.iter().for_each(|sdi| members.add_sdi(sdi.clone()));
         members
+    }
+
+    const fn nobody() -> Self {
+        Self {
+            providers: BTreeMap::new(),
+            sdis: BTreeMap::new(),
+            vote_keys: BTreeMap::new(),
+            moved: BTreeMap::new(),
+        }
     }
 
     /// The providers of the consortium, by ascending number.
@@ -85,6 +96,15 @@ impl Members {
     /// How many vote keys a provider has or had.
     pub fn vote_keys(&self, provider: ProviderId) -> usize {
         self.vote_keys.values().filter(|voter| **voter == provider).count()
+    }
+
+    /// Until which round the newest change of a provider's address could have entered.
+    pub fn moved(&self, provider: ProviderId) -> Option<u64> {
+        self.moved.get(&provider).copied()
+    }
+
+    pub(crate) fn has_moved(&mut self, provider: ProviderId, until: u64) {
+        self.moved.insert(provider, until);
     }
 
     /// Number of providers of the consortium.
@@ -238,10 +258,10 @@ pub(crate) fn list<'b, T: Decode<'b, ()>>(
     (0..count).map(|_| decoder.decode()).collect()
 }
 
-/// `[[* [M_ident, present]], [* [SDI, present]], [* [vote key, sp]]]`, for snapshots.
+/// `[[* [M_ident, present]], [* [SDI, present]], [* [vote key, sp]], [* [sp, until]]]`, for snapshots.
 impl<C> Encode<C> for Members {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(3)?.array(self.providers.len() as u64)?;
+        encoder.array(4)?.array(self.providers.len() as u64)?;
         for member in self.providers.values() {
             encoder.array(2)?.encode(&member.identity)?.bool(member.present)?;
         }
@@ -253,15 +273,18 @@ impl<C> Encode<C> for Members {
         for (key, provider) in &self.vote_keys {
             encoder.array(2)?.encode(key)?.encode(provider)?;
         }
+        encoder.array(self.moved.len() as u64)?;
+        for (provider, until) in &self.moved {
+            encoder.array(2)?.encode(provider)?.u64(*until)?;
+        }
         Ok(())
     }
 }
 
 impl<'b, C> Decode<'b, C> for Members {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        codec::array(decoder, 3)?;
-        let mut members =
-            Self { providers: BTreeMap::new(), sdis: BTreeMap::new(), vote_keys: BTreeMap::new() };
+        codec::array(decoder, 4)?;
+        let mut members = Self::nobody();
         for _ in 0..codec::array_of_at_most(decoder, MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
             let identity: ProviderIdentity = decoder.decode()?;
@@ -277,6 +300,10 @@ impl<'b, C> Decode<'b, C> for Members {
         for _ in 0..codec::array_of_at_most(decoder, MAX_VOTE_KEYS * MAX_MEMBERS)? {
             codec::array(decoder, 2)?;
             members.vote_keys.insert(decoder.decode()?, decoder.decode()?);
+        }
+        for _ in 0..codec::array_of_at_most(decoder, MAX_MEMBERS)? {
+            codec::array(decoder, 2)?;
+            members.moved.insert(decoder.decode()?, decoder.u64()?);
         }
         Ok(members)
     }

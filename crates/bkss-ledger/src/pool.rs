@@ -15,6 +15,7 @@ use crate::{
     candidate::{Admitted, Candidate, Checked, admit},
     execute::{TransactionRefusal, check_revocation},
     membership::{check_room, check_rules},
+    revocation::Right,
     verify::MAX_FRAMING,
 };
 
@@ -31,6 +32,8 @@ pub struct Pool {
     waiting: BTreeMap<u64, Waiting>,
     /// By leaf: a copy with other signatures is another transaction.
     known: BTreeMap<Digest, u64>,
+    /// By what a registration, a change or a revocation is about, whoever signed it.
+    things: BTreeMap<Digest, u64>,
     shares: BTreeMap<ProviderId, Share>,
     liars: BTreeMap<ProviderId, Liar>,
     next: u64,
@@ -132,8 +135,17 @@ impl Pool {
         if self.known.contains_key(&leaf) {
             return Ok(false);
         }
+        // A copy with other signatures that hold is the same thing again, and so is a second secret
+        // that ends the same chain: neither takes another place of a share.
+        let same = same_thing(&candidate);
+        if same.is_some_and(|same| self.things.contains_key(&same)) {
+            return Ok(false);
+        }
         let bytes = length(&candidate);
         self.room(share, bytes)?;
+        if let Some(same) = same {
+            self.things.insert(same, self.next);
+        }
         let of_gateway = self.shares.entry(share).or_default();
         of_gateway.bytes += bytes;
         of_gateway.transactions += 1;
@@ -179,11 +191,14 @@ impl Pool {
     }
 
     fn drop_where(&mut self, useless: impl Fn(&Waiting) -> bool) {
-        let Self { waiting, known, shares, .. } = self;
+        let Self { waiting, known, things, shares, .. } = self;
         waiting.retain(|_, waiting| {
             let drops = useless(waiting);
             if drops {
                 known.remove(&waiting.candidate.leaf());
+                if let Some(same) = same_thing(&waiting.candidate) {
+                    things.remove(&same);
+                }
                 if let Some(share) = shares.get_mut(&waiting.share) {
                     share.bytes -= waiting.bytes;
                     share.transactions -= 1;
@@ -230,6 +245,20 @@ fn length(candidate: &Candidate) -> usize {
     bkss_scheme::codec::length(&**candidate.transaction())
 }
 
+/// What tells a transaction from copies of it with other signatures, where signatures are no part of
+/// what it says.
+fn same_thing(candidate: &Candidate) -> Option<Digest> {
+    match &**candidate.transaction() {
+        Transaction::Registration(_) | Transaction::Change(_) => Some(*candidate.digest()),
+        // Whoever knows the secret has said all there is to say, for whatever reason.
+        Transaction::Revocation(revocation) => match revocation.right {
+            Right::Secret(_) => Some(revocation.chain),
+            Right::Signed { .. } => Some(*candidate.digest()),
+        },
+        _ => None,
+    }
+}
+
 fn is_batch(candidate: &Candidate) -> bool {
     matches!(**candidate.transaction(), Transaction::Requests(_) | Transaction::Openings(_))
 }
@@ -250,6 +279,7 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
         Transaction::Change(change) => {
             let agreement = view.genesis().charter().agreement;
             change.check_rules(view.members(), agreement, view.round().number).is_ok()
+                && view.round().check_own(change, time).is_ok()
         }
         Transaction::Vote(vote) => vote.check_rules(view.members(), view.round()).is_ok(),
         Transaction::Evidence(evidence) => view.check_offence(&evidence.offence, &[]).is_ok(),

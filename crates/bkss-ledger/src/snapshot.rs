@@ -47,6 +47,8 @@ pub enum SnapshotError {
     Network { expected: Network, found: Network },
     #[error("snapshot says it has {claimed} chains, the list at byte {offset} does not fit")]
     Count { claimed: u32, offset: u64 },
+    #[error("the snapshot claims {claimed} chains, the ledger has room for {limit}")]
+    TooManyChains { claimed: u32, limit: u32 },
     #[error("snapshot says its digest is {claimed}, what it holds has {found}")]
     Altered { claimed: Digest, found: Digest },
     #[error("block {height} certifies state {expected:?}, the snapshot is {found}")]
@@ -102,6 +104,10 @@ impl Snapshot {
             return Err(SnapshotError::Network { expected, found });
         }
         let OwnedSheet { head, members, round, offences, chains, .. } = sheet;
+        let limit = genesis.charter().limits.meters;
+        if chains > limit {
+            return Err(SnapshotError::TooManyChains { claimed: chains, limit });
+        }
         let mut state = State::of_parts(genesis.clone(), head, members, round, offences);
         while state.meters() < chains {
             let offset = reader.offset;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bkss_scheme::{Digest, Header, LedgerTime, ProviderId, TreeHead, root_message::Registered};
 
 use crate::{
-    Block, Transaction, View,
-    candidate::{Candidate, Checked},
+    Block, Limits, Transaction, View,
+    candidate::{Candidate, Checked, share_of},
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
     members::MembersChange,
     state::Delta,
@@ -165,9 +165,11 @@ pub struct Built {
 /// Builds a block of this time on top of a view from candidates.
 ///
 /// Left out are candidates that break a rule, that would contribute nothing, that lack bodies, or
-/// that no longer fit the block: what is built passes [`verify()`] as it travels. Candidates keep
-/// their order but for openings, which come last: those with short gaps first, and no gateway takes
-/// steps from the others.
+/// that no longer fit the block: what is built passes [`verify()`] as it travels. Bytes and steps are
+/// shared among those who have brought something: each has its share before anybody has more, so
+/// that nobody keeps the others' openings out. Candidates keep their order but for openings, which
+/// come last, those with short gaps first. Of whoever brings much that comes to nothing, the rest is
+/// not looked at.
 ///
 /// # Errors
 ///
@@ -183,43 +185,19 @@ pub fn build(
     if time <= head.time {
         return Err(Refusal::Time { height, before: head.time, found: time });
     }
-    let limits = &view.genesis().charter().limits;
-    let mut draft = Draft::new(view, time);
-    let (mut transactions, mut invalid) = (Vec::new(), Vec::new());
-    let mut length = MAX_FRAMING;
-    let candidates = candidates.into_iter().filter(Candidate::is_complete).collect();
-    for Turn { candidate, steps } in in_turn(view, candidates) {
-        // One false batch of a gateway is walked, whatever else it has signed.
-        if invalid.iter().any(|(liar, _)| Some(*liar) == candidate.openings_of()) {
-            continue;
+    let turns = in_turn(view, time, candidates);
+    let mut assembly = Assembly::new(view, time, &turns);
+    let mut later = Vec::new();
+    for turn in &turns {
+        if assembly.is_within_share(turn) {
+            assembly.take(turn);
+        } else {
+            later.push(turn);
         }
-        // A batch that would find the steps used up half way waits for the next block. Where half of
-        // them are left it begins in this one: the next might have no more for it.
-        if steps > draft.steps() && draft.steps() < limits.steps / 2 {
-            continue;
-        }
-        let transaction = candidate.transaction();
-        let longer = length.saturating_add(bkss_scheme::codec::length(&**transaction));
-        if longer > limits.block_bytes as usize
-            || transactions.len() == crate::block::MAX_TRANSACTIONS
-        {
-            continue;
-        }
-        match draft.execute(transaction, candidate.digest(), candidate.signed()) {
-            Ok(accepted) if accepted > 0 => {
-                transactions.push(Transaction::clone(transaction));
-                length = longer;
-                continue;
-            }
-            Err(Refusal::Transaction {
-                reason: TransactionRefusal::ForeignLink { gateway, .. },
-                ..
-            }) => invalid.push((gateway, candidate.leaf())),
-            _ => {}
-        }
-        draft.forget();
     }
-    let steps = limits.steps - draft.steps();
+    later.into_iter().for_each(|turn| assembly.take(turn));
+    let Assembly { draft, transactions, invalid, .. } = assembly;
+    let steps = view.genesis().charter().limits.steps - draft.steps();
     let (outcome, handed_over) = draft.finish()?;
     let header = Header {
         height,
@@ -254,41 +232,151 @@ pub fn propose(
     Ok(build(view, time, candidates)?.verified)
 }
 
-/// A candidate, and the steps that it would be walked.
+/// A candidate, whose share it counts against, and what it takes.
 struct Turn {
     candidate: Candidate,
+    share: ProviderId,
+    bytes: usize,
+    /// Steps that it would be walked.
     steps: u32,
+    /// Items that are looked at.
+    items: u32,
 }
 
-/// Candidates in the order in which a leader tries them: first all but openings, then of each gateway
-/// what fits its share of the steps, then the rest; openings with short gaps first.
-fn in_turn(view: &View<'_>, candidates: Vec<Candidate>) -> Vec<Turn> {
-    let (openings, mut turns): (Vec<_>, Vec<_>) = candidates
-        .into_iter()
-        .map(|candidate| Turn { steps: steps(view, candidate.transaction()), candidate })
-        .partition(|turn| turn.candidate.openings_of().is_some());
-    let gateways: BTreeSet<_> =
-        openings.iter().filter_map(|turn| turn.candidate.openings_of()).collect();
-    let all = view.genesis().charter().limits.steps;
-    let share = all / u32::try_from(gateways.len().max(1)).unwrap_or(u32::MAX);
-    let mut openings = openings;
+/// Items that a transaction which is no batch counts as, where it comes to nothing.
+const ITEMS: u32 = 64;
+
+/// Candidates in the order in which a leader tries them: openings last, those with short gaps first.
+fn in_turn(
+    view: &View<'_>,
+    time: LedgerTime,
+    candidates: impl IntoIterator<Item = Candidate>,
+) -> Vec<Turn> {
+    let turn = |candidate: Candidate| {
+        let transaction = candidate.transaction();
+        let (share, steps) = (share_of(view, transaction), steps(view, transaction));
+        let items = match &**transaction {
+            Transaction::Requests(batch) => batch.rows.len(),
+            Transaction::Openings(batch) => batch.rows.len(),
+            _ => ITEMS as usize,
+        };
+        let items = u32::try_from(items).unwrap_or(u32::MAX);
+        let bytes = bkss_scheme::codec::length(&**transaction);
+        Turn { candidate, share, bytes, steps, items }
+    };
+    let candidates = candidates.into_iter().filter(Candidate::is_complete);
+    let candidates = candidates.filter(|candidate| !is_early(view, time, candidate.transaction()));
+    let (mut openings, mut turns): (Vec<_>, Vec<_>) =
+        candidates.map(turn).partition(|turn| turn.candidate.openings_of().is_some());
     // Stable: of gaps that are as short, the oldest first.
     openings.sort_by_key(|turn| turn.steps.checked_ilog2().unwrap_or(0));
-    let mut taken: BTreeMap<ProviderId, u32> = BTreeMap::new();
-    let mut later = Vec::new();
-    for turn in openings {
-        let gateway = turn.candidate.openings_of().unwrap_or(ProviderId(u16::MAX));
-        let so_far = taken.entry(gateway).or_default();
-        let with = so_far.saturating_add(turn.steps);
-        if with <= share {
-            *so_far = with;
-            turns.push(turn);
-        } else {
-            later.push(turn);
+    turns.extend(openings);
+    turns
+}
+
+/// Whether a batch of requests is for a slot that has not begun, of its first chain.
+fn is_early(view: &View<'_>, time: LedgerTime, transaction: &Transaction) -> bool {
+    let Transaction::Requests(batch) = transaction else { return false };
+    let opens = batch.rows.first().and_then(|row| {
+        let schedule = view.chain(*row)?.schedule;
+        Some(schedule.opens(schedule.index(batch.slot)?))
+    });
+    opens.is_some_and(|opens| time < opens)
+}
+
+/// A block on the way.
+struct Assembly<'a> {
+    draft: Draft<'a>,
+    limits: Limits,
+    transactions: Vec<Transaction>,
+    invalid: Vec<(ProviderId, Digest)>,
+    length: usize,
+    /// What each share has at least: bytes, and steps of a gateway with openings.
+    least: (usize, u32),
+    used: BTreeMap<ProviderId, Used>,
+}
+
+/// What somebody's transactions have taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    bytes: usize,
+    steps: u32,
+    /// Items that were looked at in vain: in openings, and in all else.
+    wasted: [u32; 2],
+}
+
+impl<'a> Assembly<'a> {
+    fn new(view: &View<'a>, time: LedgerTime, turns: &[Turn]) -> Self {
+        let limits = view.genesis().charter().limits;
+        let shares: BTreeSet<_> = turns.iter().map(|turn| turn.share).collect();
+        let gateways: BTreeSet<_> =
+            turns.iter().filter_map(|turn| turn.candidate.openings_of()).collect();
+        let room = (limits.block_bytes as usize).saturating_sub(MAX_FRAMING);
+        let steps = limits.steps / u32::try_from(gateways.len().max(1)).unwrap_or(u32::MAX);
+        Self {
+            draft: Draft::new(view, time),
+            limits,
+            transactions: Vec::new(),
+            invalid: Vec::new(),
+            length: MAX_FRAMING,
+            least: (room / shares.len().max(1), steps),
+            used: shares.into_iter().map(|share| (share, Used::default())).collect(),
         }
     }
-    turns.extend(later);
-    turns
+
+    fn used(&self, turn: &Turn) -> Used {
+        self.used.get(&turn.share).copied().unwrap_or_default()
+    }
+
+    /// Whether a turn needs no more than what whoever brings it has for himself.
+    fn is_within_share(&self, turn: &Turn) -> bool {
+        let used = self.used(turn);
+        let bytes = used.bytes.saturating_add(turn.bytes);
+        let steps = used.steps.saturating_add(turn.steps);
+        bytes <= self.least.0 && steps <= self.least.1
+    }
+
+    /// Puts a candidate into the block if it fits and contributes something.
+    fn take(&mut self, turn: &Turn) {
+        let Turn { candidate, bytes, steps, items, .. } = turn;
+        let opens = candidate.openings_of();
+        let wasted = usize::from(opens.is_none());
+        // One false batch of a gateway is walked, whatever else it has signed.
+        let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
+        if of_liar || self.used(turn).wasted[wasted] > 2 * self.limits.batch_items {
+            return;
+        }
+        // A batch that would find the steps used up half way waits for the next block. Where half of
+        // them are left it begins in this one: the next might have no more for it.
+        let left = self.draft.steps();
+        if *steps > left && left < self.limits.steps / 2 {
+            return;
+        }
+        let longer = self.length.saturating_add(*bytes);
+        if longer > self.limits.block_bytes as usize
+            || self.transactions.len() == crate::block::MAX_TRANSACTIONS
+        {
+            return;
+        }
+        let transaction = candidate.transaction();
+        let used = self.used.entry(turn.share).or_default();
+        match self.draft.execute(transaction, candidate.digest(), candidate.signed()) {
+            Ok(accepted) if accepted > 0 => {
+                self.transactions.push(Transaction::clone(transaction));
+                self.length = longer;
+                used.bytes = used.bytes.saturating_add(*bytes);
+                used.steps = used.steps.saturating_add(*steps);
+                return;
+            }
+            Err(Refusal::Transaction {
+                reason: TransactionRefusal::ForeignLink { gateway, .. },
+                ..
+            }) => self.invalid.push((gateway, candidate.leaf())),
+            _ => {}
+        }
+        used.wasted[wasted] = used.wasted[wasted].saturating_add(*items);
+        self.draft.forget();
+    }
 }
 
 /// Steps that the openings of a transaction would be walked on top of a view.

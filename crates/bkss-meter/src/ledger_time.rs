@@ -78,6 +78,11 @@ impl LedgerWatch {
         Ok(())
     }
 
+    /// Begins to follow again with another committee; what is certified of time stays.
+    pub(crate) fn follow_from(&mut self, era: Era) {
+        self.era = era;
+    }
+
     /// Checks that a header is final under the committee in office.
     ///
     /// # Errors

@@ -42,6 +42,12 @@ pub struct Parameters {
     pub root_message: RootMessage,
 }
 
+impl Parameters {
+    fn era(&self) -> Era {
+        Era::new(self.from_epoch, self.committee.clone())
+    }
+}
+
 /// A sealed reading and its request value: what leaves in step 1.
 #[derive(Clone, Debug)]
 pub struct Signed {
@@ -137,11 +143,7 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         let locked = field.map(|field| Registration::Locked(FIELDS[field]));
         Self {
             id: parameters.root_message.id(parameters.network),
-            watch: LedgerWatch::new(
-                parameters.network,
-                parameters.rounds,
-                Era::new(parameters.from_epoch, parameters.committee.clone()),
-            ),
+            watch: LedgerWatch::new(parameters.network, parameters.rounds, parameters.era()),
             parameters,
             journal,
             keys,
@@ -301,6 +303,21 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
     /// [`HandoverError`] if the committee in office has not certified it.
     pub fn on_handover(&mut self, handover: &Handover<'_>) -> Result<(), HandoverError> {
         self.watch.follow(handover)
+    }
+
+    /// Goes back to the committee that it was provisioned with, as after a start, as long as its
+    /// registration is not confirmed; says whether it has.
+    ///
+    /// Whoever shows handovers beyond the registration's committee before the registration itself
+    /// could keep the meter from releasing anything: it would no longer know that committee. Where
+    /// [`Self::confirm_registration`] says so ([`NotFinal::Epoch`](bkss_scheme::certificate::NotFinal)),
+    /// the meter is shown the handovers up to the registration once more.
+    pub fn follow_again(&mut self) -> bool {
+        let again = self.registration == Registration::Unseen;
+        if again {
+            self.watch.follow_from(self.parameters.era());
+        }
+        again
     }
 
     /// The committee in office as this meter knows it, and since when.

@@ -54,6 +54,9 @@ const MAX_TOGETHER: usize = 4096;
 /// Most bytes of a batch, about: several fit into a block, and one into a message of the network.
 const BATCH_BYTES: usize = 512 << 10;
 
+/// A batch is this long where it would be shorter otherwise.
+const LEAST_BATCH_BYTES: usize = 4 << 10;
+
 /// The gateway of one provider.
 pub struct Gateway<E: Storage + RuntimeMetrics> {
     signer: Signer,
@@ -129,7 +132,7 @@ where
             key: owner.key,
             network,
             limit: limits.batch_items as usize,
-            bytes: BATCH_BYTES.min(limits.block_bytes as usize / 4),
+            bytes: BATCH_BYTES.min(limits.block_bytes as usize / 4), // as of the founding
         };
         Ok((Self { signer, shared, pacing, metrics, inbox, checks, journal, work }, mailbox))
     }
@@ -368,6 +371,10 @@ impl Desk {
                 held.resume(&view, self.signer.provider, outgoing);
             }
             held.advance(&view, self.signer.provider, outgoing);
+            // However many others bring something, a batch fits its gateway's share of a block.
+            let block = view.genesis().charter().limits.block_bytes as usize;
+            let shares = view.members().count().saturating_add(2).max(4);
+            self.signer.bytes = BATCH_BYTES.min(block / shares).max(LEAST_BATCH_BYTES);
         }
         for transaction in outgoing.flush(&self.signer) {
             outgoing.keep(transaction.digest(self.signer.network), transaction, now);

@@ -6,13 +6,14 @@
 //! checking one by one and in batches always agree.
 
 use curve25519_dalek::edwards::CompressedEdwardsY;
-use ed25519_zebra::{Signature, VerificationKey};
+use ed25519_zebra::{Signature, SigningKey, VerificationKey, VerificationKeyBytes};
 use heapless::Vec;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
-    Digest, LedgerTime, Network,
+    Digest, LedgerTime, Network, ProviderId,
     codec::{self, Encoded, Malformed, byte_string},
+    identity::signed_digest,
     merkle,
 };
 
@@ -41,6 +42,33 @@ impl VoteKey {
             point.compress() == spelling && !point.is_small_order() && point.is_torsion_free()
         })
     }
+}
+
+/// The signature of a vote key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VoteSignature(pub [u8; 64]);
+byte_string!(VoteSignature, 64);
+
+/// What a vote key signs to show that its provider has it: `"_BKSS vote key" | signed digest of
+/// [21, sp, key]`. No vote begins like it.
+pub fn possession_message(network: Network, provider: ProviderId, key: &VoteKey) -> [u8; 46] {
+    let digest = signed_digest(network, &(21_u8, provider, key));
+    let mut message = [0; 46];
+    message[..14].copy_from_slice(b"_BKSS vote key");
+    message[14..].copy_from_slice(&digest.0);
+    message
+}
+
+/// A vote key, and its signature that it is a provider's.
+pub fn possess(
+    secret: &[u8; 32],
+    network: Network,
+    provider: ProviderId,
+) -> (VoteKey, VoteSignature) {
+    let secret = SigningKey::from(*secret);
+    let key = VoteKey(VerificationKeyBytes::from(&secret).into());
+    let signature = secret.sign(&possession_message(network, provider, &key));
+    (key, VoteSignature(signature.into()))
 }
 
 /// The namespace of all votes of a network: `"_BKSS" | net`, 21 bytes.

@@ -149,7 +149,7 @@ fn describe(body: &Body) -> Vec<String> {
         ],
         Body::Leave(id) => vec![format!("provider {id} leaves")],
         Body::Expel(id) => vec![format!("provider {id} is expelled")],
-        Body::VoteKey(id, key) => {
+        Body::VoteKey(id, key, _) => {
             vec![format!(
                 "provider {id} votes with another key from the next round on: {}",
                 hex(&key.0)
@@ -313,7 +313,7 @@ fn holds(members: &Members, body: &Body) -> bool {
     match body {
         Body::Join(identity) => provider(&identity.id) == Some(identity),
         Body::Leave(id) | Body::Expel(id) => provider(id).is_none(),
-        Body::VoteKey(id, key) => provider(id).is_some_and(|found| found.vote_key == *key),
+        Body::VoteKey(id, key, _) => provider(id).is_some_and(|found| found.vote_key == *key),
         Body::SealingKey(id, key) => provider(id).is_some_and(|found| found.sealing_key == *key),
         Body::Address(id, address) => provider(id).is_some_and(|found| found.address == *address),
         Body::AddSdi(sdi) => members.sdi(sdi.id) == Some(sdi),

@@ -10,7 +10,7 @@ use std::{
 
 use bkss_ledger::{Change, change::Body};
 use bkss_node::config::vote_key;
-use bkss_scheme::{Digest, Network, ProviderId};
+use bkss_scheme::{Digest, Network, ProviderId, certificate::possess};
 
 use crate::{
     changes::{ChangePaper, Known},
@@ -322,7 +322,9 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
             keys.add_vote(&mut rng);
         }
         keys.forget_votes_before(&registered.vote_key);
-        Body::VoteKey(keys.id, vote_key(keys.vote()).1)
+        let (network, _) = network(dir)?;
+        let (key, signature) = possess(keys.vote(), network, keys.id);
+        Body::VoteKey(keys.id, key, signature)
     } else {
         if keys.opening().public() == registered.sealing_key {
             keys.add_opening(&mut rng);

@@ -1,15 +1,16 @@
 //! Providers and SDIs that join, leave and renew their keys.
 
 use bkss_ledger::{
-    Change, Refusal, Rounds, Snapshot, State, Transaction,
+    Change, Pool, Refusal, Rounds, Snapshot, State, Transaction,
     change::{Body, ChangeRefusal, MAX_OWN_CHANGES},
     execute::TransactionRefusal,
     members::MAX_VOTE_KEYS,
+    pool::PoolError,
     propose, snapshot, verify,
 };
 use bkss_scheme::{
     Digest, LedgerTime, ProviderId, ProviderIdentity, SdiId, SdiIdentity, SecretKey, Signature,
-    certificate::VoteKey,
+    certificate::{VoteKey, possess},
     identity::SdiMode,
     root_message::Registration,
     seal::{KeyId, OpeningKey},
@@ -280,21 +281,23 @@ fn keys_are_renewed_and_never_come_back() {
     let id = ProviderId(2);
     let key = world.consortium.keys[2].clone();
     let old = world.state.members().provider(id).unwrap().clone();
-    let (first, second) = (late_key(7), late_key(8));
-    let rotate = |world: &World, to| world.own(Body::VoteKey(id, to), &key);
-    world.block([rotate(&world, first)]);
+    let network = world.consortium.genesis.network();
+    let [first_key, second_key] = [7, 8].map(|number| possess(&[number; 32], network, id));
+    let (first, second) = (first_key.0, second_key.0);
+    let rotate = |world: &World, (to, signature)| world.own(Body::VoteKey(id, to, signature), &key);
+    world.block([rotate(&world, first_key)]);
     assert!(world.state.round().committee.keys().contains(&old.vote_key), "until the round ends");
     world.end_round();
     let keys = world.state.round().committee.keys();
     assert!(keys.contains(&first) && !keys.contains(&old.vote_key));
-    world.block([rotate(&world, second)]);
+    world.block([rotate(&world, second_key)]);
     for used in [old.vote_key, first, second] {
-        let change = rotate(&world, used);
+        let change = rotate(&world, (used, first_key.1));
         assert_eq!(world.refusal(change), ChangeRefusal::VoteKeyTaken);
     }
 
     for nobodys in [NO_POINT, neutral()] {
-        let change = rotate(&world, nobodys);
+        let change = rotate(&world, (nobodys, first_key.1));
         assert_eq!(world.refusal(change), ChangeRefusal::VoteKeyNoPoint);
     }
 
@@ -320,8 +323,9 @@ fn vote_keys_are_kept_for_ever_and_therefore_counted() {
     let rotate = |world: &World, number: u32| {
         let mut seed = [6; 32];
         seed[..4].copy_from_slice(&number.to_be_bytes());
-        let to = vote_key(&ed25519_zebra::SigningKey::from(seed));
-        let mut change = Change::new(Body::VoteKey(id, to), 1 << 20);
+        let network = world.consortium.genesis.network();
+        let (to, signature) = possess(&seed, network, id);
+        let mut change = Change::new(Body::VoteKey(id, to, signature), 1 << 20);
         change.sign(world.consortium.genesis.network(), &key);
         change
     };
@@ -348,7 +352,8 @@ fn a_provider_changes_itself_a_few_times_a_day() {
     let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
     let move_to = |world: &World, port: u32| {
         let to = format!("elsewhere:{port}");
-        let mut change = Change::new(Body::Address(id, to.as_str().try_into().unwrap()), 1 << 20);
+        let until = (1 << 20) + u64::from(port);
+        let mut change = Change::new(Body::Address(id, to.as_str().try_into().unwrap()), until);
         change.sign(world.consortium.genesis.network(), &key);
         change
     };
@@ -388,7 +393,10 @@ fn of_many_own_changes_in_one_block_the_first_enter() {
     let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
     let moves = (0..=MAX_OWN_CHANGES).map(|port| {
         let to = format!("elsewhere:{port}");
-        Transaction::Change(world.own(Body::Address(id, to.as_str().try_into().unwrap()), &key))
+        let mut change = world.own(Body::Address(id, to.as_str().try_into().unwrap()), &key);
+        change.until += u64::from(port);
+        change.sign(world.consortium.genesis.network(), &key);
+        Transaction::Change(change)
     });
     let moves: Vec<_> = moves.collect();
     let time = world.next_time();
@@ -463,4 +471,80 @@ fn an_sdi_joins_registers_and_is_removed() {
     let time = world.next_time();
     let left_out = propose(&world.state.view(), time, [registration]).unwrap();
     assert!(left_out.block().transactions().is_empty(), "a removed SDI registers nothing");
+}
+
+/// A member that has seen which vote key another is about to have does not make it its own.
+#[test]
+fn nobody_takes_a_vote_key_that_is_not_his() {
+    let mut world = World::new(4);
+    let (thief, network) = (ProviderId(2), world.consortium.genesis.network());
+    let key = world.consortium.keys[2].clone();
+    let of_joiner = world.identity(7).vote_key;
+    let (_, others) = possess(&[77; 32], network, thief);
+    let (_, for_another) = possess(&[7; 32], network, ProviderId(7));
+    let steals = |key: VoteKey, signature| Body::VoteKey(thief, key, signature);
+    for signature in [others, for_another] {
+        let change = world.own(steals(of_joiner, signature), &key);
+        assert_eq!(world.refusal(change), ChangeRefusal::NotPossessed(thief));
+    }
+    let (own, signature) = possess(&[78; 32], network, thief);
+    world.block([world.own(steals(own, signature), &key)]);
+    let join = world.approved(world.join(7), 0..3);
+    world.block([join]);
+    assert!(world.state.members().provider(ProviderId(7)).is_some());
+}
+
+/// What a provider has said of its address is used up, and nobody brings it again.
+#[test]
+fn a_change_of_address_enters_once() {
+    let mut world = World::new(4);
+    let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
+    let moves = |world: &World, to: &str, until| {
+        let mut change = Change::new(Body::Address(id, to.try_into().unwrap()), until);
+        change.sign(world.consortium.genesis.network(), &key);
+        change
+    };
+    let (there, back) = (moves(&world, "there:1", 900), moves(&world, "back:1", 901));
+    let mut pool = Pool::default();
+    for change in [there.clone(), back.clone()] {
+        assert_eq!(pool.add(&world.state.view(), Transaction::Change(change.clone())), Ok(true));
+        world.block([change]);
+        pool.prune(&world.state.view());
+        assert!(pool.is_empty(), "a leader does not take it again");
+    }
+    let address = world.state.members().provider(id).unwrap().address.clone();
+    assert_eq!(world.refusal(moves(&world, address.as_str(), 950)), ChangeRefusal::SameAddress(id));
+    let again = ChangeRefusal::NotLater { last: 901, found: 900 };
+    assert_eq!(world.refusal(there), again);
+    world.block([moves(&world, "there:1", 902)]);
+    // It is known from a snapshot as well.
+    let mut bytes = Vec::new();
+    snapshot::write(&mut world.state, &mut bytes).unwrap();
+    let state = Snapshot::read(&world.consortium.genesis, &bytes[..]).unwrap().of_own_disk();
+    assert_eq!(state.members().moved(id), Some(902));
+}
+
+/// Of changes that enter no more on this day none waits, and none is looked at again and again.
+#[test]
+fn what_a_provider_may_not_change_today_does_not_wait() {
+    let mut world = World::new(4);
+    let (id, key) = (ProviderId(2), world.consortium.keys[2].clone());
+    let network = world.consortium.genesis.network();
+    let renewal = |number: u8| {
+        let (to, signature) = possess(&[100 + number; 32], network, id);
+        let mut change = Change::new(Body::VoteKey(id, to, signature), u64::MAX);
+        change.sign(network, &key);
+        change
+    };
+    let mut pool = Pool::default();
+    for number in 0..20 {
+        let change = Transaction::Change(renewal(number));
+        assert_eq!(pool.add(&world.state.view(), change), Ok(true));
+    }
+    world.block((0..8).map(renewal));
+    pool.prune(&world.state.view());
+    assert!(pool.is_empty(), "{} wait", pool.len());
+    let refused = pool.add(&world.state.view(), Transaction::Change(renewal(30)));
+    let reason = TransactionRefusal::Change(ChangeRefusal::TooManyOnDay(id));
+    assert_eq!(refused, Err(PoolError::Refused(reason)));
 }

@@ -374,8 +374,8 @@ fn votes_that_scatter_cost_seats() {
         (64, 21, 21, 21, 7, 7),
         (64, 21, 21, 5, 8, 7),
         (64, 21, 21, 1, 20, 7),
-        (64, 21, 5, 5, 4, 2),
-        (64, 16, 4, 4, 3, 1),
+        (64, 21, 5, 5, 3, 2),
+        (64, 16, 4, 4, 4, 1),
         (32, 8, 4, 4, 2, 1),
     ] {
         let poll = against(providers, colluders, seats, Names::Next(names));

@@ -197,7 +197,7 @@ fn a_day_of_moves_adds_little_to_the_genesis_file() {
     for number in 0..=MAX_OWN_CHANGES {
         let to = format!("{number}{}", "x".repeat(codec::MAX_NAME - 1));
         let to = ChangeBody::Address(mover, to.as_str().try_into().unwrap());
-        let mut change = Change::new(to, u64::MAX);
+        let mut change = Change::new(to, u64::MAX - 100 + u64::from(number));
         change.sign(network, &world.consortium.keys[63]);
         let change = Transaction::Change(change);
         if number < MAX_OWN_CHANGES {

@@ -2,21 +2,29 @@
 //! block of an honest leader.
 
 use bkss_ledger::{
-    Block, Candidate, OpeningBatch, Pool, Refusal, RequestBatch, Rounds, State, Transaction, Vote,
+    Block, Candidate, Change, OpeningBatch, Pool, Refusal, RequestBatch, Revocation, Rounds, State,
+    Transaction, Vote,
     block::BlockError,
     build,
+    candidate::share_of,
+    change,
     execute::{SkipReason, TransactionRefusal},
     pool::{PoolError, may_contribute},
+    propose,
+    revocation::{Reason, Right},
     transaction_batch::{Bodies, Shape},
 };
 use bkss_scheme::{
-    Digest, LedgerTime, Link, LinkIndex, ProviderId, Signature, Slot, codec, hash, request,
+    Digest, LedgerTime, Link, LinkIndex, ProviderId, SdiId, SdiIdentity, SecretKey, Signature,
+    Slot, codec, hash,
+    identity::SdiMode,
+    request,
     seal::{Body, KeyId},
 };
 
 use crate::{
     blocks::{block, offered, reasons, refusal, turn},
-    consortium::{Consortium, FIRST, Meter, SHORT, Signed, at},
+    consortium::{Consortium, FIRST, Meter, SHORT, SLOT_S, Signed, at},
 };
 
 /// A state with these meters, and a pool.
@@ -352,4 +360,125 @@ fn an_opening_batch_of_a_column_without_bodies_is_none() {
     let mut bytes = Vec::new();
     codec::encode_infallible(&bodies, &mut bytes);
     assert!(codec::decode::<Bodies>("bodies", &bytes).is_err());
+}
+
+/// A gateway that fills its share of the pools with requests of which one in a batch counts keeps
+/// nobody's openings out of the blocks.
+#[test]
+fn no_gateway_takes_the_bytes_of_another() {
+    const HONEST: u32 = 200;
+    const OWN: u32 = 100;
+    let mut consortium = Consortium::founded(1, 4, |charter| charter.limits.block_bytes = 65_536);
+    let mut state = consortium.state();
+    let honest: Vec<_> = (0..HONEST).map(|number| consortium.meter(number)).collect();
+    // Its own chains, which may request nearly always.
+    let own = (HONEST..HONEST + OWN).map(|number| {
+        consortium.meter_with(number, |message| {
+            message.owner = ProviderId(3);
+            message.schedule.window_s = SLOT_S - 1;
+        })
+    });
+    let own: Vec<_> = own.collect();
+    let all: Vec<_> = honest.iter().chain(&own).map(Meter::registers).collect();
+    for (number, some) in (0..).zip(all.chunks(100)) {
+        let verified = block(&mut state, at(0, 1 + number), some.to_vec());
+        assert_eq!(verified.registered().len(), some.len());
+    }
+    let signed: Vec<_> = honest.iter().map(|meter| meter.sign(1, 5)).collect();
+    let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
+    block(&mut state, at(1, 1), [consortium.requests(0, 1, &values)]);
+    let nothing: Vec<_> = (0..HONEST).map(|row| (row, Digest([1; 32]))).collect();
+    block(&mut state, at(1, 2), [consortium.requests(3, 1, &nothing)]);
+    block(&mut state, at(1, 301), []);
+    let mut pool = Pool::default();
+    let mut counts = HONEST..HONEST + OWN;
+    let mut fill = |state: &State, pool: &mut Pool| {
+        for size in [199, 199, 199, 199, 199, 199, 199, 199, 60, 20] {
+            let mut items = nothing[..size].to_vec();
+            items.extend(counts.next().map(|row| (row, Digest([3; 32]))));
+            let _ = pool.add(&state.view(), consortium.requests(3, 1, &items));
+        }
+    };
+    fill(&state, &mut pool);
+    let items: Vec<_> = (0..).zip(&signed).take(40).collect();
+    assert_eq!(pool.add(&state.view(), consortium.openings(0, &items)), Ok(true));
+    let built = turn(&mut state, &mut pool, at(1, 302));
+    assert_eq!(built.verified.openings().len(), 40);
+    let bytes = built.verified.block().encoded_length();
+    assert!(bytes > 60_000, "what is left of the block is the other's: {bytes} bytes");
+}
+
+/// Of whoever brings much that comes to nothing, a leader looks at some, and then at nothing more of
+/// the kind; what others bring is taken as ever.
+#[test]
+fn what_comes_to_nothing_is_not_looked_at_for_ever() {
+    let mut consortium = Consortium::founded(2, 4, |charter| charter.limits.batch_items = 16);
+    let meters: Vec<_> = (0..17).map(|number| consortium.meter(number)).collect();
+    let mut state = consortium.state();
+    block(&mut state, at(0, 1), meters.iter().map(Meter::registers));
+    let all: Vec<_> = (0..16).map(|row| (row, Digest([1; 32]))).collect();
+    block(&mut state, at(1, 1), [consortium.requests(3, 1, &all)]);
+    let again = |byte: u8| {
+        let items: Vec<_> = (0..16).map(|row| (row, Digest([byte; 32]))).collect();
+        consortium.requests(3, 1, &items)
+    };
+    // Two batches in vain are looked at, and one that was under way; then the useful one is not.
+    let signed: Vec<_> = meters.iter().map(|meter| meter.sign(1, 5)).collect();
+    let useful = |gateway| consortium.requests(gateway, 1, &[(0, signed[0].value)]);
+    let mut candidates: Vec<_> = (2..5).map(again).collect();
+    candidates.push(useful(0));
+    let built = propose(&state.view(), at(1, 2), candidates.clone()).unwrap();
+    assert_eq!(built.block().transactions(), [useful(0)], "of others");
+    let own = consortium.requests(3, 1, &[(16, Digest([9; 32]))]);
+    candidates.push(own.clone());
+    let built = propose(&state.view(), at(1, 4), candidates.clone()).unwrap();
+    assert!(!built.block().transactions().contains(&own), "its own, behind what was in vain");
+    let built = propose(&state.view(), at(1, 4), [own.clone()]).unwrap();
+    assert_eq!(built.block().transactions(), [own]);
+}
+
+/// Copies with other signatures, and secrets of one chain with other reasons, take one place.
+#[test]
+fn copies_of_one_thing_take_one_place() {
+    let mut consortium = Consortium::new(3);
+    let rho = [5; 32];
+    let lock = hash::hash(hash::Tag::RevocationLock, &[&rho]);
+    let stolen = consortium.meter(0);
+    let locked = consortium.meter_with(1, |message| message.revocation_lock = Some(lock));
+    let mut state = consortium.state();
+    block(&mut state, at(0, 1), [stolen.registers(), locked.registers()]);
+    let mut pool = Pool::default();
+    for reason in 0..=255 {
+        let revocation = Transaction::Revocation(Revocation {
+            meter: locked.registration.message.meter,
+            chain: locked.id,
+            reason: Reason(reason),
+            right: Right::Secret(rho),
+        });
+        assert_eq!(pool.add(&state.view(), revocation), Ok(reason == 0));
+    }
+    assert_eq!(pool.len(), 1);
+    // Those of owner and SDI have a share of their own.
+    let chain = state.view().chain(0).unwrap().clone();
+    assert_eq!(share_of(&state.view(), &consortium.revocation(&chain)), ProviderId(0));
+    // Two quorums that approve one change.
+    let key = SecretKey::generate(&mut consortium.rng);
+    let name = "second".try_into().unwrap();
+    let sdi = SdiIdentity { id: SdiId(5), name, key: key.public(), mode: SdiMode::Shared };
+    let approved = |by: [u16; 3]| {
+        let network = consortium.genesis.network();
+        let mut change = Change::new(change::Body::AddSdi(sdi.clone()), 9);
+        change.sign(network, &key);
+        for provider in by {
+            change.approve(network, ProviderId(provider), &consortium.keys[usize::from(provider)]);
+        }
+        Transaction::Change(change)
+    };
+    let (first, second) = (approved([0, 1, 2]), approved([1, 2, 3]));
+    assert_eq!(pool.add(&state.view(), first.clone()), Ok(true));
+    assert_eq!(pool.add(&state.view(), second.clone()), Ok(false), "the same thing again");
+    block(&mut state, at(0, 2), [first]);
+    pool.prune(&state.view());
+    assert_eq!(pool.len(), 1, "the revocation waits");
+    assert!(pool.add(&state.view(), second).is_err(), "it has entered");
 }

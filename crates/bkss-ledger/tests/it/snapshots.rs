@@ -154,3 +154,29 @@ fn a_snapshot_of_others_counts_against_a_certified_header_only() {
     let error = read(&bytes(&mut later)).certified(&header).unwrap_err();
     assert!(matches!(error, SnapshotError::OtherRound { height: 7, found: 1 }), "{error}");
 }
+
+/// Of a liar's snapshot no more is read than the ledger has room for.
+#[test]
+fn a_snapshot_claims_no_more_chains_than_the_ledger_may_have() {
+    let limited = |meters: u32| {
+        Consortium::founded(1, 4, |charter| {
+            (charter.limits.meters, charter.limits.owner_meters) = (meters, meters);
+        })
+    };
+    let mut consortium = limited(8);
+    let mut state = consortium.state();
+    let meters: Vec<_> = (0..8).map(|number| consortium.meter(number)).collect();
+    block(&mut state, at(0, 1), meters.iter().map(Meter::registers));
+    let mut bytes = Vec::new();
+    snapshot::write(&mut state, &mut bytes).unwrap();
+    assert!(Snapshot::read(&consortium.genesis, &bytes[..]).is_ok());
+    // The sheet ends with their number.
+    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    assert_eq!(bytes[3 + length], 8);
+    bytes[3 + length] = 9;
+    let refused = Snapshot::read(&consortium.genesis, &bytes[..]).err();
+    assert!(
+        matches!(refused, Some(SnapshotError::TooManyChains { claimed: 9, limit: 8 })),
+        "{refused:?}"
+    );
+}

@@ -5,16 +5,17 @@ use bkss_meter::{
     signer::{RegistrationMismatch, SignError},
 };
 use bkss_scheme::{
-    Digest, LedgerTime, Link, MeterId, Network, ProviderId, RootMessage, SdiId, Slot, TreeHead,
+    Digest, Handover, LedgerTime, Link, MeterId, Network, ProviderId, RootMessage, SdiId, Slot,
+    TreeHead,
     certificate::NotFinal,
     codec,
     merkle::{self, Path},
     root_message::SaltNonce,
-    timestamp::{Inclusion, RegistrationProof},
+    timestamp::{Inclusion, RegistrationProof, TimeProof},
 };
 
 use crate::consortium::{
-    NETWORK, Provisioned, QUORUM, SoftwareMeter, at, index, reading, registration,
+    Consortium, NETWORK, Provisioned, QUORUM, SoftwareMeter, at, index, reading, registration,
 };
 
 fn confirm(
@@ -185,4 +186,37 @@ fn a_root_message_that_is_not_of_the_keys_locks_from_the_start() {
         let refused = meter.sign(at(1, 0), &reading(1), &mut provisioned.rng).err();
         assert_eq!(refused, Some(SignError::Locked(field)));
     }
+}
+
+/// A gateway that shows a genuine handover before the registration delays the release, and no more:
+/// an unconfirmed meter follows again, a confirmed one does not go back.
+#[test]
+fn a_handover_shown_too_early_does_not_keep_a_meter_from_releasing() {
+    let mut provisioned = Provisioned::new(1);
+    let second = Consortium::new(2);
+    let mut meter = provisioned.meter();
+    meter.sign(at(2, 0), &reading(1), &mut provisioned.rng).unwrap();
+    let mut end = provisioned.consortium.last_of(4, at(1, 0));
+    end.next_committee = Some(second.committee.digest());
+    let votes = provisioned.consortium.sign_in(4, NETWORK, end.id(), &QUORUM);
+    let committee = Some(second.committee.clone());
+    let handover = Handover { header: end, finality: votes.finality(), committee, members: None };
+    meter.on_handover(&handover).unwrap();
+    let later = second.last_of(5, at(2, 400_000));
+    let votes = second.sign_in(5, NETWORK, later.id(), &QUORUM);
+    let time = TimeProof { header: later, finality: votes.finality() };
+    meter.on_time(at(2, 400_000), &time).unwrap();
+
+    let message = provisioned.parameters.root_message.clone();
+    let of_another_era =
+        Err(RegistrationMismatch::NotFinal(NotFinal::Epoch { first: 5, found: 0 }));
+    assert_eq!(confirm(&provisioned, &mut meter, message.clone()), of_another_era);
+    assert_eq!(meter.release(), None);
+    assert!(meter.follow_again());
+    assert_eq!(meter.certified_time(), Some(at(2, 400_000)), "what is certified stays");
+    assert_eq!(confirm(&provisioned, &mut meter, message), Ok(()));
+    assert!(meter.release().is_some());
+    assert!(!meter.follow_again(), "it is confirmed");
+    meter.on_handover(&handover).unwrap();
+    assert_eq!(meter.era().from_epoch, 5);
 }

@@ -228,7 +228,7 @@ impl Chain {
                 }
                 Transaction::Change(change) => match change.body {
                     Body::Leave(id)
-                    | Body::VoteKey(id, _)
+                    | Body::VoteKey(id, ..)
                     | Body::SealingKey(id, _)
                     | Body::Address(id, _) => self.changes.see(id, time)?,
                     _ => {}

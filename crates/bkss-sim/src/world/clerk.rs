@@ -8,6 +8,7 @@ use bkss_ledger::{
 };
 use bkss_scheme::{
     Digest, MeterId, Network, SdiId, SecretKey,
+    certificate::possess,
     identity::Name,
     root_message::Registration,
     seal::{KeyId, OpeningKey, SealingKey},
@@ -141,9 +142,9 @@ fn reformed(
         Reform::Expel(_) => Body::Expel(member?.id),
         Reform::VoteKey(_) => {
             let next = founding.seats.iter().rfind(|seat| seat.place == place)?;
-            let key = bkss_node::config::public_half(&next.key);
+            let (key, signature) = possess(&next.secret, network, id);
             let known = chain.state.members().voter(&key).is_some();
-            Body::VoteKey(member.filter(|_| !known)?.id, key)
+            Body::VoteKey(member.filter(|_| !known)?.id, key, signature)
         }
         Reform::SealingKey(_) => {
             let first = chain.genesis.provider(id)?.sealing_key.id;

@@ -16,7 +16,7 @@ use bkss_ledger::{
 use bkss_scheme::{
     Certificate, Committee, Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId,
     ProviderIdentity, Reading, RootMessage, Salt, SdiId, SdiIdentity, SecretKey, Slot,
-    certificate::{VoteKey, vote_namespace},
+    certificate::{VoteKey, possess, vote_namespace},
     codec,
     finality::Finality,
     hash,
@@ -101,7 +101,9 @@ pub(crate) fn make_with_handovers() -> Vec<u8> {
     };
     let address = "elsewhere:1".try_into().unwrap();
     let moves = change(0, change::Body::Address(ProviderId(0), address));
-    let renews = change(1, change::Body::VoteKey(ProviderId(1), vote_key(&founders.votes[4])));
+    let secret: [u8; 32] = founders.votes[4].into();
+    let (key, signature) = possess(&secret, founders.genesis.network(), ProviderId(1));
+    let renews = change(1, change::Body::VoteKey(ProviderId(1), key, signature));
     run.block(at(0, 1), [moves], true);
     run.block(at(0, 2), [renews], true);
     (3..12).for_each(|second| run.block(at(0, second), [], true));
