@@ -171,7 +171,7 @@ where
                     flush = now + pacing.gather;
                 },
                 arrived = receiver.recv() => match arrived {
-                    Ok((member, bytes)) => checks.message(member, bytes.as_ref().to_vec()),
+                    Ok((member, bytes)) => checks.message(&member, bytes.as_ref().to_vec()),
                     Err(_) => return,
                 },
                 walked = walked.recv() => match walked {

@@ -506,7 +506,7 @@ fn a_change_of_address_enters_once() {
     };
     let (there, back) = (moves(&world, "there:1", 900), moves(&world, "back:1", 901));
     let mut pool = Pool::default();
-    for change in [there.clone(), back.clone()] {
+    for change in [there.clone(), back] {
         assert_eq!(pool.add(&world.state.view(), Transaction::Change(change.clone())), Ok(true));
         world.block([change]);
         pool.prune(&world.state.view());

@@ -63,7 +63,7 @@ pub async fn serve(listener: TcpListener, router: Router, shares: Shares, metric
         };
         match shares.connect(peer.ip()) {
             Ok(place) => {
-                open.push(connection(stream, peer, place, router.clone(), metrics.clone()))
+                open.push(connection(stream, peer, place, router.clone(), metrics.clone()));
             }
             Err(no_room) => {
                 metrics.connections_refused.inc();

@@ -129,7 +129,7 @@ impl Checks {
 
     /// Takes a message of a member's gateway. Where too many wait it is dropped: gateways send again
     /// what is not final.
-    pub(super) fn message(&self, member: PublicKey, bytes: Vec<u8>) {
+    pub(super) fn message(&self, member: &PublicKey, bytes: Vec<u8>) {
         {
             let mut queues = lock(&self.queues);
             let queue = queues.of.entry(Source::Member(member.clone())).or_default();
@@ -240,12 +240,12 @@ mod tests {
     fn a_member_that_sends_too_much_loses_only_its_own() {
         let (checks, checker) = Checks::new(Metrics::default());
         for name in 0..2 * MAX_WAITING_MESSAGES {
-            checks.message(member(1), vec![u8::try_from(name).unwrap_or(0)]);
+            checks.message(&member(1), vec![u8::try_from(name).unwrap_or(0)]);
         }
-        checks.message(member(2), vec![200]);
+        checks.message(&member(2), vec![200]);
         let long = vec![0; MAX_WAITING_BYTES];
         for _ in 0..2 {
-            checks.message(member(3), long.clone());
+            checks.message(&member(3), long.clone());
         }
         assert_eq!(checks.metrics.checks_dropped.get(), MAX_WAITING_MESSAGES as u64 + 1);
         let mut names = Vec::new();

@@ -36,7 +36,7 @@ enum Look {
     /// It is answered.
     Answer(Answer),
     /// Its signatures have to be checked.
-    Check(Transaction),
+    Check(Box<Transaction>),
     /// It is for the gateway.
     Open,
 }
@@ -128,7 +128,8 @@ impl Mailbox {
             }
         }
         if !unchecked.is_empty() {
-            let (places, transactions): (Vec<_>, Vec<_>) = unchecked.into_iter().unzip();
+            let unchecked = unchecked.into_iter().map(|(place, transaction)| (place, *transaction));
+            let (places, transactions): (Vec<_>, Vec<_>) = unchecked.unzip();
             let added = self.checks.call(transactions).await?;
             for (place, refusal) in places.into_iter().zip(added.into_iter().map(Result::err)) {
                 let Some(refusal) = refusal else { continue };
@@ -218,7 +219,7 @@ impl Mailbox {
         let candidate =
             Candidate::unchecked(self.shared.network(), Transaction::clone(transaction));
         match self.shared.look(candidate) {
-            Ok(Some(_)) => Look::Check(Transaction::clone(transaction)),
+            Ok(Some(_)) => Look::Check(transaction.clone()),
             Ok(None) => Look::Open,
             Err(refusal) => Look::Answer(refusal.into()),
         }

@@ -401,11 +401,10 @@ fn a_flood_of_false_registrations_delays_only_itself() {
             let (body, stream) = (of(64), from([127, 0, 0, 10 + number % 5], http).await);
             flood.spawn(async move { ask(stream, "POST /v1/batch", CBOR, &body).await });
         }
-        let asked = std::time::Instant::now();
         for route in ["GET /v1/health", "GET /v1/status"] {
             let answer =
                 timeout(Duration::from_secs(10), call(http, route, "", &[])).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer} after {:?}", asked.elapsed());
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         }
         let (mut refused, mut overloaded) = (0, 0);
         while let Some(answer) = flood.join_next().await {
