@@ -51,8 +51,8 @@ pub use server::{HEADER_TIMEOUT, serve};
 pub use shares::{Address, Listed, Room, Shares, What};
 pub use timed::LEAST_READ;
 pub use types::{
-    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, SdiBody,
-    SlotBody, StatusBody,
+    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, RequestedBody,
+    SdiBody, SlotBody, StatusBody,
 };
 
 /// How long a request may take, its body included.

@@ -70,10 +70,23 @@ pub enum NoProof {
 /// What has become of a link.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SlotStatus {
-    /// Heights of the blocks that accepted requests.
-    pub requested: Vec<u64>,
+    /// The chain that has this link: the newest of which anything is known.
+    pub chain: Option<Digest>,
+    /// Accepted requests, in their order.
+    pub requested: Vec<RequestOf>,
     /// Height of the block that accepted the opening.
     pub opened: Option<u64>,
+}
+
+/// An accepted request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RequestOf {
+    /// Height of its block.
+    pub height: u64,
+    /// The gateway that submitted it.
+    pub gateway: ProviderId,
+    /// `q`.
+    pub value: Digest,
 }
 
 impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
@@ -197,9 +210,13 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
             let slot = chain.schedule.slot(index);
             for height in self.heights(|directory| directory.requests(slot)) {
                 if self.record(height).await?.requests(slot, row) {
-                    status.requested.push(height);
+                    let provable = self.provable(height).await?;
+                    let requests = provable.requests_of(row, slot);
+                    let request = |(gateway, value)| RequestOf { height, gateway, value };
+                    status.requested.extend(requests.map(request));
                 }
             }
+            status.chain = Some(chain.id);
             status.opened = self.opened(row, slot).await?;
             if status.opened.is_some() || !status.requested.is_empty() {
                 break;

@@ -16,8 +16,8 @@ use super::{
     error::{ApiError, ErrorBody, malformed},
     hex, millis,
     types::{
-        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, SdiBody, SlotBody,
-        StatusBody, link_index,
+        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, RequestedBody,
+        SdiBody, SlotBody, StatusBody, link_index,
     },
 };
 
@@ -62,8 +62,14 @@ pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Resp
         (None, false) => "requested",
         (None, true) => "unknown",
     };
-    let (requested, opened) = (found.requested, found.opened);
-    let slot = SlotBody { meter, index, status: status.to_owned(), requested, opened };
+    let requested = found.requested.iter().map(|request| RequestedBody {
+        height: request.height,
+        gateway: request.gateway.0,
+        value: hex::encode(&request.value.0),
+    });
+    let (requested, opened) = (requested.collect(), found.opened);
+    let chain = found.chain.map(|chain| hex::encode(&chain.0));
+    let slot = SlotBody { meter, index, chain, status: status.to_owned(), requested, opened };
     Ok(body::json(&slot).into_response())
 }
 

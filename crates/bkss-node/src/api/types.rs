@@ -165,12 +165,27 @@ pub struct SlotBody {
     pub meter: u32,
     /// The link.
     pub index: u32,
+    /// The chain of the meter that has this link, the newest of which anything is known: `mr`,
+    /// hexadecimal.
+    pub chain: Option<String>,
     /// `unknown`, `requested` or `opened`.
     pub status: String,
-    /// Heights of the blocks that accepted requests.
-    pub requested: Vec<u64>,
+    /// Accepted requests. Anybody may have had something requested: a meter knows its own by the
+    /// value.
+    pub requested: Vec<RequestedBody>,
     /// Height of the block that accepted the opening.
     pub opened: Option<u64>,
+}
+
+/// An accepted request.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct RequestedBody {
+    /// Height of its block.
+    pub height: u64,
+    /// The provider whose gateway submitted it.
+    pub gateway: u16,
+    /// `q`, hexadecimal.
+    pub value: String,
 }
 
 /// The newest final block.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bkss_ledger::{Block, Transaction, View, proof_tree::ProofTree, transaction_batch::Row};
 use bkss_scheme::{
-    Digest, Slot, TreeHead, codec,
+    Digest, ProviderId, Slot, TreeHead, codec,
     finality::Finality,
     request,
     timestamp::{Inclusion, request_leaf},
@@ -59,6 +59,21 @@ impl Provable {
             before += count - self.skipped(position, 0..count);
         }
         None
+    }
+
+    /// Accepted requests of a chain for a slot: their gateways and values.
+    pub(super) fn requests_of(
+        &self,
+        row: Row,
+        slot: Slot,
+    ) -> impl Iterator<Item = (ProviderId, Digest)> + '_ {
+        let batches = (0..).zip(self.block.transactions());
+        batches.filter_map(move |(position, transaction)| {
+            let Transaction::Requests(batch) = transaction else { return None };
+            let at = (batch.slot == slot).then(|| batch.rows.binary_search(&row).ok()).flatten()?;
+            let item = u32::try_from(at).ok()?;
+            (!self.is_skipped(position, item)).then(|| (batch.submitter, batch.values[at]))
+        })
     }
 
     fn skipped(&self, transaction: u32, items: std::ops::Range<u32>) -> u32 {

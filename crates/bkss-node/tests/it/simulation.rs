@@ -7,7 +7,7 @@ use bkss_node::{
     Answer, Event,
     gateway::NotTaken,
     node::Node,
-    receipts::{NoProof, Prover},
+    receipts::{NoProof, Prover, RequestOf},
     records::{Record, Records, first_row},
 };
 use bkss_scheme::{
@@ -128,7 +128,18 @@ impl<'a> World<'a> {
                 let receipt = prover.receipt(one.meter, one.index).await.unwrap();
                 assert_eq!(receipt, one.receipt, "{life} life, meter {}", one.meter);
                 let slot = prover.slot(one.meter, one.index).await.unwrap();
-                assert!(slot.opened > slot.requested.first().copied(), "{life} life, {slot:?}");
+                // A meter knows its own request by what it is of.
+                let receipt: Receipt<'_> = codec::decode("receipt", &receipt).unwrap();
+                let (stamp, opened) = (&receipt.timestamp, receipt.opened.header.height);
+                assert_eq!(slot.opened, Some(opened), "{life} life");
+                let own = RequestOf {
+                    height: stamp.inclusion.header.height,
+                    gateway: stamp.submitter,
+                    value: stamp.value,
+                };
+                assert!(slot.requested.contains(&own), "{life} life, {slot:?}");
+                let of = meters.iter().find(|meter| meter.registration.message.meter == one.meter);
+                assert_eq!(slot.chain, of.map(|meter| meter.id), "{life} life");
             }
             for meter in meters {
                 let id = meter.registration.message.meter;

@@ -21,6 +21,7 @@ use bkss_scheme::{
 
 use super::meter_dir;
 use crate::{
+    changes::hex,
     client::{Client, ClientError, Reply},
     clock, files,
     meters::{Gateways, News, RunError, SoftwareMeter, write_whole},
@@ -62,7 +63,6 @@ pub(super) struct Remote {
     outbox: Vec<Vec<Message>>,
     polled: Option<Instant>,
     /// Heights of the meters' registrations: what an earlier chain of theirs did is before it.
-    registered_at: BTreeMap<MeterId, u64>,
     /// Readings of each meter that are noted as final.
     opened: BTreeMap<MeterId, usize>,
     heard: Instant,
@@ -85,7 +85,6 @@ impl Remote {
             followed: 0,
             handovers: Vec::new(),
             polled: None,
-            registered_at: BTreeMap::new(),
             opened: BTreeMap::new(),
             heard: clock::now(),
             told: BTreeSet::new(),
@@ -234,7 +233,6 @@ impl Remote {
             let proof: RegistrationProof<'_> = codec::decode("registration", &bytes)
                 .map_err(RunError::step("proof of registration"))?;
             let epoch = proof.inclusion.finality.certificate.epoch;
-            self.registered_at.insert(id, proof.inclusion.header.height);
             proofs.push((epoch, id, bytes));
         }
         // A meter follows committees forwards only, so the oldest proof comes first.
@@ -273,10 +271,12 @@ impl Remote {
     ) -> Result<(), RunError> {
         for meter in meters {
             let (id, home) = (meter.id(), self.home(meter.owner()));
-            for index in meter.unstamped().map(bkss_meter::signer::Signed::index) {
+            for signed in meter.unstamped() {
+                let index = signed.index();
                 let found = self.ask(home, |client| client.slot(id, index).map(Some))?;
-                let since = self.registered_at.get(&id).copied().unwrap_or(0);
-                let own = |slot: SlotBody| slot.requested.iter().any(|height| *height > since);
+                // Whoever knows the meter may have had something else requested.
+                let value = hex(&signed.message().value.0);
+                let own = |slot: SlotBody| slot.requested.iter().any(|one| one.value == value);
                 if found.is_some_and(own) {
                     news.push(News::Stamped(id, index));
                 }
@@ -370,8 +370,14 @@ impl Gateways for Remote {
             self.ask_slots(meters, &mut news)?;
         }
         self.polled = Some(clock::now());
-        let waits = meters.iter().any(|meter| meter.unstamped().next().is_some());
-        if !news.is_empty() || !waits && registered.len() == meters.len() {
+        let waits = meters.iter().any(|meter| {
+            let certified = meter.certified_time().unwrap_or(LedgerTime(0));
+            let closed = |index: &LinkIndex| meter.schedule().closes(*index) <= certified;
+            meter.unstamped().next().is_some() || meter.unopened().any(|index| closed(&index))
+        });
+        // Time passes on a ledger on which nothing else happens.
+        let moves = news.iter().any(|news| !matches!(news, News::Time(_) | News::NotTaken(_)));
+        if moves || !waits && registered.len() == meters.len() {
             self.heard = clock::now();
         } else if self.heard.elapsed() > STUCK {
             let seconds = STUCK.as_secs();
