@@ -30,7 +30,7 @@ use commonware_utils::channel::mpsc;
 use crate::{
     Event, Pacing,
     chain::Shared,
-    journal::{Journal, MAX_GROUP, Reply, Stopped, Writer},
+    journal::{Group, Journal, MAX_GROUP, Reply, Stopped, Writer},
     message::{Answer, Message},
     metrics::Metrics,
 };
@@ -111,10 +111,13 @@ where
         };
         let mut work = Work::default();
         let journal = Journal::open(ctx, &owner.partition, cache, |section, group| {
-            let mut rest = &group[..];
+            let (mut rest, mut count) = (&group[..], 0);
             while !rest.is_empty() {
                 match Kept::decode_first(&mut rest) {
-                    Ok(kept) => work.held.restore(section, kept),
+                    Ok(kept) => {
+                        work.held.restore(section, kept);
+                        count += 1;
+                    }
                     Err(error) => {
                         let lost = rest.len();
                         tracing::error!(section, %error, lost, "messages in the gateway's journal");
@@ -122,9 +125,11 @@ where
                     }
                 }
             }
+            count
         })
         .await?;
         work.held.sections.begin(journal.next_section());
+        metrics.lost.set(journal.missing().try_into().unwrap_or(i64::MAX));
         let checks = Checks::new(metrics.clone());
         let (mailbox, inbox) = Mailbox::new(shared.clone(), checks.0.clone(), metrics.clone());
         let signer = Signer {
@@ -239,6 +244,12 @@ impl Messages {
     }
 }
 
+/// Adds a message to what is written together.
+fn put(group: &mut Group, kept: &Kept) {
+    kept.encode(&mut group.bytes);
+    group.count += 1;
+}
+
 /// A gateway at work.
 struct Desk {
     signer: Signer,
@@ -262,7 +273,7 @@ enum Said {
 impl Desk {
     /// Decides about messages, writes the new ones, and has their senders answered after that.
     async fn take(&mut self, calls: Vec<Call>) -> Result<(), Stopped> {
-        let mut group = Vec::new();
+        let mut group = Group::default();
         let mut replies = Vec::new();
         for Call { messages, reply } in calls {
             let call = self.walks.call();
@@ -271,7 +282,7 @@ impl Desk {
                 let answer = match (self.admit(&message), message) {
                     (Said::Answer(answer), _) => answer,
                     (Said::Write(row), message) => {
-                        Kept { row, message }.encode(&mut group);
+                        put(&mut group, &Kept { row, message });
                         Answer::Accepted
                     }
                     (Said::Walk(walk), Message::Release(release)) if self.walks.have_room() => {
@@ -285,7 +296,7 @@ impl Desk {
                     }
                 };
                 answers.push(answer);
-                if group.len() > MAX_GROUP / 2 {
+                if group.bytes.len() > MAX_GROUP / 2 {
                     self.write(&mut group, Vec::new()).await?;
                 }
             }
@@ -304,11 +315,11 @@ impl Desk {
         let Walked { key, value, holds, release, place } = walked;
         self.work.held.walked(key, value, holds);
         let message = Message::Release(release);
-        let mut group = Vec::new();
+        let mut group = Group::default();
         let answer = match self.admit(&message) {
             Said::Answer(answer) => answer,
             Said::Write(row) => {
-                Kept { row, message }.encode(&mut group);
+                put(&mut group, &Kept { row, message });
                 Answer::Accepted
             }
             Said::Walk(walk) => {
@@ -320,9 +331,9 @@ impl Desk {
         self.write(&mut group, replies).await
     }
 
-    async fn write(&mut self, group: &mut Vec<u8>, replies: Vec<Reply>) -> Result<(), Stopped> {
+    async fn write(&mut self, group: &mut Group, replies: Vec<Reply>) -> Result<(), Stopped> {
         let section = self.work.held.sections.current();
-        self.work.held.sections.wrote(group.len());
+        self.work.held.sections.wrote(group.bytes.len());
         self.writer.append(section, std::mem::take(group), replies).await
     }
 
@@ -424,14 +435,14 @@ impl Desk {
         self.metrics.sections.set(held.sections.count().try_into().unwrap_or(i64::MAX));
         let oldest = outgoing.oldest().and_then(|made| now.duration_since(made).ok());
         self.metrics.oldest_s.set(oldest.unwrap_or_default().as_secs_f64());
-        let mut group = Vec::new();
+        let mut group = Group::default();
         for kept in held.carry() {
-            kept.encode(&mut group);
-            if group.len() > MAX_GROUP / 2 {
+            put(&mut group, &kept);
+            if group.bytes.len() > MAX_GROUP / 2 {
                 self.write(&mut group, Vec::new()).await?;
             }
         }
-        if !group.is_empty() {
+        if !group.bytes.is_empty() {
             self.write(&mut group, Vec::new()).await?;
         }
         match self.work.held.sections.prunable() {

@@ -52,7 +52,7 @@ use commonware_storage::{
 };
 use commonware_utils::{NZUsize, sequence::U64};
 
-use crate::store::disk_failed;
+use crate::{repair::open_metadata, store::disk_failed};
 
 const ROUND: U64 = U64::new(0);
 const VIEW: U64 = U64::new(1);
@@ -157,9 +157,18 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         has_ledger: bool,
         now: LedgerTime,
     ) -> Result<Self, metadata::Error> {
-        let config =
-            metadata::Config { partition: format!("{partition}-memory"), codec_config: () };
-        let record = Metadata::init(ctx.child("memory"), config).await?;
+        let name = format!("{partition}-memory");
+        // Without a record the node votes only in rounds that begin later.
+        let kept = open_metadata(ctx, &name, ()).await?;
+        // A record that is lost must not look like one that never was.
+        let has_ledger = has_ledger || kept.is_none();
+        let record = match kept {
+            Some(record) => record,
+            None => {
+                let config = metadata::Config { partition: name, codec_config: () };
+                Metadata::init(ctx.child("memory"), config).await?
+            }
+        };
         Ok(Self { record: Some(record), has_ledger, started: now, written: Votes::default() })
     }
 

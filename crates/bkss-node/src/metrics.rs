@@ -61,6 +61,8 @@ pub struct Metrics {
     pub held: Gauge,
     /// `bkss_gateway_held_bytes`
     pub held_bytes: Gauge,
+    /// `bkss_gateway_lost`
+    pub lost: Gauge,
     /// `bkss_gateway_journal_sections`
     pub sections: Gauge,
     /// `bkss_messages_total`
@@ -167,6 +169,12 @@ impl Default for Metrics {
                 &mut r,
                 "gateway_held_bytes",
                 "Bytes of bodies held until their openings are final",
+                Gauge::default(),
+            ),
+            lost: add(
+                &mut r,
+                "gateway_lost",
+                "Accepted messages that the journal had lost at the last start",
                 Gauge::default(),
             ),
             sections: add(

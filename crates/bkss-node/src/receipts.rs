@@ -61,6 +61,10 @@ pub enum NoProof {
     Erased,
     #[error("block {0} is not kept here")]
     NotKept(u64),
+    #[error("no certificate that makes block {0} final is kept here")]
+    Uncertified(u64),
+    #[error("this node has records of the blocks after {0} only")]
+    RecordsAfter(u64),
     #[error("no block from {0} ms on is final")]
     NotYet(u64),
     #[error("stored block {0} and its record do not fit")]
@@ -131,7 +135,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
                 return Ok(encode(&finality));
             }
         }
-        Err(NoProof::NotKept(height))
+        Err(NoProof::Uncertified(height))
     }
 
     /// A block's own certificate, encoded; most blocks have one.
@@ -222,7 +226,31 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
                 break;
             }
         }
+        if status.opened.is_none() {
+            // Where a request is known, the opening came later.
+            let known = !status.requested.is_empty();
+            self.reaches_back(meter, index, known).await?;
+        }
         Ok(status)
+    }
+
+    /// Whether what is not recorded of a link did not happen.
+    async fn reaches_back(
+        &self,
+        meter: MeterId,
+        index: LinkIndex,
+        known: bool,
+    ) -> Result<(), NoProof> {
+        let begins = self.records.directory().begins();
+        if begins == 0 || known {
+            return Ok(());
+        }
+        let since = self.block(begins).await.map(|block| block.header().time);
+        let chains = self.chains(meter, index)?;
+        let later = |(_, chain): &(Row, Chain)| {
+            since.is_some_and(|since| since <= chain.schedule.opens(index))
+        };
+        if chains.iter().all(later) { Ok(()) } else { Err(NoProof::RecordsAfter(begins)) }
     }
 
     /// The receipt of an opened reading.
@@ -237,6 +265,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
                 return self.receipt_of((row, &chain), index, height).await;
             }
         }
+        self.reaches_back(meter, index, false).await?;
         Err(NoProof::NotOpened(index))
     }
 
@@ -252,7 +281,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         }
         // The records may be some blocks behind the state, or begin behind the registration.
         let recorded = |row: &Row| self.records.directory().registration(*row).is_some();
-        let row = chains.into_iter().find(recorded).ok_or(NoProof::NotRecorded(meter))?;
+        let begins = self.records.directory().begins();
+        let missing =
+            if begins == 0 { NoProof::NotRecorded(meter) } else { NoProof::RecordsAfter(begins) };
+        let row = chains.into_iter().find(recorded).ok_or(missing)?;
         let (provable, position, registration) = self.registered(row).await?;
         let height = provable.block.header().height;
         let inclusion =

@@ -27,7 +27,11 @@ use commonware_utils::sync::AsyncMutex;
 
 pub use record::Record;
 
-use crate::{engine_block::engine_digest, store::archive_config};
+use crate::{
+    engine_block::engine_digest,
+    repair::{is_failure, remove_all},
+    store::archive_config,
+};
 
 /// Most bytes of a record: less than half of the longest block for its items, a handover, and headers
 /// up to a certificate.
@@ -58,6 +62,7 @@ pub struct Directory {
     trust: Trust,
     /// The same as a file, once somebody has asked for it.
     genesis_file: OnceLock<Bytes>,
+    begins: u64,
 }
 
 /// How far the records go.
@@ -69,7 +74,7 @@ struct Written {
 }
 
 impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
-    /// Opens the records, or starts them.
+    /// Opens the records, or starts them; those that do not read well are dropped.
     ///
     /// # Errors
     ///
@@ -80,6 +85,22 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         cache: CacheRef,
         trust: Trust,
     ) -> Result<Self, Error> {
+        match Self::read(ctx, partition, cache.clone(), trust.clone()).await {
+            Err(error) if !is_failure(&error) => {
+                // They are made again from the blocks.
+                tracing::error!(
+                    partition = format!("{partition}-records"),
+                    %error,
+                    "records are damaged: they are dropped and made again from the blocks"
+                );
+                remove_all(ctx, partition, "records").await?;
+                Self::read(ctx, partition, cache, trust).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read(ctx: &E, partition: &str, cache: CacheRef, trust: Trust) -> Result<Self, Error> {
         let range = RangeCfg::from(0..=MAX_RECORD);
         let config = archive_config(partition, "records", cache, range);
         let archive: Archive<E> = prunable::Archive::init(ctx.child("records"), config).await?;
@@ -89,6 +110,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
             registrations: BTreeMap::new(),
             trust,
             genesis_file: OnceLock::new(),
+            begins: 0,
         };
         let ranges: Vec<_> = archive.ranges().collect();
         for (first, last) in ranges {
@@ -129,6 +151,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         if height < written.next {
             return Ok(());
         }
+        let before = written.next;
         let mut record = Record::of(block);
         view_of(&mut record);
         written.next = height + 1;
@@ -136,6 +159,10 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
             || now.duration_since(written.synced).is_ok_and(|passed| passed >= SYNC_AFTER);
         let mut slot = self.archive.lock().await;
         let mut archive = slot.take().ok_or(Error::RecordCorrupted)?;
+        let gap = height > before;
+        if gap {
+            archive = begin_at(archive, height - 1, block.header().previous).await?;
+        }
         // An empty record tells how far the others go.
         if sync || !record.is_empty() {
             let mut bytes = Vec::new();
@@ -149,7 +176,12 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         }
         *slot = Some(archive);
         drop(slot);
-        self.directory.write().unwrap_or_else(PoisonError::into_inner).add(height, &record);
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        if gap {
+            directory.add(height - 1, &Record::nothing_before());
+        }
+        directory.add(height, &record);
+        drop(directory);
         *self.written.write().unwrap_or_else(PoisonError::into_inner) = written;
         Ok(())
     }
@@ -165,12 +197,12 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
         }
         let mut slot = self.archive.lock().await;
         let archive = slot.take().ok_or(Error::RecordCorrupted)?;
-        let mut bytes = Vec::new();
-        codec::encode_infallible(&Record::default(), &mut bytes);
-        let digest = engine_digest(head.id);
-        let archive = Stored::put(archive, head.height, digest, &bytes.into()).await?;
+        let archive = begin_at(archive, head.height, head.id).await?;
         *slot = Some(Stored::sync(archive).await?);
         drop(slot);
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        directory.add(head.height, &Record::nothing_before());
+        drop(directory);
         let mut written = self.written.write().unwrap_or_else(PoisonError::into_inner);
         (written.next, written.durable) = (head.height + 1, head.height + 1);
         Ok(())
@@ -208,8 +240,22 @@ impl<E: Storage + Metrics + Clock + Supervisor> Records<E> {
     }
 }
 
+/// Notes that nothing is recorded of a block and of those before it.
+async fn begin_at<E: Storage + Metrics + Clock>(
+    archive: Archive<E>,
+    height: u64,
+    id: bkss_scheme::Digest,
+) -> Result<Archive<E>, Error> {
+    let mut bytes = Vec::new();
+    codec::encode_infallible(&Record::nothing_before(), &mut bytes);
+    Stored::put(archive, height, engine_digest(id), &bytes.into()).await
+}
+
 impl Directory {
     fn add(&mut self, height: u64, record: &Record) {
+        if record.is_nothing_before() {
+            self.begins = self.begins.max(height);
+        }
         if record.registered > 0 {
             self.registrations.insert(record.first_row, (height, record.registered));
         }
@@ -231,6 +277,11 @@ impl Directory {
                 },
             }
         }
+    }
+
+    /// The block that the records begin behind: of it and those before it nothing is recorded.
+    pub const fn begins(&self) -> u64 {
+        self.begins
     }
 
     /// Heights of blocks with requests of a slot.

@@ -4,14 +4,20 @@
 //! together with its section, blocks and certificates alike, and the engine is told to begin
 //! again: it keeps what is there, fetches what is missing from peers, and nothing altered is ever
 //! served. A node that has lost blocks is behind the round it has voted in, so it follows until it
-//! has caught up (see [`crate::memory`]). A disk that fails is another thing: what is on it may be
-//! whole, so nothing is dropped, and the node does not start.
+//! has caught up (see [`crate::memory`]). What can be made again from the blocks, or holds only what
+//! is not final yet, is dropped alone. A disk that fails is another thing: what is on it may be whole,
+//! so nothing is dropped, and the node does not start.
 
 use std::collections::BTreeSet;
 
-use bkss_scheme::certificate::MAX_COMMITTEE;
+use bkss_scheme::{LedgerTime, certificate::MAX_COMMITTEE};
 use bytes::Bytes;
 use commonware_codec::{CodecShared, RangeCfg, varint::UInt};
+use commonware_consensus::{
+    simplex::{scheme::ed25519::Scheme, types::Notarization},
+    types::Epoch,
+};
+use commonware_cryptography::sha256::Digest;
 use commonware_runtime::{Clock, Metrics, Storage, Supervisor, buffer::paged::CacheRef};
 use commonware_storage::{
     archive::{Archive as _, Error, Identifier, prunable},
@@ -22,7 +28,7 @@ use commonware_utils::sequence::U64;
 
 use crate::{
     engine_block::{BlockLimits, EngineBlock},
-    store::{Archive, Certificate, ITEMS_PER_SECTION, archive_config, disk_failed},
+    store::{Archive, Certificate, ITEMS_PER_SECTION, archive_config, disk_failed, names_in},
 };
 
 /// Where the engine keeps the height it has delivered.
@@ -41,6 +47,8 @@ pub struct Dropped {
     pub sections: BTreeSet<u64>,
     /// The engine had delivered blocks that are not there.
     pub rewound: bool,
+    /// What was kept of blocks that are not final, and did not read well.
+    pub caches: BTreeSet<String>,
 }
 
 impl Dropped {
@@ -66,7 +74,8 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
     let mut dropped = Dropped::default();
     let bytes = RangeCfg::from(0..=limits.bytes);
     let found = [
-        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits, first).await?,
+        examine::<_, EngineBlock>(ctx, partition, ARCHIVES[0], cache, limits.clone(), first)
+            .await?,
         examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes, first).await?,
         examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE, first).await?,
     ];
@@ -102,7 +111,139 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
         _ => 0,
     };
     dropped.rewound = rewind(ctx, partition, kept, !dropped.is_nothing()).await?;
+    dropped.caches = check_caches(ctx, partition, cache, &limits).await?;
     Ok(dropped)
+}
+
+/// What the engine keeps of a round until its blocks are final, by what it is.
+#[derive(Clone, Copy, Debug)]
+enum Cached {
+    Blocks,
+    Notarizations,
+    Finalizations,
+}
+
+/// The engine's names of it.
+const CACHES: [(&str, Cached); 5] = [
+    ("verified", Cached::Blocks),
+    ("notarized", Cached::Blocks),
+    ("certified", Cached::Blocks),
+    ("notarizations", Cached::Notarizations),
+    ("finalizations", Cached::Finalizations),
+];
+/// Where the engine keeps which rounds those are.
+const CACHED: u8 = 0;
+
+/// Checks what the engine keeps of blocks that are not final, and drops what does not read well: it
+/// fetches them again as it does what it has missed.
+async fn check_caches<E: Storage + Clock + Metrics + Supervisor>(
+    ctx: &E,
+    partition: &str,
+    cache: &CacheRef,
+    limits: &BlockLimits,
+) -> Result<BTreeSet<String>, Error> {
+    let mut dropped = BTreeSet::new();
+    let prefix = format!("{partition}-marshal-cache");
+    let name = format!("{prefix}-metadata");
+    let rounds = match open_metadata::<E, u8, (Epoch, Epoch)>(ctx, &name, ((), ())).await? {
+        Some(rounds) => rounds.get(&CACHED).copied(),
+        None => {
+            dropped.insert(name);
+            None
+        }
+    };
+    let (first, last) = rounds.unwrap_or((Epoch::zero(), Epoch::zero()));
+    for round in first.get()..=last.get() {
+        for (kind, cached) in CACHES {
+            let parts = ["metadata", "key", "value"]
+                .map(|part| format!("{prefix}-cache-{round}-{kind}-{part}"));
+            let mut there = false;
+            for part in &parts {
+                there |= !names_in(ctx, part).await.map_err(metadata::Error::Runtime)?.is_empty();
+            }
+            if !there {
+                continue;
+            }
+            let whole = match cached {
+                Cached::Blocks => {
+                    let limits = limits.with_bodies_from(LedgerTime(u64::MAX));
+                    reads_well::<_, EngineBlock>(ctx, &parts, cache, limits).await?
+                }
+                Cached::Notarizations => {
+                    let most = MAX_COMMITTEE;
+                    reads_well::<_, Notarization<Scheme, Digest>>(ctx, &parts, cache, most).await?
+                }
+                Cached::Finalizations => {
+                    reads_well::<_, Certificate>(ctx, &parts, cache, MAX_COMMITTEE).await?
+                }
+            };
+            if whole {
+                continue;
+            }
+            tracing::error!(
+                partition = parts[1],
+                "what is kept of blocks that are not final is damaged: it is dropped"
+            );
+            for part in &parts {
+                absent_is_fine(ctx.remove(part, None).await)?;
+            }
+            dropped.insert(format!("{prefix}-cache-{round}-{kind}"));
+        }
+    }
+    Ok(dropped)
+}
+
+/// Whether all records of one of the engine's caches read well; an error where the disk fails.
+async fn reads_well<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
+    ctx: &E,
+    [metadata, key, value]: &[String; 3],
+    cache: &CacheRef,
+    codec_config: V::Cfg,
+) -> Result<bool, Error> {
+    let mut config = archive_config("", "", cache.clone(), codec_config);
+    config.metadata_partition.clone_from(metadata);
+    config.key_partition.clone_from(key);
+    config.value_partition.clone_from(value);
+    let archive: Archive<E, V> = match prunable::Archive::init(ctx.child("check"), config).await {
+        Ok(archive) => archive,
+        Err(error) if is_failure(&error) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    for (first, last) in archive.ranges().collect::<Vec<_>>() {
+        for index in first..=last {
+            match archive.get(Identifier::Index(index)).await {
+                Ok(_) => {}
+                Err(error) if is_failure(&error) => return Err(error),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Opens a small file of numbers, or drops it if it is damaged; an error where the disk fails.
+pub(crate) async fn open_metadata<E, K, V>(
+    ctx: &E,
+    partition: &str,
+    codec_config: V::Cfg,
+) -> Result<Option<Metadata<E, K, V>>, metadata::Error>
+where
+    E: Storage + Clock + Metrics + Supervisor,
+    K: commonware_utils::Span,
+    V: CodecShared,
+{
+    let config = metadata::Config { partition: partition.to_owned(), codec_config };
+    match Metadata::init(ctx.child("progress"), config).await {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(metadata::Error::Runtime(error)) if disk_failed(&error) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(partition, %error, "stored numbers are damaged: they are dropped");
+            match ctx.remove(partition, None).await {
+                Ok(()) | Err(commonware_runtime::Error::PartitionMissing(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
 }
 
 /// What an archive holds.
@@ -148,7 +289,7 @@ async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
     Ok(Ok(Examined { bad, contiguous }))
 }
 
-fn is_failure(error: &Error) -> bool {
+pub(crate) fn is_failure(error: &Error) -> bool {
     match error {
         Error::Journal(journal::Error::Runtime(error))
         | Error::Metadata(metadata::Error::Runtime(error)) => disk_failed(error),
@@ -176,7 +317,11 @@ async fn remove_section<E: Storage>(
     absent_is_fine(ctx.remove(&format!("{partition}-{name}-{}", PARTS[0]), None).await)
 }
 
-async fn remove_all<E: Storage>(ctx: &E, partition: &str, name: &str) -> Result<(), Error> {
+pub(crate) async fn remove_all<E: Storage>(
+    ctx: &E,
+    partition: &str,
+    name: &str,
+) -> Result<(), Error> {
     for part in PARTS {
         absent_is_fine(ctx.remove(&format!("{partition}-{name}-{part}"), None).await)?;
     }
@@ -199,12 +344,12 @@ async fn rewind<E: Storage + Clock + Metrics + Supervisor>(
     force: bool,
 ) -> Result<bool, Error> {
     let name = format!("{partition}-marshal-application-metadata");
-    let config = metadata::Config { partition: name.clone(), codec_config: () };
-    let progress: Metadata<E, U64, UInt<u64>> =
-        Metadata::init(ctx.child("progress"), config).await?;
-    let processed = progress.get(&PROCESSED).map_or(0, |height| height.0);
+    let progress = open_metadata::<E, U64, UInt<u64>>(ctx, &name, ()).await?;
+    let damaged = progress.is_none();
+    let processed = progress.as_ref().and_then(|progress| progress.get(&PROCESSED));
+    let processed = processed.map_or(0, |height| height.0);
     drop(progress);
-    if !force && processed <= kept {
+    if !damaged && !force && processed <= kept {
         return Ok(false);
     }
     tracing::warn!(partition, processed, kept, "blocks are missing: they are fetched from peers");

@@ -127,6 +127,7 @@ impl Process {
     }
 
     fn run(&self) -> Result<(), Failed> {
+        end_where_the_disk_fails(self.settings.store.clone());
         let (stop, mut stopped) = oneshot::channel();
         let mut start = Start::load(self, None)?;
         claim(&self.settings.store, start.config.genesis.network())?;
@@ -199,6 +200,9 @@ impl Start {
         config.events_from = records.next_height();
         drop(records);
         let (provider, clock) = (config.provider, config.clock.clone());
+        // The engine does not say which port is taken.
+        let free = std::net::TcpListener::bind(settings.p2p);
+        drop(free.map_err(|error| Failed::later(format!("p2p = {}: {error}", settings.p2p)))?);
         let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
         let node = node.map_err(Failed::later)?;
         let genesis = settings.genesis.clone();
@@ -237,6 +241,36 @@ impl Start {
         let _ = ctx.stop(0, Some(STOP_TIMEOUT)).await; // what is not written out by then is repeated
         outcome
     }
+}
+
+/// The engine panics where its files cannot be written: that is no fault of the program, and is said
+/// in one line.
+fn end_where_the_disk_fails(store: PathBuf) {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        let failed = ["WriteFailed", "SyncFailed", "ResizeFailed", "ReadFailed", "Io("];
+        let of_storage = failed.iter().any(|failed| message.contains(failed));
+        match unwritable(&store) {
+            Some(error) => {
+                output::error(&format!("{}: {error}: the node stops", store.display()));
+            }
+            None if of_storage => {
+                let store = store.display();
+                output::error(&format!("{store} could not be written: the node stops: {message}"));
+            }
+            None => return report(panic),
+        }
+        std::process::exit(1);
+    }));
+}
+
+/// Why nothing can be written below a directory, if nothing can.
+fn unwritable(directory: &Path) -> Option<std::io::Error> {
+    let path = directory.join(".space");
+    let written = std::fs::write(&path, [0; 64 << 10]);
+    let _ = std::fs::remove_file(&path); // it may not be there
+    written.err()
 }
 
 /// The vote key that the node is to be started with again; never, once the node has ended.

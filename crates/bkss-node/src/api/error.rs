@@ -134,7 +134,10 @@ impl From<NoProof> for ApiError {
             NoProof::OutsideChain(_) => (StatusCode::NOT_FOUND, "index"),
             NoProof::NotOpened(_) => (StatusCode::NOT_FOUND, "index"),
             NoProof::NotYet(_) => (StatusCode::NOT_FOUND, "after"),
-            NoProof::Erased | NoProof::NotKept(_) => (StatusCode::GONE, "store"),
+            NoProof::Erased
+            | NoProof::NotKept(_)
+            | NoProof::Uncertified(_)
+            | NoProof::RecordsAfter(_) => (StatusCode::GONE, "store"),
             NoProof::Broken(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store"),
         };
         Self::new(status, "no proof", "something final and kept here", error, at)

@@ -51,6 +51,7 @@ fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {
     responses(
         (status = 200, description = "its status", body = SlotBody),
         (status = 404, description = "no such meter or link", body = ErrorBody),
+        (status = 410, description = "the records of that time are not kept here", body = ErrorBody),
     )
 )]
 pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Response, ApiError> {

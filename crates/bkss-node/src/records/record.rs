@@ -65,6 +65,16 @@ impl Record {
         record
     }
 
+    /// Says that nothing is recorded of this block and of those before it.
+    pub(super) fn nothing_before() -> Self {
+        Self { first_row: Row::MAX, ..Self::default() }
+    }
+
+    /// Whether it says so.
+    pub(super) const fn is_nothing_before(&self) -> bool {
+        self.first_row == Row::MAX && self.registered == 0
+    }
+
     /// Whether nothing is to be said about the block.
     pub const fn is_empty(&self) -> bool {
         self.registered == 0
