@@ -85,6 +85,46 @@ fn an_altered_byte_in_any_archive_is_found_and_fetched_again() {
     });
 }
 
+/// What the engine keeps of blocks that are not final, how far it is, and the record of votes: each
+/// is dropped where it is damaged, the node starts, and it does not vote twice.
+#[test]
+fn whatever_else_is_damaged_the_node_starts_and_votes_only_once() {
+    let seed = 24;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(20, 600).await;
+        let mut caches = 0;
+        for kind in ["verified", "notarized", "certified", "notarizations", "finalizations"] {
+            for part in ["metadata", "key", "value"] {
+                world.kill(1).await;
+                let height = world.height();
+                let round = height / u64::from(SHORT.blocks);
+                for round in [round.saturating_sub(1), round] {
+                    let name = format!("provider-1-marshal-cache-cache-{round}-{kind}-{part}");
+                    caches += flip(&ctx, &name).await;
+                }
+                world.begin(1, configs[1].clone()).await;
+                world.until(height + 2, 600).await;
+            }
+        }
+        assert!(caches >= 15, "{caches} files of the caches were damaged");
+        for name in ["marshal-cache-metadata", "marshal-application-metadata", "memory"] {
+            world.kill(1).await;
+            let flipped = flip(&ctx, &format!("provider-1-{name}")).await;
+            assert!(flipped > 0, "{name} has nothing");
+            let height = world.height();
+            world.begin(1, configs[1].clone()).await;
+            world.until(height + 2 * u64::from(SHORT.blocks), 600).await;
+        }
+        let node = world.nodes().nth(1).unwrap();
+        assert!(node.status.read().votes, "it votes again");
+        assert!(node.shared.chain().state().offences().is_empty(), "nobody voted twice");
+    });
+}
+
 #[test]
 fn lost_blocks_are_fetched_before_the_node_votes_again() {
     let seed = 22;
