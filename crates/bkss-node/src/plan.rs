@@ -69,13 +69,20 @@ impl Plan {
                 address: address.clone(),
             })
         });
-        let peers = Arc::new(peers.collect());
+        // Whoever has left keeps its seat until the round ends, also for a node that has not seen it
+        // leave because it was started again since.
+        let gone = round.nodes.iter().filter(|(id, _)| state.members().provider(*id).is_none());
+        let gone = gone.filter_map(|(id, key)| {
+            let address = state.members().provider_ever(*id)?.address.to_string();
+            Some(Peer { provider: *id, key: public_key(key)?, address })
+        });
+        let peers = Arc::new(peers.chain(gone).collect());
         let tenure_views = state.genesis().charter().rounds.tenure_views;
         let (height, began) = (state.head().height, state.head().time);
         Self { round, peers, height, tenure_views, began }
     }
 
-    /// The key that a present provider has in this round.
+    /// The key that a provider has in this round.
     pub fn key_of(&self, provider: ProviderId) -> Option<VoteKey> {
         // Where there are two, the one of the seat comes first.
         let peer = self.peers.iter().find(|peer| peer.provider == provider)?;
@@ -128,7 +135,8 @@ impl Plan {
         self.round.seed
     }
 
-    /// The present providers. One that takes another key with the next round has both.
+    /// The present providers, and those that have left and still have a seat. One that takes another
+    /// key with the next round has both.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
     }

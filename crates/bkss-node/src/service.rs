@@ -258,9 +258,18 @@ async fn stopped(ctx: &Context, mailbox: &Mailbox) {
 /// Says so, again and again, while no block becomes final; and what there is to do about it where
 /// this provider is no member.
 async fn watch(ctx: Context, api: Arc<Api>, shared: Shared, provider: ProviderId) {
-    let mut told = Duration::ZERO;
+    let (mut told, mut told_of_seat) = (Duration::ZERO, false);
     loop {
         ctx.sleep(WATCH).await;
+        let seat_until = seat_of_leaver(&shared, provider);
+        if let Some(until) = seat_until.filter(|_| !told_of_seat) {
+            tracing::warn!(
+                until,
+                "this provider has left and still has its seat: its vote is needed until that block is \
+                 final, so the node should run until then"
+            );
+        }
+        told_of_seat = seat_until.is_some();
         if api.is_healthy() {
             told = Duration::ZERO;
             continue;
@@ -268,8 +277,13 @@ async fn watch(ctx: Context, api: Arc<Api>, shared: Shared, provider: ProviderId
         let age = api.head_age();
         if age >= told * 2 {
             told = age;
-            let member = shared.chain().state().members().provider(provider).is_some();
-            if member {
+            let (member, seated) = {
+                let chain = shared.chain();
+                let state = chain.state();
+                let seated = state.round().nodes.iter().any(|(id, _)| *id == provider);
+                (state.members().provider(provider).is_some(), seated)
+            };
+            if member || seated {
                 tracing::error!(seconds = age.as_secs(), "no block has become final");
             } else {
                 tracing::warn!(
@@ -278,6 +292,17 @@ async fn watch(ctx: Context, api: Arc<Api>, shared: Shared, provider: ProviderId
             }
         }
     }
+}
+
+/// The last block of the round, if a provider that is no member any more has a seat in it.
+fn seat_of_leaver(shared: &Shared, provider: ProviderId) -> Option<u64> {
+    let chain = shared.chain();
+    let state = chain.state();
+    let (round, rounds) = (state.round(), state.genesis().charter().rounds);
+    let seated = round.nodes.iter().any(|(id, _)| *id == provider);
+    let left = seated && state.members().provider(provider).is_none();
+    let end = round.number.saturating_add(1).saturating_mul(u64::from(rounds.blocks));
+    left.then(|| end.saturating_sub(1))
 }
 
 /// Counts now and then what cannot be counted as it happens.

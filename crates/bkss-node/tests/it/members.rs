@@ -9,7 +9,7 @@ use bkss_scheme::{
     identity::Name,
     seal::{KeyId, OpeningKey},
 };
-use commonware_runtime::{Clock, Runner, deterministic};
+use commonware_runtime::{Clock, Runner, Storage, deterministic};
 
 use crate::{
     consortium::Consortium,
@@ -135,6 +135,39 @@ fn committees_change_while_members_join_leave_die_and_return() {
             let chain = node.shared.chain();
             assert_eq!(chain.state().members().count(), 8);
             assert!(chain.state().offences().is_empty(), "nobody voted twice");
+        }
+    });
+}
+
+/// Of five, one leaves and has its seat until the round ends; before that all others are started
+/// again, one of them without its memory. The leaver's vote is needed, and it is heard.
+#[test]
+fn who_has_left_votes_until_the_round_ends_also_with_those_that_were_started_again() {
+    let seed = 33;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 5, Rounds { blocks: 60, committee: 5, ..SHORT });
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(65, 600).await;
+        let mut leaves = Change::new(Body::Leave(ProviderId(4)), ROUNDS);
+        leaves.sign(consortium.genesis.network(), &consortium.keys[4]);
+        submit(&world, &leaves);
+        world.until(75, 600).await;
+        for index in 0..4 {
+            world.kill(index).await;
+        }
+        let _ = ctx.remove("provider-0-memory", None).await;
+        let _ = ctx.remove("provider-0-simplex-1", None).await;
+        for (index, config) in configs[..4].iter().enumerate() {
+            world.begin(index, config.clone()).await;
+        }
+        world.until(130, 600).await;
+        let votes: Vec<_> = world.nodes().take(4).map(|node| node.status.read().votes).collect();
+        assert_eq!(votes, [true; 4], "in the next round, which the leaver has no seat in");
+        for node in world.nodes().take(4) {
+            assert_eq!(node.shared.chain().state().members().count(), 4);
+            assert!(node.shared.chain().state().offences().is_empty(), "nobody voted twice");
         }
     });
 }
