@@ -3,12 +3,16 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bkss_ledger::{Change, Rounds, Transaction, change::Body};
-use bkss_node::{Config, config};
+use bkss_node::{
+    Config, config,
+    plan::{Peer, Plan},
+};
 use bkss_scheme::{
     ProviderId, SecretKey,
     identity::Name,
     seal::{KeyId, OpeningKey},
 };
+use commonware_cryptography::Signer;
 use commonware_runtime::{Clock, Runner, Storage, deterministic};
 
 use crate::{
@@ -161,6 +165,14 @@ fn who_has_left_votes_until_the_round_ends_also_with_those_that_were_started_aga
         let _ = ctx.remove("provider-0-simplex-1", None).await;
         for (index, config) in configs[..4].iter().enumerate() {
             world.begin(index, config.clone()).await;
+        }
+        world.until(90, 600).await;
+        // The simulated network remembers who talked to whom; a process that was started does not.
+        for node in world.nodes() {
+            let plan = Plan::of(node.shared.chain().state());
+            let peer = |peer: &&Peer| peer.provider == ProviderId(4);
+            let key = plan.peers().iter().find(peer).map(|peer| peer.key.clone());
+            assert_eq!(key, Some(configs[4].vote_key.public_key()));
         }
         world.until(130, 600).await;
         let votes: Vec<_> = world.nodes().take(4).map(|node| node.status.read().votes).collect();
