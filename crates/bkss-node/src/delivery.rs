@@ -6,7 +6,12 @@
 //! block the next round starts, and only then is the block acknowledged. What lies too far from a
 //! certificate to be proven is passed on all the same, without a proof.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bkss_ledger::{Block, Boundary, FinalBlock, Rounds as Lengths, Verified};
 use bkss_scheme::{
@@ -56,6 +61,10 @@ pub enum Event {
         seen: SystemTime,
     },
 }
+
+/// How often peers are asked for the certificate of the end of a round, and how soon again.
+const CERTIFICATE_TRIES: u32 = 60;
+const CERTIFICATE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the engine says about finality.
 pub enum Delivered {
@@ -245,6 +254,9 @@ impl Delivery {
     {
         self.apply(ctx, block).await?;
         let height = block.block().header().height;
+        if self.lengths.ends(height) {
+            self.certify(ctx, marshal, height).await;
+        }
         self.prove(ctx, marshal, height).await;
         if self.lengths.ends(height) {
             self.snapshot(ctx, marshal, block.block()).await;
@@ -257,6 +269,29 @@ impl Delivery {
             self.follow(plan).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the certificate of the end of a round, which no later one replaces. A disk may have
+    /// lost it, and the engine asks for nothing that is behind it.
+    async fn certify<E: Clock>(&self, ctx: &E, marshal: &Marshal, height: u64) {
+        for _ in 0..CERTIFICATE_TRIES {
+            if marshal.get_finalization(Height::new(height)).await.is_some() {
+                return;
+            }
+            if let Some(peers) = self.peers() {
+                marshal.hint_finalized(Height::new(height), peers);
+            }
+            ctx.sleep(CERTIFICATE_AGAIN).await;
+        }
+        tracing::error!(height, "no peer has the certificate of the end of this round");
+    }
+
+    /// Everybody it talks to.
+    fn peers(&self) -> Option<NonEmptyVec<PublicKey>> {
+        let plan = Plan::of(self.shared.chain().state());
+        let peers = plan.peers().iter().map(|peer| peer.key.clone());
+        let peers: Vec<_> = peers.filter(|key| *key != self.me).collect();
+        NonEmptyVec::try_from(peers).ok()
     }
 
     /// Keeps a copy of the state at the end of a round, if it is one of those.
@@ -314,10 +349,7 @@ impl Delivery {
         if tip < from + 2 * STRIDE as u64 {
             return;
         }
-        let plan = Plan::of(self.shared.chain().state());
-        let peers = plan.peers().iter().map(|peer| peer.key.clone());
-        let peers: Vec<_> = peers.filter(|key| *key != self.me).collect();
-        if let Ok(peers) = NonEmptyVec::try_from(peers) {
+        if let Some(peers) = self.peers() {
             catch_up(marshal, from, tip, &peers);
             self.asked = tip;
         }

@@ -333,7 +333,8 @@ impl Store {
         engine.start(broadcast);
 
         let partition = &config.partition;
-        repair::check(ctx, partition, &cache, limits.clone(), first).await?;
+        let rounds = config.genesis.charter().rounds.length();
+        repair::check(ctx, partition, &cache, limits.clone(), rounds, first).await?;
         let finalizations = CertificateStore::open(ctx, partition, cache.clone()).await?;
         let blocks = BlockStore::open(ctx, partition, cache.clone(), limits.clone()).await?;
         let fetched = limits.with_bodies_from(LedgerTime(u64::MAX));

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use bkss_scheme::{LedgerTime, certificate::MAX_COMMITTEE};
+use bkss_scheme::{LedgerTime, certificate::MAX_COMMITTEE, finality::RoundLength};
 use bytes::Bytes;
 use commonware_codec::{CodecShared, RangeCfg, varint::UInt};
 use commonware_consensus::{
@@ -69,6 +69,7 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
     partition: &str,
     cache: &CacheRef,
     limits: BlockLimits,
+    rounds: RoundLength,
     first: u64,
 ) -> Result<Dropped, Error> {
     let mut dropped = Dropped::default();
@@ -110,7 +111,15 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
         }
         _ => 0,
     };
-    dropped.rewound = rewind(ctx, partition, kept, !dropped.is_nothing()).await?;
+    let uncertified = match &found[2] {
+        Ok(certificates) if dropped.is_nothing() => certificates.missing_end(rounds, first, kept),
+        _ => None,
+    };
+    if let Some(height) = uncertified {
+        tracing::warn!(partition, height, "the end of a round has no certificate: it is fetched");
+    }
+    let again = uncertified.is_some() || !dropped.is_nothing();
+    dropped.rewound = rewind(ctx, partition, kept, again).await?;
     dropped.caches = check_caches(ctx, partition, cache, &limits).await?;
     Ok(dropped)
 }
@@ -252,6 +261,25 @@ struct Examined {
     bad: Vec<u64>,
     /// Up to where every height is there, from the first that has to be.
     contiguous: u64,
+    /// First and last heights of what is there without a gap.
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Examined {
+    /// The first end of a round that is not there.
+    fn missing_end(&self, rounds: RoundLength, from: u64, to: u64) -> Option<u64> {
+        let blocks = u64::from(rounds.blocks());
+        let first = rounds
+            .of(from.saturating_add(1))
+            .saturating_add(1)
+            .saturating_mul(blocks)
+            .saturating_sub(1);
+        let step = usize::try_from(blocks).unwrap_or(usize::MAX).max(1);
+        let there = |height: &u64| {
+            self.ranges.iter().any(|(first, last)| (*first..=*last).contains(height))
+        };
+        (first..=to).step_by(step).find(|height| !there(height))
+    }
 }
 
 /// What an archive holds, or why it cannot be opened; an error where the disk fails.
@@ -286,7 +314,7 @@ async fn examine<E: Storage + Clock + Metrics + Supervisor, V: CodecShared>(
     }
     let whole = ranges.iter().find(|(first, last)| *first <= from && from <= *last);
     let contiguous = whole.map_or(0, |(_, last)| *last);
-    Ok(Ok(Examined { bad, contiguous }))
+    Ok(Ok(Examined { bad, contiguous, ranges }))
 }
 
 pub(crate) fn is_failure(error: &Error) -> bool {

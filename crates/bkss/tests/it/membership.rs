@@ -212,7 +212,9 @@ fn a_provider_joins_rotates_its_keys_and_leaves() {
     assert!(dry.contains("nothing was signed"), "{dry}");
     let vote = network.good(&["provider", "rotate"], "p4", &["--vote"]);
     assert!(vote.contains("from the next round on"), "{vote}");
-    network.good(&["provider", "move"], "p4", &["--address", "127.0.0.1:21300"]);
+    let here = ["--address", "127.0.0.1:21300"];
+    network.refused(&["provider", "move"], "p4", &here, "provider 4 has this address");
+    network.good(&["provider", "move"], "p4", &["--address", "localhost:21300"]);
 
     network.good(&["provider", "leave"], "p4", &[]);
     network.refused(&["provider", "leave"], "p4", &[], "provider 4 is not one of the consortium");
