@@ -34,7 +34,7 @@ use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc, v
 use crate::{
     chain::{Broken, Shared},
     engine_block::EngineBlock,
-    plan::Plan,
+    plan::{Plan, Schemes, participants},
     retention::Retention,
     snapshots::Snapshots,
     status::Status,
@@ -132,6 +132,7 @@ struct Unproven {
 
 /// Applies finalized blocks and passes them on once their finality can be proven.
 pub struct Delivery {
+    schemes: Option<(Schemes, Vec<u8>)>,
     shared: Shared,
     lengths: Lengths,
     status: Status,
@@ -164,8 +165,9 @@ impl Delivery {
         let lengths = shared.chain().state().genesis().charter().rounds;
         let unproven = VecDeque::new();
         let (round, asked) = (None, 0);
-        let snapshots = None;
+        let (snapshots, schemes) = (None, None);
         Self {
+            schemes,
             shared,
             lengths,
             status,
@@ -185,6 +187,12 @@ impl Delivery {
     /// Writes a snapshot after every so many rounds, unless that is 0.
     pub fn with_snapshots(mut self, snapshots: Snapshots, rounds: u32) -> Self {
         self.snapshots = (rounds > 0).then(|| (snapshots, rounds.into()));
+        self
+    }
+
+    /// Lets the engine check certificates of the rounds that have ended, which it may have to fetch.
+    pub fn with_schemes(mut self, schemes: Schemes, namespace: Vec<u8>) -> Self {
+        self.schemes = Some((schemes, namespace));
         self
     }
 
@@ -371,6 +379,12 @@ impl Delivery {
         let Ok(applied) = applied else { return Err(Broken::NotNext { height }) };
         let Some(block) = applied? else { return Ok(()) };
         self.ended = self.lengths.ends(height).then(|| committee.clone());
+        if self.ended.is_some()
+            && let Some((schemes, namespace)) = &self.schemes
+            && let Some(members) = participants(&committee)
+        {
+            schemes.register(self.lengths.of(height), Scheme::verifier(namespace, members));
+        }
         self.unproven.push_back(Unproven { block, committee });
         self.status.applied(self.shared.chain().state().head(), ctx.current());
         // One message that waits says it all.

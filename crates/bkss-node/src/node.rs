@@ -153,6 +153,9 @@ where
     let snapshots = Snapshots::new(&config.partition);
     let origin = Origin::find(&ctx, &config.genesis, &snapshots, config.events_from).await?;
     let origin = origin.ok_or(StartError::VoteKey)?;
+    if let Some((round, scheme)) = &origin.ended {
+        schemes.register(*round, scheme.clone());
+    }
     let store = Store {
         schemes: schemes.clone(),
         epocher: epocher.clone(),
@@ -208,7 +211,7 @@ where
         seat,
         memory,
         lanes,
-        schemes,
+        schemes.clone(),
         automaton,
         marshal.clone(),
         epocher,
@@ -218,6 +221,7 @@ where
     let me = config.vote_key.public_key();
     let listeners = vec![settled, followed];
     let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied)
+        .with_schemes(schemes.clone(), config.namespace().to_vec())
         .with_snapshots(snapshots.clone(), config.snapshot_rounds)
         .with_retention(Retention::days(config.keep_bodies_days));
     let duties = Duties::new(config, shared.clone(), status.clone());

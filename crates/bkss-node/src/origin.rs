@@ -25,6 +25,8 @@ pub struct Origin {
     pub state: State,
     /// The block that the engine begins at; `None` for the genesis.
     pub floor: Option<Floor>,
+    /// The round that ends with the state, and what checks its certificates; `None` for the genesis.
+    pub ended: Option<(u64, Scheme)>,
 }
 
 /// The last block of a round, as the engine knows it.
@@ -58,11 +60,13 @@ impl Origin {
                 // If the mark stays, the next start comes here again.
                 let _ = snapshots.unadopt(ctx).await;
             }
-            return Ok(Some(Self { state: State::new(genesis.clone()), floor: None }));
+            let state = State::new(genesis.clone());
+            return Ok(Some(Self { state, floor: None, ended: None }));
         };
-        let floor = if adopted { Floor::at(genesis, &beginning.boundary()) } else { None };
-        let knows = floor.is_some() || !adopted;
-        Ok(knows.then(|| Self { state: beginning.into_state(), floor }))
+        let Some(at) = Floor::at(genesis, &beginning.boundary()) else { return Ok(None) };
+        let ended = Some((at.round, at.scheme.clone()));
+        let floor = adopted.then_some(at);
+        Ok(Some(Self { state: beginning.into_state(), floor, ended }))
     }
 
     /// From where on the store has to have every block.

@@ -125,6 +125,33 @@ fn whatever_else_is_damaged_the_node_starts_and_votes_only_once() {
     });
 }
 
+/// No later certificate replaces that of the end of a round: a node whose disk has lost it asks for
+/// it, and shows nothing of the next round before it has it.
+#[test]
+fn a_lost_certificate_of_the_end_of_a_round_is_fetched_again() {
+    let seed = 25;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(20, 600).await;
+        world.kill(1).await;
+        for part in ["keys", "values", "metadata"] {
+            let _ = ctx.remove(&format!("provider-1-finalizations-{part}"), None).await;
+        }
+        let height = world.height();
+        world.begin(1, configs[1].clone()).await;
+        world.until(height + 4, 600).await;
+        let node = world.nodes().nth(1).unwrap();
+        let blocks = u64::from(SHORT.blocks);
+        for end in (blocks - 1..height).step_by(usize::try_from(blocks).unwrap()) {
+            let certificate = node.marshal.get_finalization(Height::new(end)).await;
+            assert!(certificate.is_some(), "block {end}");
+        }
+    });
+}
+
 #[test]
 fn lost_blocks_are_fetched_before_the_node_votes_again() {
     let seed = 22;
