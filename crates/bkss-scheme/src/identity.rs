@@ -259,7 +259,18 @@ impl<'b, C> Decode<'b, C> for SdiIdentity {
 /// If it is no text or longer than [`MAX_NAME`].
 pub fn name(decoder: &mut Decoder<'_>) -> Result<Name, decode::Error> {
     let at = decoder.position();
-    Name::try_from(decoder.str()?).map_err(|_| decode::Error::message("name too long").at(at))
+    let text = decoder.str()?;
+    if !is_printable(text) {
+        return Err(decode::Error::message("name with a control character").at(at));
+    }
+    Name::try_from(text).map_err(|_| decode::Error::message("name too long").at(at))
+}
+
+/// Whether a text has no control characters and none that turn the direction of what follows it:
+/// whoever reads a name reads what is there.
+pub fn is_printable(text: &str) -> bool {
+    let turns = |c| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    !text.chars().any(|c| c.is_control() || turns(c))
 }
 
 #[cfg(test)]

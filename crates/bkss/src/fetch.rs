@@ -118,15 +118,26 @@ fn download(
         let source = std::io::ErrorKind::AlreadyExists.into();
         return Err(FileError::Unwritable { path: out.to_owned(), source }.into());
     }
-    let partial = out.with_extension("partial");
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).open(&partial);
+    // A name of this process alone: two of them that write one file do not write into each other.
+    let partial = out.with_extension(format!("partial-{}", std::process::id()));
+    let file = OpenOptions::new().write(true).create_new(true).open(&partial);
     let mut sink = BufWriter::new(file.map_err(unwritable(&partial))?);
-    let bytes = fetch(&mut sink)?;
-    finish(sink).map_err(unwritable(&partial))?;
-    check(&partial)?;
-    std::fs::rename(&partial, out).map_err(unwritable(out))?;
-    Ok(bytes)
+    let written = fetch(&mut sink).map_err(CommandError::from).and_then(|bytes| {
+        finish(sink).map_err(unwritable(&partial))?;
+        check(&partial)?;
+        // Whoever comes first gives it its name.
+        match std::fs::hard_link(&partial, out) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(unwritable(out)(error).into());
+            }
+            // Not every file system has them.
+            Err(_) => std::fs::rename(&partial, out).map_err(unwritable(out))?,
+        }
+        Ok(bytes)
+    });
+    let _ = std::fs::remove_file(&partial); // nothing depends on it any more
+    written
 }
 
 fn finish(sink: BufWriter<File>) -> std::io::Result<()> {

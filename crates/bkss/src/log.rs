@@ -10,6 +10,14 @@ use tracing_subscriber::EnvFilter;
 /// The filter, if it is none.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     let level = filter.parse::<tracing::Level>().is_ok();
+    // Taken for the name of a module, a misspelt level would silence everything.
+    let word = !filter.contains(['=', ',', ':']) && filter != "off";
+    if word && !level {
+        return Err(format!(
+            "expected error, warn, info, debug, trace, off or a filter such as bkss_node=debug, \
+             found {filter}"
+        ));
+    }
     let filter = match filter {
         _ if level => format!("warn,bkss={filter},bkss_node={filter},bkss_ledger={filter}"),
         other => other.to_owned(),

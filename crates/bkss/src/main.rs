@@ -131,6 +131,12 @@ fn main() -> ExitCode {
     if !matches!(command, Command::Sim(_) | Command::Paper(_)) {
         end_on_panic();
     }
+    let code = run(command);
+    // What was lost was part of the answer.
+    if output::is_lost() { ExitCode::from(2) } else { code }
+}
+
+fn run(command: Command) -> ExitCode {
     match command {
         Command::Init(args) => found::init(&args),
         Command::Keygen(args) => found::keygen(&args),

@@ -131,7 +131,7 @@ impl Opened {
     }
 
     fn tell(&self, path: &Path, teller: &Teller) {
-        let (file, seconds) = (path.display(), self.reading.channel.interval_s);
+        let (file, seconds) = (output::shown_path(path), self.reading.channel.interval_s);
         teller.say(&format!("{file}: meter {}, slot {}", self.meter, self.slot));
         for (start, kwh, quality) in self.intervals() {
             let value = kwh.map_or_else(|| "no value".into(), |kwh| format!("{kwh} kWh"));

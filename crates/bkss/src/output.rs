@@ -1,20 +1,66 @@
 //! The one place that prints: results for programs on standard output, everything for people on
 //! standard error.
 //!
-//! A reader that closed its end stops the printing, not the work: the exit code still counts.
+//! A reader that closed its end stops the printing, not the work: the exit code still counts. Output
+//! that cannot be written for another reason, such as a full disk, is a failure. What others have
+//! named is shown with its control characters escaped: nobody writes lines that are not his.
 
 use std::{
     fmt::Display,
-    io::{IsTerminal, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-/// A line for people.
+/// Whether output was lost.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether something could not be printed.
+pub(crate) fn is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+fn printed(result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        LOST.store(true, Ordering::Relaxed);
+        let _ = io::stderr().lock().write_all(format!("error: output: {error}\n").as_bytes());
+    }
+}
+
+/// A text of others in one line: control characters, and those that turn the direction of what
+/// follows, are escaped.
+pub(crate) fn shown(text: &str) -> String {
+    let plain = |c: char| !c.is_control() && !is_direction(c);
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if plain(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
+        }
+        shown
+    })
+}
+
+/// A path in one line.
+pub(crate) fn shown_path(path: &Path) -> String {
+    shown(&path.display().to_string())
+}
+
+/// Whether a character changes how what follows it is laid out.
+const fn is_direction(c: char) -> bool {
+    matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A line for people, or several.
 pub(crate) fn note(line: &str) {
+    let lines: Vec<_> = line.split('\n').map(shown).collect();
     // In one piece, so that lines of several threads do not mix.
-    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    printed(io::stderr().lock().write_all(format!("{}\n", lines.join("\n")).as_bytes()));
 }
 
 /// An error for people.
@@ -24,8 +70,9 @@ pub(crate) fn error(error: &dyn Display) {
 
 /// One JSON object as a line of standard output.
 pub(crate) fn json(value: &Value) {
-    let mut output = std::io::stdout().lock();
-    let _ = output.write_all(format!("{value}\n").as_bytes()).and_then(|()| output.flush());
+    let mut output = io::stdout().lock();
+    let written = output.write_all(format!("{value}\n").as_bytes());
+    printed(written.and_then(|()| output.flush()));
 }
 
 /// A progress bar on terminals, a line now and then elsewhere.
@@ -38,7 +85,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Progress towards a total.
     pub(crate) fn new(total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = io::stderr().is_terminal().then(|| {
             let style =
                 ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta:>4}  {wide_msg}");
             let bar = ProgressBar::new(total);
@@ -63,6 +110,23 @@ impl Progress {
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_named_stays_in_its_line() {
+        for (text, expected) in [
+            ("Stadtwerke Köln", "Stadtwerke Köln"),
+            ("Utility\n  provider 9: Good Bank", "Utility\\u{a}  provider 9: Good Bank"),
+            ("hidden \u{1b}[8m", "hidden \\u{1b}[8m"),
+            ("abc\u{202e}cba", "abc\\u{202e}cba"),
+        ] {
+            assert_eq!(shown(text), expected);
         }
     }
 }

@@ -7,7 +7,7 @@ use bkss_ledger::{
 use bkss_scheme::{
     Digest, LedgerTime, ProviderIdentity, SdiIdentity,
     hash::{Tag, hash},
-    identity::Name,
+    identity::{Name, is_printable},
 };
 
 use crate::{clock, command::CommandError, output};
@@ -195,6 +195,12 @@ pub(crate) fn agreement(text: &[u8]) -> Digest {
 ///
 /// [`CommandError::Usage`].
 pub(crate) fn name(text: &str) -> Result<Name, CommandError> {
+    if !is_printable(text) {
+        let text = output::shown(text);
+        return Err(CommandError::Usage(format!(
+            "{text}: expected a text without control characters"
+        )));
+    }
     let short = |_| CommandError::Usage(format!("{text}: expected at most 64 bytes"));
     Name::try_from(text).map_err(short)
 }

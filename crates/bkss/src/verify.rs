@@ -184,7 +184,7 @@ impl Outcome {
     fn of_bytes(trust: &Trust, path: &Path, bytes: &[u8]) -> Self {
         let receipt: Receipt<'_> = match codec::decode("receipt", bytes) {
             Ok(receipt) => receipt,
-            Err(error) => return Self::Malformed(format!("{}: {error}", path.display())),
+            Err(error) => return Self::Malformed(format!("{}: {error}", output::shown_path(path))),
         };
         let message = &receipt.registration.message;
         let schedule = &message.schedule;
@@ -239,7 +239,7 @@ impl Outcome {
         };
         let mut text = String::from(if verdict.valid() { "VALID   " } else { "REFUSED " });
         // Writing to a string does not fail.
-        let _ = write!(text, "{}: meter {meter}, slot {slot}", path.display());
+        let _ = write!(text, "{}: meter {meter}, slot {slot}", output::shown_path(path));
         if let Some((start, end)) = *window {
             let _ = write!(text, ", window {} to {}", utc(start), utc(end));
         }

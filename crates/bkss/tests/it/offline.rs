@@ -1,6 +1,6 @@
 //! `verify` on files alone: what it prints, when it refuses, how it exits.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use bkss_scheme::{
     LinkIndex, codec,
@@ -243,5 +243,61 @@ fn a_genesis_file_is_read_with_all_its_handovers_or_not_at_all() {
         let output = files.bkss(&["genesis", "check", "altered.bkss"]);
         assert_eq!(code(&output), 1, "cut {cut}, altered {altered:?}");
         assert!(said(&output).contains("altered.bkss: handover "), "{}", said(&output));
+    }
+}
+
+/// Output that nobody gets is no success; a reader that has heard enough is none of our business.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let files = Files::make();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let args = ["verify", "--genesis", "genesis.bkss", "--json", &Files::receipt(1)];
+    let run = |args: &[&str], output: Stdio| files.command(args).stdout(output).output().unwrap();
+    assert_eq!(run(&args, Stdio::null()).status.code(), Some(0));
+    let lost = run(&args, full().into());
+    assert_eq!(lost.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&lost.stderr).contains("error: output: "), "{lost:?}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(&args, writer.into()).status.code(), Some(0));
+    let text = ["verify", "--genesis", "genesis.bkss", &Files::receipt(1)];
+    let lost = files.command(&text).stderr(full()).status().unwrap();
+    assert_eq!(lost.code(), Some(2));
+}
+
+/// Whoever names a file or a provider writes no line of ours.
+#[test]
+fn names_of_others_stay_in_their_lines() {
+    let files = Files::make();
+    let altered = {
+        let mut bytes = files.read(&Files::receipt(1));
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        bytes
+    };
+    files.write("received/evil\nVALID   good.receipt", &altered);
+    let output = files.bkss(&["verify", "--genesis", "genesis.bkss", "received"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.lines().any(|line| line.starts_with("VALID")), "{said}");
+    assert!(said.contains("evil\\u{a}VALID"), "{said}");
+    for name in ["Utility 3\n  provider 9: Good Bank", "Utility \u{1b}[8m", "a\u{202e}b"] {
+        let output = files.bkss(&[
+            "keygen",
+            "--dir",
+            "keys",
+            "--id",
+            "3",
+            "--name",
+            name,
+            "--address",
+            "127.0.0.1:9",
+            "--agreement",
+            "genesis.bkss",
+        ]);
+        assert_eq!(output.status.code(), Some(2), "{name:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
