@@ -62,9 +62,11 @@ pub enum Event {
     },
 }
 
-/// How often peers are asked for the certificate of the end of a round, and how soon again.
-const CERTIFICATE_TRIES: u32 = 60;
-const CERTIFICATE_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked for the certificate of the end of a round, how soon again, and how often in
+/// vain until peers are asked again.
+const CERTIFICATE_TRIES: u32 = 3000;
+const CERTIFICATE_AGAIN: Duration = Duration::from_millis(10);
+const CERTIFICATE_ASKS: u32 = 50;
 
 /// What the engine says about finality.
 pub enum Delivered {
@@ -282,11 +284,13 @@ impl Delivery {
     /// Waits for the certificate of the end of a round, which no later one replaces. A disk may have
     /// lost it, and the engine asks for nothing that is behind it.
     async fn certify<E: Clock>(&self, ctx: &E, marshal: &Marshal, height: u64) {
-        for _ in 0..CERTIFICATE_TRIES {
+        for attempt in 0..CERTIFICATE_TRIES {
             if marshal.get_finalization(Height::new(height)).await.is_some() {
                 return;
             }
-            if let Some(peers) = self.peers() {
+            if attempt % CERTIFICATE_ASKS == 0
+                && let Some(peers) = self.peers()
+            {
                 marshal.hint_finalized(Height::new(height), peers);
             }
             ctx.sleep(CERTIFICATE_AGAIN).await;

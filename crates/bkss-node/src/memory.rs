@@ -247,6 +247,11 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         if self.get(&ROUND) != Some(round) || self.get(&NEXT) == Some(next) {
             return Ok(());
         }
+        // A node that only follows may be behind the others, who are in the next round already, and so
+        // may it have been before its disk was put back.
+        if self.get(&VIEW) == Some(NEVER) {
+            return Ok(());
+        }
         let Some(mut record) = self.record.take() else { return Ok(()) };
         record.put(NEXT, UInt(next));
         self.record = Some(record.sync().await?);
@@ -364,6 +369,22 @@ mod tests {
             }
         });
         deterministic::Runner::from(checkpoint)
+    }
+
+    /// A node that follows without voting may be behind: the others, and itself before its disk was put
+    /// back, may have voted in the next round already.
+    #[test]
+    fn a_node_that_only_follows_does_not_name_the_next_round() {
+        for (votes, named) in [(true, true), (false, false)] {
+            let runner = deterministic::Runner::default();
+            let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
+                let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
+                memory.enter(7, votes).await.unwrap();
+                memory.near_end(7).await.unwrap();
+            });
+            let runner = deterministic::Runner::from(checkpoint);
+            after_a_start(runner, 9000, vec![(8, 8000, named), (9, 8500, false)]);
+        }
     }
 
     /// The record may be that of an older image of the disk: the node may have voted since.

@@ -11,6 +11,8 @@ use super::{
 /// Small worlds of four.
 const SMALL: Options =
     Options { providers: 4, committee: 4, round_blocks: 20, meters: 2, slots: 5 };
+/// Blocks of a round in them.
+pub(crate) const ROUND_BLOCKS: u64 = SMALL.round_blocks as u64;
 
 /// Nothing goes wrong (A1.1: the leader is there).
 pub(crate) fn calm() -> Result<Summary, Failure> {

@@ -219,7 +219,7 @@ fn what_cannot_be_read_is_told_apart_from_what_is_refused() {
 #[test]
 fn a_reader_that_went_away_stops_nothing() {
     let files = Files::make();
-    let stdio = std::process::Stdio::piped;
+    let stdio = Stdio::piped;
     let mut command = files.command(&[&VERIFY[..], &["receipts", "--json"]].concat());
     let mut child = command.stdout(stdio()).stderr(stdio()).spawn().unwrap();
     drop(child.stdout.take());
