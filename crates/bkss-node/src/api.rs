@@ -139,12 +139,15 @@ impl Api {
     /// How the node stands.
     pub fn status(&self) -> StatusBody {
         let now = self.status.read();
+        let needed = self.shared.chain().state().round().committee.quorum();
         StatusBody {
             height: now.height,
             head_age_ms: millis(self.head_age()),
             round: now.round,
             leader: now.leader.map(|provider| provider.0),
             committee: now.committee.iter().map(|provider| provider.0).collect(),
+            votes_needed: u32::try_from(needed).unwrap_or(u32::MAX),
+            votes: now.votes,
             peers: u32::try_from(now.peers).unwrap_or(u32::MAX),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -45,6 +45,10 @@ pub struct Metrics {
     pub faults: Gauge,
     /// `bkss_committee_members`
     pub committee: Gauge,
+    /// `bkss_votes`
+    pub votes: Gauge,
+    /// `bkss_votes_needed`
+    pub votes_needed: Gauge,
     /// `bkss_peers`
     pub peers: Gauge,
     /// `bkss_pool_transactions`
@@ -121,6 +125,18 @@ impl Default for Metrics {
                 &mut r,
                 "committee_members",
                 "Providers that vote in this round",
+                Gauge::default(),
+            ),
+            votes: add(
+                &mut r,
+                "votes",
+                "1 while this node casts votes in its round",
+                Gauge::default(),
+            ),
+            votes_needed: add(
+                &mut r,
+                "votes_needed",
+                "Votes of the committee that make a block final",
                 Gauge::default(),
             ),
             peers: add(

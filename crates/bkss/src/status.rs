@@ -34,6 +34,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             "round": status.round,
             "leader": status.leader,
             "committee": status.committee,
+            "votes_needed": status.votes_needed,
+            "votes": status.votes,
             "peers": status.peers,
             "version": status.version,
         }));
@@ -42,12 +44,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let list: Vec<_> = status.committee.iter().map(ToString::to_string).collect();
     let leader = status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     output::note(&format!(
-        "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} peers, \
-         version {}",
+        "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} votes \
+         needed, this node {}, {} peers, version {}",
         status.height,
         f64::from(u32::try_from(status.head_age_ms).unwrap_or(u32::MAX)) / 1000.0,
         status.round,
         list.join(" "),
+        status.votes_needed,
+        if status.votes { "votes" } else { "follows without voting" },
         status.peers,
         status.version,
     ));

@@ -340,13 +340,14 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     get,
     path = "/v1/ready",
     responses(
-        (status = 200, description = "it does"),
+        (status = 200, description = "it does; `votes` says whether the node casts votes in this round"),
         (status = 503, description = "it is still reading in its ledger", body = ErrorBody),
     )
 )]
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     if api.mailbox.is_open() {
-        Ok(body::json(&serde_json::json!({ "ready": true })).into_response())
+        let votes = api.status.read().votes;
+        Ok(body::json(&serde_json::json!({ "ready": true, "votes": votes })).into_response())
     } else {
         Err(crate::gateway::NotTaken::NotReady.into())
     }
@@ -374,6 +375,8 @@ impl Api {
         self.metrics.round.set(signed(status.round));
         self.metrics.committee.set(signed(status.committee.len() as u64));
         self.metrics.peers.set(status.peers.into());
+        self.metrics.votes.set(status.votes.into());
+        self.metrics.votes_needed.set(status.votes_needed.into());
         let now = self.status.read();
         self.metrics.view_changes.set(signed(now.view_changes));
         self.metrics.faults.set(signed(now.faults));

@@ -283,6 +283,10 @@ pub struct StatusBody {
     pub leader: Option<u16>,
     /// The providers that keep the ledger in this round, ascending.
     pub committee: Vec<u16>,
+    /// Votes of the committee that make a block final.
+    pub votes_needed: u32,
+    /// Whether this node casts votes in this round.
+    pub votes: bool,
     /// Providers this node is connected to.
     pub peers: u32,
     /// The node's version.

@@ -16,7 +16,17 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     providers.wait(0, 3);
     let status = providers.status(0).unwrap();
     let keys: Vec<_> = status.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = ["height", "head_age_ms", "round", "leader", "committee", "peers", "version"];
+    let expected = [
+        "height",
+        "head_age_ms",
+        "round",
+        "leader",
+        "committee",
+        "votes_needed",
+        "votes",
+        "peers",
+        "version",
+    ];
     assert_eq!(keys, expected);
     assert_eq!(status["committee"], serde_json::json!([0, 1, 2, 3]));
 
