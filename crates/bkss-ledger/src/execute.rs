@@ -279,7 +279,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Executes the next transaction and returns how many items it contributed. An error leaves no
-    /// trace.
+    /// trace but the steps that were walked.
     pub(crate) fn execute(
         &mut self,
         transaction: &Transaction,
@@ -502,6 +502,8 @@ impl<'a> Draft<'a> {
                 Ok(accepted) => opened.push(accepted),
                 Err(NotOpened::Skipped(reason)) => skipped.push((item, reason)),
                 Err(NotOpened::Foreign) => {
+                    // A leader leaves the batch out, and has walked all the same.
+                    self.steps = steps;
                     let gateway = batch.submitter;
                     return Err(TransactionRefusal::ForeignLink { gateway, item });
                 }

@@ -298,7 +298,7 @@ fn an_invented_link_is_walked_once_and_its_gateway_passed_over() {
     // The second batch of a gateway that has lied is not looked at.
     assert_eq!(built.invalid, [(liar, leaf(&false_batches[0]))]);
     assert_eq!(built.verified.block().transactions(), [honest]);
-    assert_eq!(built.steps, 12, "those of the honest opening");
+    assert_eq!(built.steps, 24, "those of the honest opening and of the false one");
 
     assert_eq!(pool.add(&state.view(), Transaction::Vote(vote)), Ok(true));
     for (gateway, leaf) in &built.invalid {
@@ -481,4 +481,26 @@ fn copies_of_one_thing_take_one_place() {
     pool.prune(&state.view());
     assert_eq!(pool.len(), 1, "the revocation waits");
     assert!(pool.add(&state.view(), second).is_err(), "it has entered");
+}
+
+/// A batch of many true links and a false one at its end costs its walk, and that counts: liars
+/// together make a leader walk no more than one block may.
+#[test]
+fn the_walk_of_a_batch_that_is_left_out_counts() {
+    let mut consortium = Consortium::new(7);
+    let meters = meters(&mut consortium, 9);
+    let mut state = registered(&consortium, &meters);
+    // Their first openings are of link 5: five steps each.
+    let (signed, requests) = requested(&consortium, 0, 5, &meters[..8]);
+    let false_one = invented(&meters[8], 5, 0x66);
+    let invents = consortium.requests(1, 5, &[(8, false_one.value)]);
+    block(&mut state, at(5, 1), [requests, invents]);
+    let items: Vec<_> = (0..).zip(signed.iter().chain([&false_one])).collect();
+    let batch = consortium.openings(3, &items);
+    let network = consortium.genesis.network();
+    let candidate = Candidate::unchecked(network, batch);
+    let built = build(&state.view(), at(5, 301), [candidate]).unwrap();
+    assert_eq!(built.invalid.len(), 1);
+    assert!(built.verified.block().transactions().is_empty());
+    assert_eq!(built.steps, 9 * 5);
 }
