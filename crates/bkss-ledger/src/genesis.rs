@@ -141,6 +141,10 @@ pub struct Limits {
 /// fits the frame of its reader.
 pub const MAX_PENDING: u32 = 1024;
 
+/// Most items of a batch that a network may allow: no reader takes more.
+#[expect(clippy::cast_possible_truncation, reason = "65 536")]
+const MAX_BATCH_ITEMS: u32 = crate::transaction_batch::MAX_ITEMS as u32;
+
 impl Default for Limits {
     /// A quarter of the registry for one owner; pending requests for a day of quarter hours.
     fn default() -> Self {
@@ -450,7 +454,7 @@ fn check_numbers(charter: &Charter) -> Result<(), GenesisError> {
         ("tenure_views", tenure_views, 1, u32::MAX, "at least 1"),
         // A smaller block could not hold one full item; a larger one could not be broadcast.
         ("block_bytes", block_bytes, 65_536, 64 << 20, "65536 to 67108864"),
-        ("batch_items", batch_items, 1, u32::MAX, "at least 1"),
+        ("batch_items", batch_items, 1, MAX_BATCH_ITEMS, "1 to 65536"),
         ("meters", meters, 1, u32::MAX, "at least 1"),
         ("owner_meters", owner_meters, 1, meters, "1 to meters"),
         ("steps", steps, MAX_SLOTS, u32::MAX, "at least 1048576"),

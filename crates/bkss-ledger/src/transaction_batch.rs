@@ -20,7 +20,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 pub type Row = u32;
 
 /// Most items a decoder reads before the ledger's own limit is asked.
-const MAX_ITEMS: usize = 1 << 16;
+pub(crate) const MAX_ITEMS: usize = 1 << 16;
 /// Poly1305 tag behind each ciphertext, bytes.
 const TAG: usize = 16;
 

@@ -343,7 +343,7 @@ impl<'a> Assembly<'a> {
         let wasted = usize::from(opens.is_none());
         // One false batch of a gateway is walked, whatever else it has signed.
         let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
-        if of_liar || self.used(turn).wasted[wasted] > 2 * self.limits.batch_items {
+        if of_liar || self.used(turn).wasted[wasted] > self.limits.batch_items.saturating_mul(2) {
             return;
         }
         // A batch that would find the steps used up half way waits for the next block. Where half of

@@ -80,7 +80,7 @@ fn every_number_of_a_charter_has_its_range() {
         ("alternates", |c, n| c.rounds.alternates = small(n), None, Some(10)),
         ("tenure_views", |c, n| c.rounds.tenure_views = n, Some(1), None),
         ("block_bytes", |c, n| c.limits.block_bytes = n, Some(65_536), Some(64 << 20)),
-        ("batch_items", |c, n| c.limits.batch_items = n, Some(1), None),
+        ("batch_items", |c, n| c.limits.batch_items = n, Some(1), Some(65_536)),
         ("owner_meters", |c, n| c.limits.owner_meters = n, Some(1), Some(1 << 24)),
         ("steps", |c, n| c.limits.steps = n, Some(1 << 20), None),
         ("pending", |c, n| c.limits.pending = n, Some(1), Some(1024)),
