@@ -269,14 +269,33 @@ pub fn name(decoder: &mut Decoder<'_>) -> Result<Name, decode::Error> {
 /// Whether a text has no control characters and none that turn the direction of what follows it:
 /// whoever reads a name reads what is there.
 pub fn is_printable(text: &str) -> bool {
-    let turns = |c| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    !text.chars().any(|c| c.is_control() || turns(c))
+    text.chars().all(is_printable_char)
+}
+
+/// Whether a character may stand in such a text.
+pub fn is_printable_char(c: char) -> bool {
+    let turns = matches!(
+        c,
+        '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    );
+    !c.is_control() && !turns
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+    #[test]
+    fn a_name_has_no_control_characters() {
+        for (text, good) in
+            [("Köln 3", true), ("a\nb", false), ("\u{1b}[8m", false), ("a\u{202e}b", false)]
+        {
+            let mut bytes = [0; 32];
+            minicbor::Encoder::new(&mut bytes[..]).str(text).unwrap();
+            assert_eq!(name(&mut Decoder::new(&bytes)).is_ok(), good, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_signature_holds_for_its_key_and_digest_in_its_one_spelling() {

@@ -31,3 +31,16 @@ pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for word in ["verbose", "warning", "inf"] {
+            let refused = start(LogFormat::Text, word);
+            assert!(refused.is_err_and(|reason| reason.contains(&format!("found {word}"))));
+        }
+    }
+}

@@ -12,6 +12,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use bkss_scheme::identity::is_printable_char;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -35,9 +36,8 @@ fn printed(result: io::Result<()>) {
 /// A text of others in one line: control characters, and those that turn the direction of what
 /// follows, are escaped.
 pub(crate) fn shown(text: &str) -> String {
-    let plain = |c: char| !c.is_control() && !is_direction(c);
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if plain(c) {
+        if is_printable_char(c) {
             shown.push(c);
         } else {
             shown.extend(c.escape_unicode());
@@ -49,11 +49,6 @@ pub(crate) fn shown(text: &str) -> String {
 /// A path in one line.
 pub(crate) fn shown_path(path: &Path) -> String {
     shown(&path.display().to_string())
-}
-
-/// Whether a character changes how what follows it is laid out.
-const fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A line for people, or several.

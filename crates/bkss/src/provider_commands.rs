@@ -179,7 +179,12 @@ pub(crate) fn network(dir: &Path) -> Result<(Network, Digest), CommandError> {
 
 /// A change that may enter from now on.
 pub(crate) fn open(network: Network, known: &Known, how: &HowArgs, body: Body) -> ChangePaper {
-    let until = how.until.unwrap_or_else(|| known.until());
+    // A change of address is later than the one before it, also within a round.
+    let after = match &body {
+        Body::Address(id, _) => known.members.moved(*id).map_or(0, |last| last.saturating_add(1)),
+        _ => 0,
+    };
+    let until = how.until.unwrap_or_else(|| known.until().max(after));
     ChangePaper { network, change: Change::new(body, until) }
 }
 

@@ -215,6 +215,7 @@ fn a_provider_joins_rotates_its_keys_and_leaves() {
     let here = ["--address", "127.0.0.1:21300"];
     network.refused(&["provider", "move"], "p4", &here, "provider 4 has this address");
     network.good(&["provider", "move"], "p4", &["--address", "localhost:21300"]);
+    network.good(&["provider", "move"], "p4", &here);
 
     network.good(&["provider", "leave"], "p4", &[]);
     network.refused(&["provider", "leave"], "p4", &[], "provider 4 is not one of the consortium");
