@@ -177,6 +177,24 @@ impl<'a> World<'a> {
         Arc::new(records)
     }
 
+    /// Where the records begin behind what is asked for, that is said, and nothing is called unknown.
+    async fn assert_nothing_is_unknown_that_is_not_recorded(&self) {
+        let (node, ctx) = (&self.nodes[0], self.ctx.child("later"));
+        let genesis = Genesis::clone(node.shared.chain().state().genesis());
+        let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
+        let records = Records::open(&ctx, "later", cache, Trust::new(genesis)).await.unwrap();
+        let newest = self.blocks.last().unwrap();
+        records.follow(newest, |_| (), self.ctx.current()).await.unwrap();
+        let after = newest.header().height - 1;
+        let prover = Prover::new(node.shared.clone(), node.marshal.clone(), Arc::new(records));
+        let one = &self.receipts[0];
+        let not_here = NoProof::RecordsAfter(after);
+        let slot = prover.slot(one.meter, one.index).await;
+        assert_eq!(slot, Err(not_here.clone()));
+        assert_eq!(prover.receipt(one.meter, one.index).await, Err(not_here.clone()));
+        assert_eq!(prover.registration(one.meter).await, Err(not_here));
+    }
+
     /// A chain whose block the records lack is not proven yet, and the node has not lost anything.
     async fn assert_registered_later(&self) {
         let registers = |block: &FinalBlock| !block.verified().registered().is_empty();
@@ -218,6 +236,7 @@ fn run(seed: u64) -> (String, Vec<Issued>, Consortium) {
             }
             world.assert_no_fork();
             world.assert_registered_later().await;
+            world.assert_nothing_is_unknown_that_is_not_recorded().await;
             world.assert_proofs(meters).await;
             (ctx.auditor().state(), world.receipts)
         }
