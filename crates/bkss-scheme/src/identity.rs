@@ -292,7 +292,7 @@ mod tests {
             [("Köln 3", true), ("a\nb", false), ("\u{1b}[8m", false), ("a\u{202e}b", false)]
         {
             let mut bytes = [0; 32];
-            minicbor::Encoder::new(&mut bytes[..]).str(text).unwrap();
+            Encoder::new(&mut bytes[..]).str(text).unwrap();
             assert_eq!(name(&mut Decoder::new(&bytes)).is_ok(), good, "{text:?}");
         }
     }
