@@ -12,6 +12,9 @@ use bkss_scheme::{
 
 use crate::{Chain, Limits, Live, Members, Terms, View, chain::End, transaction_batch::Row};
 
+/// Most chains that a meter has in its life: whoever looks for a slot of a meter looks at them all.
+pub const MAX_CHAINS: usize = 256;
+
 /// The rule that a registration breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -30,6 +33,8 @@ pub enum RegistrationRefusal {
     Revoked(MeterId),
     #[error("chain begins at {found} ms, before the meter's last one at {before} ms")]
     BeforeLast { before: LedgerTime, found: LedgerTime },
+    #[error("meter {meter} has had {MAX_CHAINS} chains, as many as a meter may have")]
+    NoMoreChains { meter: MeterId },
     #[error("salt is already in use")]
     SaltTaken,
     #[error("first slot starts at {start} ms, the meter's chain has requested until {until} ms")]
@@ -96,6 +101,9 @@ pub(crate) fn check_rules<'a>(
         check_next(last, message)?;
         if matches!(live.end, Some(End::Revoked(_))) {
             return Err(Refused::Revoked(message.meter));
+        }
+        if view.chains(message.meter).len() >= MAX_CHAINS {
+            return Err(Refused::NoMoreChains { meter: message.meter });
         }
         let (start, until) = (message.schedule.begins(), live.requested_until(&last.schedule));
         if start < until {

@@ -6,12 +6,13 @@ use bkss_ledger::{
     change::{Body as ChangeBody, MAX_OWN_CHANGES},
     execute::{SkipReason, TransactionRefusal},
     members::{MAX_MEMBERS, MembersChange},
-    membership::RegistrationRefusal,
+    membership::{MAX_CHAINS, RegistrationRefusal},
     pool::PoolError,
     propose,
 };
 use bkss_scheme::{
-    Certificate, Digest, Handover, ProviderId, ProviderIdentity, PublicKey, SdiId, SdiIdentity,
+    Certificate, Digest, Handover, MeterId, ProviderId, ProviderIdentity, PublicKey, SdiId,
+    SdiIdentity,
     certificate::VoteKey,
     codec,
     finality::Finality,
@@ -119,6 +120,32 @@ fn an_owner_has_so_many_chains_and_leaves_room_for_others() {
     assert_eq!(refused, Refusal::Transaction { position: 0, reason: full });
     let added = Pool::default().add(&state.view(), of_a_fourth.registers());
     assert_eq!(added, Err(PoolError::Refused(full)));
+}
+
+#[test]
+fn a_meter_has_so_many_chains_in_its_life() {
+    let mut consortium = Consortium::new(4);
+    let mut state = consortium.state();
+    let meter = consortium.meter(0);
+    let of = MeterId(meter.number());
+    let chains = std::iter::once(meter.registers())
+        .chain(
+            (1..MAX_CHAINS)
+                .map(|_| consortium.next_chain(&meter, slots_from(FIRST.0 + 2)).registers()),
+        )
+        .collect::<Vec<_>>();
+    for (seconds, chain) in (1..).zip(chains) {
+        block(&mut state, at(0, seconds), [chain]);
+    }
+    assert_eq!(state.view().chains(of).len(), MAX_CHAINS);
+    let one_more = consortium.next_chain(&meter, slots_from(FIRST.0 + 4));
+    let refused = TransactionRefusal::Registration(RegistrationRefusal::NoMoreChains { meter: of });
+    let offered = offered(&state, at(1, 1), &[one_more.registers()]).unwrap_err();
+    assert_eq!(offered, Refusal::Transaction { position: 0, reason: refused });
+    let added = Pool::default().add(&state.view(), one_more.registers());
+    assert_eq!(added, Err(PoolError::Refused(refused)));
+    // Another meter of the same owner has its own.
+    block(&mut state, at(1, 2), [consortium.meter(4).registers()]);
 }
 
 fn longest_name() -> Name {
