@@ -21,8 +21,9 @@ use bkss_scheme::{
 use super::{
     founding::OfMeter,
     invariants::{
-        Admitted, ClosedWindow, Ended, FewChanges, InOrder, OneChain, OneChainASlot, OneOpening,
-        Violation, approved_members, every_meter_weighs, every_receipt, later_time, walked_once,
+        Admitted, ChangedOnce, ClosedWindow, Ended, FewChanges, InOrder, OneChain, OneChainASlot,
+        OneOpening, Violation, approved_members, every_meter_weighs, every_receipt, later_time,
+        walked_once,
     },
     link_of::LinkOf,
 };
@@ -38,6 +39,7 @@ pub(super) struct Chain {
     one_opening: OneOpening,
     one_chain_a_slot: OneChainASlot,
     changes: FewChanges,
+    changed_once: ChangedOnce,
     /// Who may be a member.
     pub(super) admitted: Admitted,
     /// Public links.
@@ -89,6 +91,7 @@ impl Chain {
             one_opening: OneOpening::default(),
             one_chain_a_slot: OneChainASlot::default(),
             changes: FewChanges::default(),
+            changed_once: ChangedOnce::default(),
             admitted: Admitted { may_be: founders.clone(), may_be_gone, founders },
             windows: ClosedWindow::default(),
             ended: Ended::default(),
@@ -226,13 +229,17 @@ impl Chain {
                     self.ended.see(revocation.meter, height, "another revocation of it")?;
                     self.ended.revoked(revocation.meter, height);
                 }
-                Transaction::Change(change) => match change.body {
-                    Body::Leave(id)
+                Transaction::Change(change) => {
+                    let digest = change.digest(self.genesis.network());
+                    self.changed_once.see(digest, height)?;
+                    if let Body::Leave(id)
                     | Body::VoteKey(id, ..)
                     | Body::SealingKey(id, _)
-                    | Body::Address(id, _) => self.changes.see(id, time)?,
-                    _ => {}
-                },
+                    | Body::Address(id, _) = change.body
+                    {
+                        self.changes.see(id, time)?;
+                    }
+                }
                 _ => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bkss_ledger::{Members, Round, change::MAX_OWN_CHANGES, evidence::Offence};
-use bkss_scheme::{LedgerTime, MeterId, ProviderId};
+use bkss_scheme::{Digest, LedgerTime, MeterId, ProviderId};
 
 use super::Violation;
 
@@ -51,6 +51,17 @@ impl FewChanges {
         *count += 1;
         let found = *count;
         if found <= MAX_OWN_CHANGES { Ok(()) } else { Err(Violation::Changes { provider, found }) }
+    }
+}
+
+/// No change enters the ledger twice: who has what it approves may not bring it again later.
+#[derive(Debug, Default)]
+pub(in super::super) struct ChangedOnce(BTreeSet<Digest>);
+
+impl ChangedOnce {
+    /// A block has the change with this digest.
+    pub(in super::super) fn see(&mut self, change: Digest, height: u64) -> Result<(), Violation> {
+        if self.0.insert(change) { Ok(()) } else { Err(Violation::ChangedAgain { change, height }) }
     }
 }
 
@@ -128,6 +139,15 @@ mod tests {
         changes.see(ProviderId(1), at(DAY_S)).unwrap();
         let many = changes.see(ProviderId(1), at(DAY_S - 1)).unwrap_err();
         assert_eq!(many.invariant(), "few-changes");
+    }
+
+    #[test]
+    fn a_change_that_enters_again_is_seen() {
+        let mut changes = ChangedOnce::default();
+        changes.see(Digest([1; 32]), 5).unwrap();
+        changes.see(Digest([2; 32]), 5).unwrap();
+        let again = changes.see(Digest([1; 32]), 9).unwrap_err();
+        assert_eq!(again.invariant(), "changed-once");
     }
 
     #[test]

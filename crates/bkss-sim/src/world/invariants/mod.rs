@@ -15,7 +15,8 @@ use super::link_of::LinkOf;
 
 pub(super) use ledger::{InOrder, OneChain, SameState, later_time};
 pub(super) use members::{
-    Admitted, FewChanges, approved_members, every_meter_weighs, no_quarrel, true_offences,
+    Admitted, ChangedOnce, FewChanges, approved_members, every_meter_weighs, no_quarrel,
+    true_offences,
 };
 pub(super) use meters::{
     ClosedWindow, Ended, Kept, OneChainASlot, OneOpening, OneValue, every_receipt, walked_once,
@@ -60,6 +61,8 @@ pub enum Violation {
     Gone(ProviderId),
     #[error("few-changes: provider {provider} makes {found} changes in a day")]
     Changes { provider: ProviderId, found: u32 },
+    #[error("changed-once: block {height} has change {change}, which an earlier one has")]
+    ChangedAgain { change: Digest, height: u64 },
     #[error(
         "every-meter-weighs: provider {provider} weighs {found} in round {round}, {expected} of its meters report"
     )]
