@@ -26,6 +26,8 @@ pub struct Trust {
     sdis: Vec<SdiIdentity>,
     /// Encoded, in order.
     handovers: Vec<Vec<u8>>,
+    /// The headers of the handovers, in order.
+    headers: Vec<(u64, Digest)>,
     newest: u64,
 }
 
@@ -59,6 +61,7 @@ impl Trust {
             providers: charter.providers.clone(),
             sdis: charter.sdis.clone(),
             handovers: Vec::new(),
+            headers: Vec::new(),
             newest: 0,
             genesis,
         }
@@ -133,8 +136,15 @@ impl Trust {
         let mut bytes = Vec::new();
         codec::encode_infallible(handover, &mut bytes);
         self.handovers.push(bytes);
+        self.headers.push((height, handover.header.id()));
         self.newest = height;
         Ok(())
+    }
+
+    /// Whether another one says all that this one says, and nothing before that or between.
+    pub fn is_continued_by(&self, other: &Self) -> bool {
+        self.genesis.network() == other.genesis.network()
+            && other.headers.starts_with(&self.headers)
     }
 
     /// The genesis file: the genesis, then each handover.

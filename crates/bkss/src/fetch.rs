@@ -53,7 +53,7 @@ pub(crate) struct GenesisArgs {
     /// A node
     #[arg(long, value_name = "URL")]
     node: String,
-    /// The genesis file; one of the same network is replaced by the longer one
+    /// The genesis file; one that is there is replaced if this one goes on from it
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -182,9 +182,15 @@ pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
                 client.url()
             )));
         }
-        if trust.eras().eras.len() > found.eras().eras.len() {
-            output::note(&format!("{out}: knows more rounds than the node, stays as it is"));
+        if found.is_continued_by(&trust) {
+            output::note(&format!("{out}: knows all that the node knows, stays as it is"));
             return Ok(());
+        }
+        if !trust.is_continued_by(&found) {
+            let url = client.url();
+            return Err(CommandError::Refused(format!(
+                "{url}: tells another history of the network than {out}, which stays as it is"
+            )));
         }
     }
     files::replace(&args.out, &bytes, Readers::All)?;

@@ -1,6 +1,8 @@
 //! From the committee of the genesis to later ones: by handovers, and out of office for good.
 
-use bkss_ledger::{Change, Transaction, Trust, TrustError, change::Body, members::MembersChange};
+use bkss_ledger::{
+    Change, Genesis, Transaction, Trust, TrustError, change::Body, members::MembersChange,
+};
 use bkss_scheme::{
     Certificate, Committee, Digest, Handover, Header, LedgerTime, ProviderId, SdiId, Timestamp,
     TreeHead,
@@ -29,6 +31,28 @@ fn an_era_ends_with_the_block_that_hands_over() {
         Some(EraEnd { height, time: block.header().time })
     };
     assert_eq!(ends, [(0, end(3)), (1, end(7)), (2, end(11)), (3, None)]);
+}
+
+#[test]
+fn a_history_goes_on_from_its_own_beginning_only() {
+    let world = World::with_three_handovers(1);
+    let all = world.trust();
+    let mut first = Trust::new(Genesis::clone(&world.consortium.genesis));
+    assert!(first.is_continued_by(&all) && !all.is_continued_by(&first));
+    first.follow(&codec::decode("handover", &world.handovers()[0]).unwrap()).unwrap();
+    assert!(first.is_continued_by(&all) && !all.is_continued_by(&first));
+    assert!(all.is_continued_by(&all));
+    // The same founders, and committees that decided otherwise.
+    let mut other = World::short(1, 7);
+    let votes = other.everybody_for(&[1, 2, 5, 6]);
+    other.round(&votes);
+    let other = other.trust();
+    assert_eq!(other.genesis().network(), all.genesis().network());
+    for (one, another) in [(&first, &other), (&all, &other), (&other, &all)] {
+        assert!(!one.is_continued_by(another));
+    }
+    let network = World::with_three_handovers(2).trust();
+    assert!(!Trust::new(Genesis::clone(&world.consortium.genesis)).is_continued_by(&network));
 }
 
 /// A reading of slot 5 that nobody measured, as whoever knows the public link writes it down.
