@@ -20,6 +20,8 @@ use crate::head::MAX_HEAD;
 
 /// Most bytes of an answer that is not a file.
 const MAX_ANSWER: u64 = 16 << 20;
+/// Most bytes of all members that there may ever be, with all their vote keys.
+const MAX_MEMBERS: u64 = 64 << 20;
 /// Most messages of one call.
 pub(crate) const MAX_BATCH: usize = 4096;
 /// Bytes of a call's messages after which the next call begins.
@@ -160,7 +162,7 @@ impl Client {
     ///
     /// [`ClientError`].
     pub(crate) fn ledger_members(&self) -> Result<Members, ClientError> {
-        let bytes = self.get("/v1/members", CBOR)?;
+        let bytes = self.get_at_most("/v1/members", CBOR, MAX_MEMBERS)?;
         codec::decode("members", &bytes).map_err(|_| self.not("the ledger's members"))
     }
 

@@ -162,12 +162,12 @@ fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
     let (meter, chain) = (known.last.meter, known.last.id(network));
     let matter = Matter::End { meter, chain, reason: Reason(args.reason) };
     let mut paper = MeterPaper::new(network, matter);
+    signers.sign(&mut paper, &known)?;
     if args.dry_run {
         paper.show(&known);
-        output::note("the rules hold; nothing was signed");
+        output::note("this would be signed; nothing was kept or sent");
         return Ok(());
     }
-    signers.sign(&mut paper, &known)?;
     if let Some(missing) = paper.missing() {
         let out = args.out.as_deref();
         let out = out.ok_or_else(|| CommandError::Usage(format!("{missing}: expected --out")))?;
@@ -222,7 +222,7 @@ fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
     paper.show(&known);
     signers.sign(&mut paper, &known)?;
     if args.dry_run {
-        output::note("this would be signed; nothing was");
+        output::note("this would be signed; nothing was kept or sent");
         return Ok(());
     }
     documents::replace(&args.paper, &paper)?;

@@ -93,6 +93,11 @@ impl Keys {
         self.openings.iter().find(|key| key.id() == id)
     }
 
+    /// Whether there is room for one more key of each kind, in what can be read again.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.votes.len() < MAX_KEYS_OF_A_KIND && self.openings.len() < MAX_KEYS_OF_A_KIND
+    }
+
     /// Makes another vote key, the newest from now on.
     pub(crate) fn add_vote(&mut self, rng: &mut impl CryptoRng) {
         let mut vote = Zeroizing::new([0; 32]);

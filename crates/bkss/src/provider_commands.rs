@@ -321,6 +321,12 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
     let mut keys = Keys::load(dir)?;
     let known = Known::ask(&args.own.node)?;
     let registered = known.provider(keys.id)?.clone();
+    if !keys.has_room() {
+        return Err(CommandError::Refused(format!(
+            "{}: has as many keys as one file holds",
+            dir.display()
+        )));
+    }
     let mut rng = command::rng()?;
     let body = if args.vote {
         if vote_key(keys.vote()).1 == registered.vote_key {

@@ -103,7 +103,7 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
     let mut paper = MeterPaper::new(network, Matter::Chain { message, block_log2, block_roots });
     if args.dry_run {
         paper.show(&known);
-        output::note("the rules hold; nothing was issued");
+        output::note("this would be issued; nothing was");
         return Ok(());
     }
     paper.sdi = Some((sdi.identity().id, signature));
