@@ -192,8 +192,11 @@ pub(crate) struct Draft<'a> {
     position: u32,
     /// Meters that this block has registered, or revoked: nothing of the kind may follow.
     changed: BTreeSet<MeterId>,
-    /// Steps that may still be walked.
+    /// Steps that the block may still be walked: what is left out of it takes none of them, as whoever
+    /// verifies the block knows nothing of it.
     steps: u32,
+    /// Steps that were walked, of what is left out too.
+    walked: u32,
 }
 
 /// An opening that the rules accept, and what it makes of its chain.
@@ -245,12 +248,25 @@ impl<'a> Draft<'a> {
             position: 0,
             changed: BTreeSet::new(),
             steps: view.genesis().charter().limits.steps,
+            walked: 0,
         }
     }
 
-    /// Steps that may still be walked.
-    pub(crate) const fn steps(&self) -> u32 {
-        self.steps
+    /// Steps that were walked, of what is left out too.
+    pub(crate) const fn walked(&self) -> u32 {
+        self.walked
+    }
+
+    /// Steps that the openings of a transaction would be walked, behind what the block has already.
+    pub(crate) fn steps_of(&self, transaction: &Transaction) -> u32 {
+        let Transaction::Openings(batch) = transaction else { return 0 };
+        let of_row = |row: &Row| {
+            let index = self.chain(*row)?.schedule.index(batch.slot)?;
+            let live = self.outcome.delta.live.get(row).or_else(|| self.view.live(*row))?;
+            let waits = live.pending.iter().any(|pending| pending.index == index);
+            waits.then(|| live.steps(index))
+        };
+        batch.rows.iter().filter_map(of_row).fold(0, u32::saturating_add)
     }
 
     /// Ends the block, and the round if it is its last: who comes after it.
@@ -279,7 +295,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Executes the next transaction and returns how many items it contributed. An error leaves no
-    /// trace but the steps that were walked.
+    /// trace but in [`Self::walked`].
     pub(crate) fn execute(
         &mut self,
         transaction: &Transaction,
@@ -503,13 +519,14 @@ impl<'a> Draft<'a> {
                 Err(NotOpened::Skipped(reason)) => skipped.push((item, reason)),
                 Err(NotOpened::Foreign) => {
                     // A leader leaves the batch out, and has walked all the same.
-                    self.steps = steps;
+                    self.walk(steps);
                     let gateway = batch.submitter;
                     return Err(TransactionRefusal::ForeignLink { gateway, item });
                 }
             }
         }
         // The items of a batch are of different chains, so that none has waited for another.
+        self.walk(steps);
         self.steps = steps;
         let count = opened.len();
         self.outcome.openings.reserve(count);
@@ -518,6 +535,11 @@ impl<'a> Draft<'a> {
         }
         skipped.into_iter().for_each(|(item, reason)| self.skip(item, reason));
         Ok(count)
+    }
+
+    /// Counts what was walked until so many steps were left.
+    const fn walk(&mut self, left: u32) {
+        self.walked = self.walked.saturating_add(self.steps.saturating_sub(left));
     }
 
     /// Rule REV. The request is looked for before the chain is walked: the work of a gap can only

@@ -13,7 +13,6 @@ use crate::{
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
     members::MembersChange,
     state::Delta,
-    transaction_batch::Row,
 };
 
 /// A block that follows its parent by all rules. Only [`verify()`] and [`propose`] make one; only it
@@ -158,7 +157,7 @@ pub struct Built {
     /// Candidates that no block can ever contain, by leaf, and the gateways that signed them: of each
     /// gateway the first, and nothing behind it was looked at.
     pub invalid: Vec<(ProviderId, Digest)>,
-    /// Steps that were walked for it.
+    /// Steps that were walked for it, in vain or not.
     pub steps: u32,
 }
 
@@ -189,15 +188,19 @@ pub fn build(
     let mut assembly = Assembly::new(view, time, &turns);
     let mut later = Vec::new();
     for turn in &turns {
-        if assembly.is_within_share(turn) {
-            assembly.take(turn);
+        let steps = assembly.draft.steps_of(turn.candidate.transaction());
+        if assembly.is_within_share(turn, steps) {
+            assembly.take(turn, steps);
         } else {
             later.push(turn);
         }
     }
-    later.into_iter().for_each(|turn| assembly.take(turn));
+    for turn in later {
+        let steps = assembly.draft.steps_of(turn.candidate.transaction());
+        assembly.take(turn, steps);
+    }
     let Assembly { draft, transactions, invalid, .. } = assembly;
-    let steps = view.genesis().charter().limits.steps - draft.steps();
+    let steps = draft.walked();
     let (outcome, handed_over) = draft.finish()?;
     let header = Header {
         height,
@@ -237,8 +240,6 @@ struct Turn {
     candidate: Candidate,
     share: ProviderId,
     bytes: usize,
-    /// Steps that it would be walked.
-    steps: u32,
     /// Items that are looked at.
     items: u32,
 }
@@ -254,7 +255,7 @@ fn in_turn(
 ) -> Vec<Turn> {
     let turn = |candidate: Candidate| {
         let transaction = candidate.transaction();
-        let (share, steps) = (share_of(view, transaction), steps(view, transaction));
+        let share = share_of(view, transaction);
         let items = match &**transaction {
             Transaction::Requests(batch) => batch.rows.len(),
             Transaction::Openings(batch) => batch.rows.len(),
@@ -262,14 +263,17 @@ fn in_turn(
         };
         let items = u32::try_from(items).unwrap_or(u32::MAX);
         let bytes = bkss_scheme::codec::length(&**transaction);
-        Turn { candidate, share, bytes, steps, items }
+        Turn { candidate, share, bytes, items }
     };
     let candidates = candidates.into_iter().filter(Candidate::is_complete);
     let candidates = candidates.filter(|candidate| !is_early(view, time, candidate.transaction()));
     let (mut openings, mut turns): (Vec<_>, Vec<_>) =
         candidates.map(turn).partition(|turn| turn.candidate.openings_of().is_some());
     // Stable: of gaps that are as short, the oldest first.
-    openings.sort_by_key(|turn| turn.steps.checked_ilog2().unwrap_or(0));
+    let draft = Draft::new(view, time);
+    openings.sort_by_cached_key(|turn| {
+        draft.steps_of(turn.candidate.transaction()).checked_ilog2().unwrap_or(0)
+    });
     turns.extend(openings);
     turns
 }
@@ -328,17 +332,17 @@ impl<'a> Assembly<'a> {
         self.used.get(&turn.share).copied().unwrap_or_default()
     }
 
-    /// Whether a turn needs no more than what whoever brings it has for himself.
-    fn is_within_share(&self, turn: &Turn) -> bool {
+    /// Whether a turn of so many steps needs no more than what whoever brings it has for himself.
+    fn is_within_share(&self, turn: &Turn, steps: u32) -> bool {
         let used = self.used(turn);
         let bytes = used.bytes.saturating_add(turn.bytes);
-        let steps = used.steps.saturating_add(turn.steps);
+        let steps = used.steps.saturating_add(steps);
         bytes <= self.least.0 && steps <= self.least.1
     }
 
-    /// Puts a candidate into the block if it fits and contributes something.
-    fn take(&mut self, turn: &Turn) {
-        let Turn { candidate, bytes, steps, items, .. } = turn;
+    /// Puts a candidate of so many steps into the block if it fits and contributes something.
+    fn take(&mut self, turn: &Turn, steps: u32) {
+        let Turn { candidate, bytes, items, .. } = turn;
         let opens = candidate.openings_of();
         let wasted = usize::from(opens.is_none());
         // One false batch of a gateway is walked, whatever else it has signed.
@@ -347,9 +351,10 @@ impl<'a> Assembly<'a> {
             return;
         }
         // A batch that would find the steps used up half way waits for the next block. Where half of
-        // them are left it begins in this one: the next might have no more for it.
-        let left = self.draft.steps();
-        if *steps > left && left < self.limits.steps / 2 {
+        // them are left it begins in this one: the next might have no more for it. What was walked in
+        // vain counts: this is about the leader's time.
+        let left = self.limits.steps.saturating_sub(self.draft.walked());
+        if steps > left && left < self.limits.steps / 2 {
             return;
         }
         let longer = self.length.saturating_add(*bytes);
@@ -359,13 +364,15 @@ impl<'a> Assembly<'a> {
             return;
         }
         let transaction = candidate.transaction();
+        let walked = self.draft.walked();
+        let executed = self.draft.execute(transaction, candidate.digest(), candidate.signed());
         let used = self.used.entry(turn.share).or_default();
-        match self.draft.execute(transaction, candidate.digest(), candidate.signed()) {
+        used.steps = used.steps.saturating_add(self.draft.walked().saturating_sub(walked));
+        match executed {
             Ok(accepted) if accepted > 0 => {
                 self.transactions.push(Transaction::clone(transaction));
                 self.length = longer;
                 used.bytes = used.bytes.saturating_add(*bytes);
-                used.steps = used.steps.saturating_add(*steps);
                 return;
             }
             Err(Refusal::Transaction {
@@ -377,18 +384,6 @@ impl<'a> Assembly<'a> {
         used.wasted[wasted] = used.wasted[wasted].saturating_add(*items);
         self.draft.forget();
     }
-}
-
-/// Steps that the openings of a transaction would be walked on top of a view.
-fn steps(view: &View<'_>, transaction: &Transaction) -> u32 {
-    let Transaction::Openings(batch) = transaction else { return 0 };
-    let of_row = |row: &Row| {
-        let index = view.chain(*row)?.schedule.index(batch.slot)?;
-        let live = view.live(*row)?;
-        let waits = live.pending.iter().any(|pending| pending.index == index);
-        waits.then(|| live.steps(index))
-    };
-    batch.rows.iter().filter_map(of_row).fold(0, u32::saturating_add)
 }
 
 /// What a header says about those who come after it.

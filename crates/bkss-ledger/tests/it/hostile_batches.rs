@@ -55,7 +55,7 @@ fn requested(
 }
 
 /// What whoever knows no link of a chain makes up for one of its slots.
-fn invented(meter: &Meter, index: u32, seed: u8) -> Signed {
+pub(crate) fn invented(meter: &Meter, index: u32, seed: u8) -> Signed {
     let genuine = meter.sign(1, 5);
     let schedule = meter.registration.message.schedule;
     let index = LinkIndex::new(index, schedule.slots).unwrap();

@@ -10,7 +10,8 @@ use bkss_scheme::slot::Schedule;
 
 use crate::{
     blocks::{block, offered, reasons, turn},
-    consortium::{Consortium, FIRST, Signed, at, slots_from},
+    consortium::{Consortium, FIRST, Meter, Signed, at, slots_from},
+    hostile_batches::invented,
 };
 
 /// Steps that a block may walk.
@@ -22,6 +23,7 @@ const GAP: u32 = STEPS / 2 + 1;
 struct Old {
     consortium: Consortium,
     state: State,
+    meters: Vec<Meter>,
     signed: Vec<Signed>,
 }
 
@@ -31,17 +33,18 @@ fn meters_with(seed: u64, gaps: &[u32]) -> Old {
     let mut consortium = Consortium::new(seed);
     let mut state = consortium.state();
     let slot = gaps[0];
-    let mut signed = Vec::new();
+    let (mut meters, mut signed) = (Vec::new(), Vec::new());
     for (number, gap) in (0..).zip(gaps) {
         let begins = slot - gap;
         let schedule = Schedule { slots: gap + 8, ..slots_from(FIRST.0 + u64::from(begins)) };
         let meter = consortium.meter_with(number, |message| message.schedule = schedule);
         block(&mut state, at(begins, 10 + u64::from(number)), [meter.registers()]);
         signed.push(meter.sign(*gap, 5));
+        meters.push(meter);
     }
     let values: Vec<_> = (0..).zip(signed.iter().map(|signed| signed.value)).collect();
     block(&mut state, at(slot, 100), [consortium.requests(0, slot, &values)]);
-    Old { consortium, state, signed }
+    Old { consortium, state, meters, signed }
 }
 
 /// Gaps of half of the steps and one, of half, of one less; and some of one.
@@ -87,6 +90,74 @@ fn the_steps_of_a_block_are_counted_over_all_its_batches() {
     assert_eq!(verified.openings().len(), 1);
     let over = Skipped { place: (1, 0), reason: SkipReason::OverBudget };
     assert_eq!(verified.skipped(), [over]);
+}
+
+#[test]
+fn what_a_leader_walks_in_vain_is_not_missing_in_its_block() {
+    let old = &*OLD;
+    let (mut state, mut pool) = (old.state.clone(), Pool::default());
+    let lie = invented(&old.meters[3], 1, 9);
+    block(&mut state, at(GAP, 101), [old.consortium.requests(3, GAP, &[(3, lie.value)])]);
+    // All the steps that there are. The lie is walked first, being short, and left out.
+    let honest = old.openings(0, &[0, 2]);
+    for batch in [old.consortium.openings(3, &[(3, &lie)]), honest.clone()] {
+        assert_eq!(pool.add(&state.view(), batch), Ok(true));
+    }
+    let built = turn(&mut state, &mut pool, at(GAP, 300));
+    assert_eq!((built.invalid.len(), built.steps), (1, STEPS + 1));
+    assert_eq!(built.verified.block().transactions(), [honest]);
+    assert_eq!(reasons(&built.verified), []);
+}
+
+#[test]
+fn openings_that_make_the_gaps_of_others_long_take_no_steps_from_another_gateway() {
+    // Each of its meters opens a late slot first, and then many early ones: what was short has become
+    // long, and all of it together more than a block may walk.
+    const OWN: u32 = 64;
+    const EARLY: u32 = 60;
+    const LATE: u32 = 600;
+    let mut consortium = Consortium::founded(3, 4, |_| ());
+    let mut state = consortium.state();
+    let mut from = |number: u32, first: u32| {
+        let first = FIRST.0 + u64::from(first) - 1;
+        let schedule = Schedule { slots: LATE + 8, ..slots_from(first) };
+        consortium.meter_with(number, |message| message.schedule = schedule)
+    };
+    let own: Vec<_> = (0..OWN).map(|number| from(number, 1)).collect();
+    let honest: Vec<_> = (OWN..2 * OWN).map(|number| from(number, 1)).collect();
+    for (second, meters) in [(1, &own), (2, &honest)] {
+        block(&mut state, at(0, second), meters.iter().map(Meter::registers));
+    }
+    let sign = |meters: &[Meter], index| -> Vec<_> {
+        meters.iter().map(|meter| meter.sign(index, 5)).collect()
+    };
+    let values = |first: u32, signed: &[Signed]| -> Vec<_> {
+        (first..).zip(signed.iter().map(|signed| signed.value)).collect()
+    };
+    let mut early = Vec::new();
+    for index in 1..=EARLY {
+        let signed = sign(&own, index);
+        block(&mut state, at(index, 1), [consortium.requests(3, index, &values(0, &signed))]);
+        early.push(signed);
+    }
+    let (late, of_honest) = (sign(&own, LATE), sign(&honest, LATE));
+    let requests = [(3, values(0, &late)), (0, values(OWN, &of_honest))]
+        .map(|(gateway, values)| consortium.requests(gateway, LATE, &values));
+    block(&mut state, at(LATE, 1), requests);
+    let mut pool = Pool::default();
+    let of_own: Vec<_> = std::iter::once(&late)
+        .chain(&early)
+        .map(|signed| consortium.openings(3, &(0..).zip(signed).collect::<Vec<_>>()))
+        .collect();
+    let of_another = consortium.openings(0, &(OWN..).zip(&of_honest).collect::<Vec<_>>());
+    // Whoever wants to be first brings the late ones apart: each is a short gap.
+    let apart = (0..).zip(&late).map(|(row, signed)| consortium.openings(3, &[(row, signed)]));
+    for batch in apart.chain(of_own).chain([of_another.clone()]) {
+        assert_eq!(pool.add(&state.view(), batch), Ok(true));
+    }
+    let built = turn(&mut state, &mut pool, at(LATE, 301));
+    assert!(built.steps <= STEPS, "{}", built.steps);
+    assert!(built.verified.block().transactions().contains(&of_another));
 }
 
 #[test]
