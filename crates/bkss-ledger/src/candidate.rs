@@ -1,11 +1,11 @@
 //! A transaction that may go into a block, with what is known of its signatures.
 //!
-//! Signatures are checked once, where a transaction arrives; the keys of registrations and batches
-//! never change, so that what held once holds in any block. Rules are cheap and come first
+//! Signatures are checked once, where a transaction arrives; the keys of a member, an SDI and a chain
+//! never change, so that what held once holds in any block. Who has a say there may change. Rules are cheap and come first
 //! ([`admit`]); the signatures are checked apart from the ledger's state ([`Admitted::check`]), so
 //! that nobody has to hold a lock meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bkss_scheme::{Digest, Network, ProviderId, PublicKey, root_message::Registered};
 
@@ -26,6 +26,8 @@ pub(crate) enum Signed {
     Batch,
     /// The signatures of a registration hold.
     Registration(Box<Registered>),
+    /// Those of anything else hold; whether who has signed may is another question.
+    Other,
 }
 
 /// A transaction that may go into a block, cheap to clone.
@@ -94,18 +96,14 @@ impl Checked {
         }
     }
 
-    /// The registrations and batches of a block whose signatures are not known to hold, each with
-    /// the keys to check them with. What breaks a rule on top of the view is left out: executing the
+    /// The transactions of a block whose signatures are not known to hold, each with the keys to check
+    /// them with. What breaks a rule on top of the view is left out: executing the
     /// block says why.
     pub fn missing(&self, view: &View<'_>, block: &Block) -> Vec<Admitted> {
         let network = view.genesis().network();
         let mut missing = Vec::new();
         for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
-            let signed_once = matches!(
-                transaction,
-                Transaction::Registration(_) | Transaction::Requests(_) | Transaction::Openings(_)
-            );
-            if !signed_once || self.0.contains_key(&transaction.leaf(digest)) {
+            if self.0.contains_key(&transaction.leaf(digest)) {
                 continue;
             }
             let candidate = Candidate::unchecked(network, transaction.clone());
@@ -119,29 +117,47 @@ impl Checked {
     }
 }
 
-/// Whose share those transactions count against that are nobody's own: evidence, all revocations,
-/// and changes that need approvals and have none.
-pub const ANYBODY: ProviderId = ProviderId(u16::MAX);
+/// Whose share of pools and blocks a transaction counts against.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Share {
+    /// A provider's.
+    Of(ProviderId),
+    /// That of the changes which a quorum has approved: nobody's own, whoever brings them.
+    Quorum,
+    /// That of the evidence.
+    Evidence,
+    /// That of the revocations by secret.
+    Secret,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(provider) => write!(f, "provider {provider}"),
+            Self::Quorum => f.write_str("approved changes"),
+            Self::Evidence => f.write_str("evidence"),
+            Self::Secret => f.write_str("revocations by secret"),
+        }
+    }
+}
 
 /// Whose share of pools and blocks a transaction counts against.
-pub fn share_of(view: &View<'_>, transaction: &Transaction) -> ProviderId {
+pub fn share_of(view: &View<'_>, transaction: &Transaction) -> Share {
     match transaction {
-        Transaction::Registration(registration) => registration.message.owner,
-        Transaction::Change(change) => {
-            let first = || change.approvals.first().map_or(ANYBODY, |(provider, _)| *provider);
-            change.made_by().unwrap_or_else(first)
-        }
-        Transaction::Vote(vote) => vote.voter,
+        Transaction::Registration(registration) => Share::Of(registration.message.owner),
+        Transaction::Change(change) => change.made_by().map_or(Share::Quorum, Share::Of),
+        Transaction::Vote(vote) => Share::Of(vote.voter),
         Transaction::Revocation(revocation) => match revocation.right {
             Right::Signed { .. } => {
                 let chain = view.row(revocation.meter).and_then(|row| view.chain(row));
-                chain.map_or(ANYBODY, |chain| chain.owner)
+                // Without a chain no rule lets it through.
+                chain.map_or(Share::Secret, |chain| Share::Of(chain.owner))
             }
-            Right::Secret(_) => ANYBODY,
+            Right::Secret(_) => Share::Secret,
         },
-        Transaction::Evidence(_) => ANYBODY,
-        Transaction::Requests(batch) => batch.submitter,
-        Transaction::Openings(batch) => batch.submitter,
+        Transaction::Evidence(_) => Share::Evidence,
+        Transaction::Requests(batch) => Share::Of(batch.submitter),
+        Transaction::Openings(batch) => Share::Of(batch.submitter),
     }
 }
 
@@ -149,7 +165,7 @@ pub fn share_of(view: &View<'_>, transaction: &Transaction) -> ProviderId {
 #[derive(Debug)]
 pub struct Admitted {
     candidate: Candidate,
-    share: ProviderId,
+    share: Share,
     keys: Keys,
     network: Network,
 }
@@ -232,7 +248,7 @@ fn check_gateway(
 
 impl Admitted {
     /// Whose share it counts against, if it is signed by whom it says.
-    pub const fn share(&self) -> ProviderId {
+    pub const fn share(&self) -> Share {
         self.share
     }
 
@@ -246,7 +262,7 @@ impl Admitted {
     /// # Errors
     ///
     /// [`TransactionRefusal`], naming whose signature does not hold.
-    pub fn check(self) -> Result<(Candidate, ProviderId), TransactionRefusal> {
+    pub fn check(self) -> Result<(Candidate, Share), TransactionRefusal> {
         let Self { mut candidate, share, keys, network } = self;
         let transaction = candidate.transaction.clone();
         match (&*transaction, keys) {
@@ -266,18 +282,22 @@ impl Admitted {
             }
             (Transaction::Change(change), Keys::Members(members)) => {
                 change.check_signatures(&members, network)?;
+                candidate.signed = Signed::Other;
             }
             (Transaction::Vote(vote), Keys::Members(members)) => {
                 vote.check_signature(&members, network)?;
+                candidate.signed = Signed::Other;
             }
             (Transaction::Evidence(evidence), Keys::Members(members)) => {
                 evidence.check(&members, network)?;
+                candidate.signed = Signed::Other;
             }
             (Transaction::Revocation(revocation), Keys::Chain(members, chain)) => {
                 revocation.check(&members, network, &chain)?;
+                candidate.signed = Signed::Other;
             }
             // `admit` pairs them.
-            _ => return Err(TransactionRefusal::UnknownGateway(share)),
+            _ => return Err(TransactionRefusal::NoKeys),
         }
         Ok((candidate, share))
     }

@@ -219,7 +219,46 @@ impl Change {
         }
     }
 
-    /// Checks all signatures.
+    /// Checks that whoever has signed it has a say now: as many as it takes, all of them members.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeRefusal`], naming whose signature is missing or has no weight.
+    pub(crate) fn check_standing(&self, members: &Members) -> Result<(), ChangeRefusal> {
+        use ChangeRefusal as Refused;
+
+        match self.body {
+            Body::Join(_) | Body::AddSdi(_) if self.own.is_none() => {
+                return Err(Refused::OwnSignature);
+            }
+            Body::Expel(_) | Body::RemoveSdi(_) if self.own.is_some() => {
+                return Err(Refused::OwnSignature);
+            }
+            Body::Leave(id)
+            | Body::VoteKey(id, ..)
+            | Body::SealingKey(id, _)
+            | Body::Address(id, _) => {
+                members.provider(id).ok_or(Refused::NotPresent(id))?;
+                if self.own.is_none() {
+                    return Err(Refused::OwnSignature);
+                }
+            }
+            _ => {}
+        }
+        if !self.approvals.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+            return Err(Refused::Order);
+        }
+        let expected = if self.needs_quorum() { members.quorum() } else { 0 };
+        let found = self.approvals.len();
+        if found < expected || (expected == 0 && found > 0) {
+            return Err(Refused::Quorum { expected, found });
+        }
+        let mut approvers = self.approvals.iter().map(|(provider, _)| *provider);
+        let absent = approvers.find(|provider| members.provider(*provider).is_none());
+        absent.map_or(Ok(()), |provider| Err(Refused::NotPresent(provider)))
+    }
+
+    /// Checks all signatures, and that whoever has signed has a say.
     ///
     /// # Errors
     ///
@@ -231,6 +270,7 @@ impl Change {
     ) -> Result<(), ChangeRefusal> {
         use ChangeRefusal as Refused;
 
+        self.check_standing(members)?;
         let digest = self.digest(network);
         let key = match &self.body {
             Body::Join(identity) => Some(identity.key),
@@ -243,23 +283,13 @@ impl Change {
                 Some(members.provider(*id).ok_or(Refused::NotPresent(*id))?.key)
             }
         };
-        match (key, &self.own) {
-            (Some(key), Some(own)) => key.verify(&digest, own).map_err(Refused::Own)?,
-            (None, None) => {}
-            _ => return Err(Refused::OwnSignature),
+        if let (Some(key), Some(own)) = (key, &self.own) {
+            key.verify(&digest, own).map_err(Refused::Own)?;
         }
         if let Body::VoteKey(id, key, signature) = &self.body
             && !accepts(key, &possession_message(network, *id, key), &signature.0)
         {
             return Err(Refused::NotPossessed(*id));
-        }
-        if !self.approvals.windows(2).all(|pair| pair[0].0 < pair[1].0) {
-            return Err(Refused::Order);
-        }
-        let expected = if self.needs_quorum() { members.quorum() } else { 0 };
-        let found = self.approvals.len();
-        if found < expected || (expected == 0 && found > 0) {
-            return Err(Refused::Quorum { expected, found });
         }
         for (provider, signature) in &self.approvals {
             let member = members.provider(*provider).ok_or(Refused::NotPresent(*provider))?;

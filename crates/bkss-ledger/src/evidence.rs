@@ -85,14 +85,8 @@ impl Evidence {
     ///
     /// [`EvidenceRefusal`]: the first thing that does not hold.
     pub fn check(&self, members: &Members, network: Network) -> Result<(), EvidenceRefusal> {
-        let Offence { provider, epoch, view } = self.offence;
-        if members.voter(&self.vote_key) != Some(provider) {
-            return Err(EvidenceRefusal::OtherKey(provider));
-        }
-        let [one, other] = &self.votes;
-        if !conflict(&one.content, &other.content) {
-            return Err(EvidenceRefusal::NoConflict);
-        }
+        self.check_claim(members)?;
+        let Offence { epoch, view, .. } = self.offence;
         for (position, vote) in self.votes.iter().enumerate() {
             let message = vote.content.message(network, epoch, view);
             let holds =
@@ -102,6 +96,17 @@ impl Evidence {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the key is the provider's and that the votes conflict.
+    pub(crate) fn check_claim(&self, members: &Members) -> Result<(), EvidenceRefusal> {
+        let provider = self.offence.provider;
+        if members.voter(&self.vote_key) != Some(provider) {
+            return Err(EvidenceRefusal::OtherKey(provider));
+        }
+        let [one, other] = &self.votes;
+        let conflicts = conflict(&one.content, &other.content);
+        if conflicts { Ok(()) } else { Err(EvidenceRefusal::NoConflict) }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{Chain, Limits, Live, Members, Terms, View, chain::End, transaction_b
 /// Most chains that a meter has in its life: whoever looks for a slot of a meter looks at them all.
 pub const MAX_CHAINS: usize = 256;
 
+/// Most chains of a meter that have not begun. A revocation ends them all.
+pub const MAX_WAITING: usize = 8;
+
 /// The rule that a registration breaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name the fields")]
@@ -35,6 +38,8 @@ pub enum RegistrationRefusal {
     BeforeLast { before: LedgerTime, found: LedgerTime },
     #[error("meter {meter} has had {MAX_CHAINS} chains, as many as a meter may have")]
     NoMoreChains { meter: MeterId },
+    #[error("{MAX_WAITING} chains of meter {meter} have not begun, as many as may wait")]
+    ManyWait { meter: MeterId },
     #[error("salt is already in use")]
     SaltTaken,
     #[error("first slot starts at {start} ms, the meter's chain has requested until {until} ms")]
@@ -102,8 +107,14 @@ pub(crate) fn check_rules<'a>(
         if matches!(live.end, Some(End::Revoked(_))) {
             return Err(Refused::Revoked(message.meter));
         }
-        if view.chains(message.meter).len() >= MAX_CHAINS {
-            return Err(Refused::NoMoreChains { meter: message.meter });
+        let meter = message.meter;
+        let chains = view.chains(meter);
+        if chains.len() >= MAX_CHAINS {
+            return Err(Refused::NoMoreChains { meter });
+        }
+        let begins = |row: &&Row| view.chain(**row).map(|chain| chain.schedule.begins());
+        if chains.iter().take_while(|row| begins(row) > Some(time)).count() >= MAX_WAITING {
+            return Err(Refused::ManyWait { meter });
         }
         let (start, until) = (message.schedule.begins(), live.requested_until(&last.schedule));
         if start < until {

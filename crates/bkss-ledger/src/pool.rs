@@ -8,14 +8,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bkss_scheme::{Digest, ProviderId};
+use bkss_scheme::{Digest, LinkIndex, ProviderId, Slot, slot::Schedule};
 
 use crate::{
-    Block, Transaction, View,
-    candidate::{Admitted, Candidate, Checked, admit},
+    Block, Live, Transaction, View,
+    candidate::{Admitted, Candidate, Checked, Share, admit},
+    chain::Pending,
     execute::{TransactionRefusal, check_revocation},
     membership::{check_room, check_rules},
     revocation::Right,
+    transaction_batch::Row,
     verify::MAX_FRAMING,
 };
 
@@ -23,6 +25,8 @@ use crate::{
 pub const MAX_SHARE: usize = 8 << 20;
 /// Most transactions that wait per gateway.
 pub const MAX_TRANSACTIONS: usize = 1024;
+/// Looks that pruning takes for one block: at an item of a batch, or at a request that waits for one.
+const LOOKS: usize = 1 << 20;
 /// Invalid batches of a gateway that are remembered, the newest.
 pub const MAX_INVALID: usize = 64;
 
@@ -34,20 +38,23 @@ pub struct Pool {
     known: BTreeMap<Digest, u64>,
     /// By what a registration, a change or a revocation is about, whoever signed it.
     things: BTreeMap<Digest, u64>,
-    shares: BTreeMap<ProviderId, Share>,
+    shares: BTreeMap<Share, Used>,
     liars: BTreeMap<ProviderId, Liar>,
     next: u64,
+    /// Where pruning goes on.
+    looked: u64,
 }
 
+/// What waits of a share.
 #[derive(Debug, Default)]
-struct Share {
+struct Used {
     bytes: usize,
     transactions: usize,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    share: ProviderId,
+    share: Share,
     bytes: usize,
     candidate: Candidate,
 }
@@ -65,8 +72,8 @@ struct Liar {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name the fields")]
 pub enum PoolError {
-    #[error("share of gateway {gateway} is full")]
-    Full { gateway: ProviderId },
+    #[error("the share of {share} is full")]
+    Full { share: Share },
     #[error("gateway {gateway} has signed a batch that no block can contain, in this round")]
     PassedOver { gateway: ProviderId },
     #[error("a batch of gateway {gateway} that no block can contain")]
@@ -112,8 +119,10 @@ impl Pool {
         }
         let batch = is_batch(&candidate);
         let admitted = admit(view, candidate)?;
-        let gateway = admitted.share();
-        if let Some(liar) = self.liars.get(&gateway).filter(|_| batch) {
+        let share = admitted.share();
+        if let Share::Of(gateway) = share
+            && let Some(liar) = self.liars.get(&gateway).filter(|_| batch)
+        {
             if liar.invalid.contains(&admitted.leaf()) {
                 return Err(PoolError::Invalid { gateway });
             }
@@ -121,7 +130,7 @@ impl Pool {
                 return Err(PoolError::PassedOver { gateway });
             }
         }
-        self.room(gateway, found)?;
+        self.room(share, found)?;
         Ok(Some(admitted))
     }
 
@@ -130,7 +139,7 @@ impl Pool {
     /// # Errors
     ///
     /// [`PoolError::Full`].
-    pub fn take(&mut self, candidate: Candidate, share: ProviderId) -> Result<bool, PoolError> {
+    pub fn take(&mut self, candidate: Candidate, share: Share) -> Result<bool, PoolError> {
         let leaf = candidate.leaf();
         if self.known.contains_key(&leaf) {
             return Ok(false);
@@ -155,12 +164,11 @@ impl Pool {
         Ok(true)
     }
 
-    fn room(&self, gateway: ProviderId, bytes: usize) -> Result<(), PoolError> {
-        let share = self.shares.get(&gateway);
-        let full = share.is_some_and(|share| {
-            share.bytes + bytes > MAX_SHARE || share.transactions == MAX_TRANSACTIONS
+    fn room(&self, share: Share, bytes: usize) -> Result<(), PoolError> {
+        let full = self.shares.get(&share).is_some_and(|used| {
+            used.bytes + bytes > MAX_SHARE || used.transactions == MAX_TRANSACTIONS
         });
-        if full || bytes > MAX_SHARE { Err(PoolError::Full { gateway }) } else { Ok(()) }
+        if full || bytes > MAX_SHARE { Err(PoolError::Full { share }) } else { Ok(()) }
     }
 
     /// Passes over a gateway's batches for the rest of a round: it has signed this one, which no
@@ -175,7 +183,11 @@ impl Pool {
         if liar.invalid.len() > MAX_INVALID {
             liar.invalid.pop_front();
         }
-        self.drop_where(|waiting| waiting.share == gateway && is_batch(&waiting.candidate));
+        let of_liar =
+            |waiting: &Waiting| waiting.share == Share::Of(gateway) && is_batch(&waiting.candidate);
+        let of_liar = self.waiting.iter().filter(|(_, waiting)| of_liar(waiting));
+        let of_liar: Vec<_> = of_liar.map(|(number, _)| *number).collect();
+        of_liar.into_iter().for_each(|number| self.drop(number));
         !again
     }
 
@@ -185,27 +197,43 @@ impl Pool {
         self.liars.iter().filter(now).map(|(gateway, _)| *gateway)
     }
 
-    /// Drops what no block on top of `view` can use any more.
-    pub fn prune(&mut self, view: &View<'_>) {
-        self.drop_where(|waiting| !may_contribute(view, waiting.candidate.transaction()));
+    /// Drops what a block has put on the ledger.
+    pub fn drop_those_of(&mut self, block: &Block) {
+        for (transaction, digest) in block.transactions().iter().zip(block.digests()) {
+            if let Some(number) = self.known.get(&transaction.leaf(digest)) {
+                self.drop(*number);
+            }
+        }
     }
 
-    fn drop_where(&mut self, useless: impl Fn(&Waiting) -> bool) {
-        let Self { waiting, known, things, shares, .. } = self;
-        waiting.retain(|_, waiting| {
-            let drops = useless(waiting);
-            if drops {
-                known.remove(&waiting.candidate.leaf());
-                if let Some(same) = same_thing(&waiting.candidate) {
-                    things.remove(&same);
-                }
-                if let Some(share) = shares.get_mut(&waiting.share) {
-                    share.bytes -= waiting.bytes;
-                    share.transactions -= 1;
-                }
+    /// Drops what no block on top of `view` can use any more. Where very much waits, it looks at a part
+    /// of it, and next time at the rest.
+    pub fn prune(&mut self, view: &View<'_>) {
+        let (mut looks, mut useless, mut stopped) = (LOOKS, Vec::new(), 0);
+        let from = self.waiting.range(self.looked..).chain(self.waiting.range(..self.looked));
+        for (number, waiting) in from {
+            if looks == 0 {
+                stopped = *number;
+                break;
             }
-            !drops
-        });
+            if !contributes(view, waiting.candidate.transaction(), &mut looks) {
+                useless.push(*number);
+            }
+        }
+        self.looked = stopped;
+        useless.into_iter().for_each(|number| self.drop(number));
+    }
+
+    fn drop(&mut self, number: u64) {
+        let Some(waiting) = self.waiting.remove(&number) else { return };
+        self.known.remove(&waiting.candidate.leaf());
+        if let Some(same) = same_thing(&waiting.candidate) {
+            self.things.remove(&same);
+        }
+        if let Some(used) = self.shares.get_mut(&waiting.share) {
+            used.bytes -= waiting.bytes;
+            used.transactions -= 1;
+        }
     }
 
     /// Candidates for the next block, oldest first.
@@ -266,6 +294,13 @@ fn is_batch(candidate: &Candidate) -> bool {
 /// Whether some block on top of `view` may still accept something of a transaction whose signatures
 /// hold.
 pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
+    let mut looks = usize::MAX;
+    contributes(view, transaction, &mut looks)
+}
+
+/// The same, with so many looks; true once they are used up.
+fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) -> bool {
+    *looks = looks.saturating_sub(1);
     let time = view.head().time;
     let reveal_s = view.genesis().charter().terms.reveal_s;
     match transaction {
@@ -279,30 +314,51 @@ pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
         Transaction::Change(change) => {
             let agreement = view.genesis().charter().agreement;
             change.check_rules(view.members(), agreement, view.round().number).is_ok()
+                && change.check_standing(view.members()).is_ok()
                 && view.round().check_own(change, time).is_ok()
         }
         Transaction::Vote(vote) => vote.check_rules(view.members(), view.round()).is_ok(),
         Transaction::Evidence(evidence) => view.check_offence(&evidence.offence, &[]).is_ok(),
-        Transaction::Revocation(revocation) => check_revocation(view, revocation).is_ok(),
+        Transaction::Revocation(revocation) => {
+            check_revocation(view, revocation).is_ok()
+                && revocation.check_standing(view.members()).is_ok()
+        }
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
-            let Some(chain) = view.chain(*row) else { return false };
-            let schedule = chain.schedule;
-            let Some(index) = schedule.index(batch.slot) else { return false };
-            let pending = view.live(*row).is_some_and(|live| {
-                live.pending.iter().any(|p| p.index == index && p.submitter == batch.submitter)
-            });
-            time < schedule.closes(index) && !pending
+            let open = |schedule: &Schedule, index| time < schedule.closes(index);
+            let requested = |pending: &Pending| pending.submitter == batch.submitter;
+            *looks == 0
+                || look(view, *row, batch.slot, looks, open).is_some_and(|(index, live)| {
+                    !waits(live, looks, |pending| pending.index == index && requested(pending))
+                })
         }),
         Transaction::Openings(batch) => batch.rows.iter().any(|row| {
-            let Some(chain) = view.chain(*row) else { return false };
-            let schedule = chain.schedule;
-            let Some(index) = schedule.index(batch.slot) else { return false };
-            let pending = view
-                .live(*row)
-                .is_some_and(|live| live.pending.iter().any(|pending| pending.index == index));
-            let over =
-                time >= schedule.closes(index) && !schedule.accepts_opening(index, time, reveal_s);
-            pending && !over
+            let open = |schedule: &Schedule, index| {
+                time < schedule.closes(index) || schedule.accepts_opening(index, time, reveal_s)
+            };
+            *looks == 0
+                || look(view, *row, batch.slot, looks, open).is_some_and(|(index, live)| {
+                    waits(live, looks, |pending| pending.index == index)
+                })
         }),
     }
+}
+
+/// A link of a chain and what is under way of the chain, if its time is not over.
+fn look<'a>(
+    view: &'a View<'_>,
+    row: Row,
+    slot: Slot,
+    looks: &mut usize,
+    open: impl FnOnce(&Schedule, LinkIndex) -> bool,
+) -> Option<(LinkIndex, &'a Live)> {
+    *looks = looks.saturating_sub(1);
+    let schedule = &view.chain(row)?.schedule;
+    let index = schedule.index(slot).filter(|index| open(schedule, *index))?;
+    Some((index, view.live(row)?))
+}
+
+/// Whether such a request waits.
+fn waits(live: &Live, looks: &mut usize, such: impl FnMut(&Pending) -> bool) -> bool {
+    *looks = looks.saturating_sub(live.pending.len());
+    live.pending.iter().any(such)
 }

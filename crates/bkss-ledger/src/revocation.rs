@@ -108,6 +108,16 @@ impl Revocation {
         }
     }
 
+    /// Checks that an SDI that has signed it is one now.
+    pub(crate) fn check_standing(&self, members: &Members) -> Result<(), RevocationRefusal> {
+        match &self.right {
+            Right::Signed { sdi, .. } if members.sdi(*sdi).is_none() => {
+                Err(RevocationRefusal::UnknownSdi(*sdi))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the right to revoke this chain.
     ///
     /// # Errors

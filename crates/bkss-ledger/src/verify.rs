@@ -9,7 +9,7 @@ use bkss_scheme::{Digest, Header, LedgerTime, ProviderId, TreeHead, root_message
 
 use crate::{
     Block, Limits, Transaction, View,
-    candidate::{Candidate, Checked, share_of},
+    candidate::{Candidate, Checked, Share, share_of},
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
     members::MembersChange,
     state::Delta,
@@ -238,7 +238,7 @@ pub fn propose(
 /// A candidate, whose share it counts against, and what it takes.
 struct Turn {
     candidate: Candidate,
-    share: ProviderId,
+    share: Share,
     bytes: usize,
     /// Items that are looked at.
     items: u32,
@@ -297,7 +297,7 @@ struct Assembly<'a> {
     length: usize,
     /// What each share has at least: bytes, and steps of a gateway with openings.
     least: (usize, u32),
-    used: BTreeMap<ProviderId, Used>,
+    used: BTreeMap<Share, Used>,
 }
 
 /// What somebody's transactions have taken.

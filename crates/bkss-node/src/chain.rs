@@ -235,7 +235,12 @@ impl Shared {
         if chain.recent.len() > MAX_RECENT {
             chain.recent.pop_front();
         }
-        self.pool().prune(&chain.state.view());
+        drop(chain);
+        // While others read.
+        let chain = self.chain();
+        let mut pool = self.pool();
+        pool.drop_those_of(block);
+        pool.prune(&chain.state.view());
         Ok(Some(verified))
     }
 }

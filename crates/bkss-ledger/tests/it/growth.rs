@@ -2,17 +2,18 @@
 //! file.
 
 use bkss_ledger::{
-    Change, Pool, Refusal, Rounds, Transaction, Trust,
+    Change, Pool, Refusal, Rounds, State, Transaction, Trust,
+    chain::End,
     change::{Body as ChangeBody, MAX_OWN_CHANGES},
     execute::{SkipReason, TransactionRefusal},
     members::{MAX_MEMBERS, MembersChange},
-    membership::{MAX_CHAINS, RegistrationRefusal},
+    membership::{MAX_CHAINS, MAX_WAITING, RegistrationRefusal},
     pool::PoolError,
     propose,
 };
 use bkss_scheme::{
-    Certificate, Digest, Handover, MeterId, ProviderId, ProviderIdentity, PublicKey, SdiId,
-    SdiIdentity,
+    Certificate, Digest, Handover, LedgerTime, MeterId, ProviderId, ProviderIdentity, PublicKey,
+    SdiId, SdiIdentity,
     certificate::VoteKey,
     codec,
     finality::Finality,
@@ -22,7 +23,7 @@ use bkss_scheme::{
 };
 
 use crate::{
-    blocks::{block, offered, reasons},
+    blocks::{block, offered, reasons, refusal},
     consortium::{Consortium, FIRST, SHORT, at, slots_from},
     world::World,
 };
@@ -128,24 +129,64 @@ fn a_meter_has_so_many_chains_in_its_life() {
     let mut state = consortium.state();
     let meter = consortium.meter(0);
     let of = MeterId(meter.number());
-    let chains = std::iter::once(meter.registers())
-        .chain(
-            (1..MAX_CHAINS)
-                .map(|_| consortium.next_chain(&meter, slots_from(FIRST.0 + 2)).registers()),
-        )
-        .collect::<Vec<_>>();
-    for (seconds, chain) in (1..).zip(chains) {
-        block(&mut state, at(0, seconds), [chain]);
+    block(&mut state, at(0, 1), [meter.registers()]);
+    for index in 1..u32::try_from(MAX_CHAINS).unwrap() {
+        let next = consortium.next_chain(&meter, slots_from(FIRST.0 + u64::from(index)));
+        block(&mut state, at(index, 1), [next.registers()]);
     }
     assert_eq!(state.view().chains(of).len(), MAX_CHAINS);
-    let one_more = consortium.next_chain(&meter, slots_from(FIRST.0 + 4));
-    let refused = TransactionRefusal::Registration(RegistrationRefusal::NoMoreChains { meter: of });
-    let offered = offered(&state, at(1, 1), &[one_more.registers()]).unwrap_err();
-    assert_eq!(offered, Refusal::Transaction { position: 0, reason: refused });
-    let added = Pool::default().add(&state.view(), one_more.registers());
-    assert_eq!(added, Err(PoolError::Refused(refused)));
+    let last = u32::try_from(MAX_CHAINS).unwrap();
+    let one_more = consortium.next_chain(&meter, slots_from(FIRST.0 + u64::from(last)));
+    let refused = RegistrationRefusal::NoMoreChains { meter: of };
+    is_refused(&state, at(last, 1), &one_more.registers(), refused);
     // Another meter of the same owner has its own.
-    block(&mut state, at(1, 2), [consortium.meter(4).registers()]);
+    let of_same_owner = consortium.meter_with(4, |message| {
+        message.schedule = slots_from(FIRST.0 + u64::from(last));
+    });
+    block(&mut state, at(last, 2), [of_same_owner.registers()]);
+}
+
+#[test]
+fn so_many_chains_of_a_meter_wait_for_their_first_slot() {
+    let mut consortium = Consortium::new(5);
+    let mut state = consortium.state();
+    let meter = consortium.meter(0);
+    let of = MeterId(meter.number());
+    block(&mut state, at(0, 1), [meter.registers()]);
+    let next = |consortium: &mut Consortium, first: u64| {
+        consortium.next_chain(&meter, slots_from(FIRST.0 + first)).registers()
+    };
+    // The first one waits as well.
+    for second in 1..MAX_WAITING as u64 {
+        let chain = next(&mut consortium, 1 + second / 4);
+        block(&mut state, at(0, 1 + second), [chain]);
+    }
+    let one_more = next(&mut consortium, 9);
+    is_refused(&state, at(0, 30), &one_more, RegistrationRefusal::ManyWait { meter: of });
+    // Some have begun.
+    block(&mut state, at(1, 1), []);
+    block(&mut state, at(1, 2), [one_more]);
+    let chains = state.view().chains(of);
+    let newest = state.view().chain(chains[0]).unwrap().clone();
+    // A revocation ends all that have slots to come.
+    block(&mut state, at(1, 3), [consortium.revocation(&newest)]);
+    let revoked = chains
+        .iter()
+        .filter(|row| matches!(state.view().live(**row).unwrap().end, Some(End::Revoked(_))));
+    assert!((2..=MAX_WAITING + 1).contains(&revoked.count()));
+}
+
+/// A registration that validators, leaders and pools refuse.
+fn is_refused(
+    state: &State,
+    time: LedgerTime,
+    registration: &Transaction,
+    refused: RegistrationRefusal,
+) {
+    let reason = TransactionRefusal::Registration(refused);
+    assert_eq!(refusal(state, time, registration), reason);
+    let added = Pool::default().add(&state.view(), registration.clone());
+    assert_eq!(added, Err(PoolError::Refused(reason)));
 }
 
 fn longest_name() -> Name {

@@ -6,7 +6,7 @@ use bkss_ledger::{
     Transaction, Vote,
     block::BlockError,
     build,
-    candidate::share_of,
+    candidate::{Share, share_of},
     change,
     execute::{SkipReason, TransactionRefusal},
     pool::{PoolError, may_contribute},
@@ -126,6 +126,75 @@ fn a_copy_with_a_false_signature_takes_no_place_and_nobody_elses() {
         assert_eq!(pool.len(), 1);
         block(&mut state, at(1, second), [genuine]);
     }
+}
+
+#[test]
+fn an_approved_change_enters_whoever_brings_copies_of_it() {
+    let mut consortium = Consortium::founded(3, 5, |charter| charter.limits.batch_items = 16);
+    let mut state = consortium.state();
+    let meters = meters(&mut consortium, 16);
+    block(&mut state, at(0, 1), meters.iter().map(Meter::registers));
+    let network = consortium.genesis.network();
+    let approved = |by: &[u16]| {
+        let mut expel = Change::new(change::Body::Expel(ProviderId(0)), 1000);
+        for provider in by {
+            expel.approve(network, ProviderId(*provider), &consortium.keys[usize::from(*provider)]);
+        }
+        Transaction::Change(expel)
+    };
+    let mut pool = Pool::default();
+    // Provider 0 signs more in vain than anybody is to look at, and approves its own end.
+    let values = |byte| (0..16).map(|row| (row, Digest([byte; 32]))).collect::<Vec<_>>();
+    block(&mut state, at(1, 1), [consortium.requests(0, 1, &values(1))]);
+    for byte in 2..8 {
+        let in_vain = consortium.requests(0, 1, &values(byte));
+        assert_eq!(pool.add(&state.view(), in_vain), Ok(true));
+    }
+    assert_eq!(pool.add(&state.view(), approved(&[0, 1, 2, 3, 4])), Ok(true));
+    assert_eq!(pool.add(&state.view(), approved(&[1, 2, 3, 4])), Ok(false), "a copy");
+    turn(&mut state, &mut pool, at(1, 2));
+    assert_eq!(state.members().provider(ProviderId(0)), None);
+}
+
+#[test]
+fn what_was_signed_by_whom_has_no_say_any_more_makes_room() {
+    let mut consortium = Consortium::founded(4, 7, |_| ());
+    let mut state = consortium.state();
+    let network = consortium.genesis.network();
+    let meter = consortium.meter(0);
+    block(&mut state, at(0, 1), [meter.registers()]);
+    let key = SecretKey::generate(&mut consortium.rng);
+    let name = "second".try_into().unwrap();
+    let sdi = SdiIdentity { id: SdiId(5), name, key: key.public(), mode: SdiMode::Shared };
+    let change = |body, own: Option<&SecretKey>, by: &[u16]| {
+        let mut change = Change::new(body, 1000);
+        own.into_iter().for_each(|own| change.sign(network, own));
+        for provider in by {
+            let key = &consortium.keys[usize::from(*provider)];
+            change.approve(network, ProviderId(*provider), key);
+        }
+        Transaction::Change(change)
+    };
+    let join = |by: &[u16]| change(change::Body::AddSdi(sdi.clone()), Some(&key), by);
+    let chain = state.view().chain(0).unwrap().clone();
+    let revocation = consortium.revocation(&chain);
+    let mut pool = Pool::default();
+    for waits in [join(&[0, 1, 2, 3, 4]), revocation.clone()] {
+        assert_eq!(pool.add(&state.view(), waits), Ok(true));
+    }
+    // Whoever has approved the one leaves, and the SDI that has signed the other is removed.
+    let leave = change(change::Body::Leave(ProviderId(0)), Some(&consortium.keys[0]), &[]);
+    let remove = change(change::Body::RemoveSdi(SdiId(0)), None, &[1, 2, 3, 4, 5]);
+    let candidates = pool.candidates();
+    block(&mut state, at(0, 2), [leave, remove]);
+    // Their signatures are known to hold, and do not count.
+    let built = build(&state.view(), at(0, 3), candidates).unwrap();
+    assert_eq!(built.verified.block().transactions(), []);
+    pool.prune(&state.view());
+    assert!(pool.is_empty());
+    assert_eq!(pool.add(&state.view(), join(&[1, 2, 3, 4, 5])), Ok(true));
+    turn(&mut state, &mut pool, at(0, 3));
+    assert!(state.members().sdi(SdiId(5)).is_some());
 }
 
 #[test]
@@ -460,7 +529,7 @@ fn copies_of_one_thing_take_one_place() {
     assert_eq!(pool.len(), 1);
     // Those of owner and SDI have a share of their own.
     let chain = state.view().chain(0).unwrap().clone();
-    assert_eq!(share_of(&state.view(), &consortium.revocation(&chain)), ProviderId(0));
+    assert_eq!(share_of(&state.view(), &consortium.revocation(&chain)), Share::Of(ProviderId(0)));
     // Two quorums that approve one change.
     let key = SecretKey::generate(&mut consortium.rng);
     let name = "second".try_into().unwrap();
