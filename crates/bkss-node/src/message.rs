@@ -186,6 +186,12 @@ pub enum Reason {
         /// How many.
         held: usize,
     },
+    /// The ledger has as many requests of this chain through this gateway as may wait.
+    #[error("{most} requests of this chain through this gateway are not opened, no more may wait")]
+    PendingFull {
+        /// How many.
+        most: u32,
+    },
     /// Gateways exchange their batches among themselves.
     #[error("batches are not taken here, only what they are made of")]
     Batch,
@@ -210,6 +216,7 @@ impl Reason {
             Self::NoRequest => "no_request",
             Self::ForeignLink => "foreign_link",
             Self::MeterFull { .. } => "meter_full",
+            Self::PendingFull { .. } => "pending_full",
             Self::Batch => "batch",
             Self::Rule(_) => "rule",
         }

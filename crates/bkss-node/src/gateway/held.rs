@@ -188,6 +188,9 @@ impl Held {
         if full || (taken && !requested && !known) {
             return Err(Reason::SecondRequest);
         }
+        if !taken && !requested {
+            place.check_room(gateway)?;
+        }
         let links = self.entries.range(all_of(place.row)).count();
         if links >= MAX_PER_METER {
             return Err(Reason::MeterFull { held: links });

@@ -18,6 +18,8 @@ pub(super) struct Place<'a> {
     pub(super) row: Row,
     pub(super) time: LedgerTime,
     reveal_s: u32,
+    /// Requests of one gateway that may wait for this chain.
+    most: u32,
     index: LinkIndex,
 }
 
@@ -25,8 +27,10 @@ impl<'a> Place<'a> {
     /// The link of the chain with this number.
     pub(super) fn of_row(view: &'a View<'_>, row: Row, index: LinkIndex) -> Option<Self> {
         let (chain, live) = (view.chain(row)?, view.live(row)?);
-        let (time, reveal_s) = (view.head().time, view.genesis().charter().terms.reveal_s);
-        let place = Self { chain, live, row, time, reveal_s, index };
+        let charter = view.genesis().charter();
+        let (time, reveal_s, most) =
+            (view.head().time, charter.terms.reveal_s, charter.limits.pending);
+        let place = Self { chain, live, row, time, reveal_s, most, index };
         (index.get() <= chain.schedule.slots).then_some(place)
     }
 
@@ -70,6 +74,15 @@ impl<'a> Place<'a> {
     /// Whether a gateway has a request for this link.
     pub(super) fn pending_through(&self, gateway: ProviderId) -> bool {
         self.live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
+    }
+
+    /// Whether the ledger has room for one more request of this chain through a gateway.
+    pub(super) fn check_room(&self, gateway: ProviderId) -> Result<(), Reason> {
+        let least = self.chain.schedule.first_openable(self.time, self.reveal_s);
+        let own =
+            self.live.pending.iter().filter(|p| p.submitter == gateway && p.index.get() >= least);
+        let full = own.count() >= self.most as usize;
+        if full { Err(Reason::PendingFull { most: self.most }) } else { Ok(()) }
     }
 
     /// Whether this very link was the newest to be opened.

@@ -299,6 +299,31 @@ fn what_strangers_leave_under_a_meters_value_does_not_void_its_own() {
     }
 }
 
+/// What the ledger has no room for is not accepted: the meter goes to another gateway at once.
+#[test]
+fn a_gateway_takes_no_more_requests_of_a_chain_than_may_wait() {
+    deterministic::Runner::seeded(6).start(|ctx| async move {
+        let mut consortium = Consortium::founded(6, 4, |charter| charter.limits.pending = 2);
+        let meter = consortium.meter(0);
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        let id = meter.registration.message.meter;
+        assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        for index in 1..=3 {
+            let signed = meter.sign(index, 26);
+            let full = Answer::Refused(Reason::PendingFull { most: 2 });
+            let expected = if index <= 2 { ACCEPTED } else { full };
+            assert_eq!(world.take(submit(&meter, &signed)).await, expected);
+            world.blocks([at(index, 10), at(index, 20), at(index, 310)]).await;
+            let pending = world.pending(id, index);
+            assert_eq!(pending.len(), usize::from(index <= 2), "slot {index}");
+        }
+        assert_eq!(world.take(release(&meter, &meter.sign(2, 26))).await, ACCEPTED);
+        world.blocks([at(3, 320), at(4, 10)]).await;
+        assert_eq!(world.take(submit(&meter, &meter.sign(4, 26))).await, ACCEPTED);
+    });
+}
+
 /// What was taken for a chain does not come back for the next one, which has the same links again.
 #[test]
 fn after_a_restart_nothing_is_requested_for_another_chain_than_it_was_taken_for() {
