@@ -17,6 +17,7 @@ mod timed;
 mod types;
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -30,6 +31,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get as route,
 };
+use bkss_ledger as ledger;
+use bkss_scheme::ProviderId;
 use commonware_runtime::tokio::Context;
 use error::ApiError;
 use server::Peer;
@@ -42,8 +45,10 @@ use crate::{
     chain::Shared,
     gateway::Mailbox,
     metrics::{Metrics, Served},
+    plan::Plan,
     receipts::Prover,
     snapshots::Snapshots,
+    status::Snapshot,
 };
 
 pub use error::ErrorBody;
@@ -51,8 +56,8 @@ pub use server::{HEADER_TIMEOUT, serve};
 pub use shares::{Address, Listed, Room, Shares, What};
 pub use timed::LEAST_READ;
 pub use types::{
-    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, RequestedBody,
-    SdiBody, SlotBody, StatusBody,
+    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, PeerBody, ProofBody,
+    RequestedBody, SdiBody, SlotBody, StatusBody,
 };
 
 /// How long a request may take, its body included.
@@ -64,6 +69,7 @@ pub use body::MAX_BODY;
 
 /// What the handlers share.
 pub struct Api {
+    provider: ProviderId,
     mailbox: Mailbox,
     shared: Shared,
     prover: Prover<Context>,
@@ -80,6 +86,8 @@ pub struct Api {
 
 /// What an [`Api`] is made of.
 pub struct Parts {
+    /// Whose node it is.
+    pub provider: ProviderId,
     /// The gateway.
     pub mailbox: Mailbox,
     /// The ledger.
@@ -103,9 +111,20 @@ pub struct Parts {
 impl Api {
     /// The interface of a node that starts now.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { mailbox, shared, prover, snapshots, metrics, now, status, stale_after, shares } =
-            parts;
+        let Parts {
+            provider,
+            mailbox,
+            shared,
+            prover,
+            snapshots,
+            metrics,
+            now,
+            status,
+            stale_after,
+            shares,
+        } = parts;
         Arc::new(Self {
+            provider,
             mailbox,
             shared,
             prover,
@@ -139,7 +158,14 @@ impl Api {
     /// How the node stands.
     pub fn status(&self) -> StatusBody {
         let now = self.status.read();
-        let needed = self.shared.chain().state().round().committee.quorum();
+        let (needed, peers) = {
+            let chain = self.shared.chain();
+            (chain.state().round().committee.quorum(), self.peers(&now, chain.state()))
+        };
+        let reached = |member: &&ProviderId| {
+            if **member == self.provider { now.votes } else { now.connected.contains(*member) }
+        };
+        let reachable = now.committee.iter().filter(reached).count();
         StatusBody {
             height: now.height,
             head_age_ms: millis(self.head_age()),
@@ -147,10 +173,31 @@ impl Api {
             leader: now.leader.map(|provider| provider.0),
             committee: now.committee.iter().map(|provider| provider.0).collect(),
             votes_needed: u32::try_from(needed).unwrap_or(u32::MAX),
+            votes_reachable: u32::try_from(reachable).unwrap_or(u32::MAX),
             votes: now.votes,
-            peers: u32::try_from(now.peers).unwrap_or(u32::MAX),
+            peers,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+impl Api {
+    /// The other providers, those included that have left and still have a seat.
+    fn peers(&self, now: &Snapshot, state: &ledger::State) -> Vec<PeerBody> {
+        let plan = Plan::of(state);
+        let others: BTreeSet<_> = plan.peers().iter().map(|peer| peer.provider).collect();
+        let others = others.into_iter().filter(|provider| *provider != self.provider);
+        let body = |provider: ProviderId| PeerBody {
+            provider: provider.0,
+            name: state
+                .members()
+                .provider_ever(provider)
+                .map_or_else(String::new, |it| it.name.to_string()),
+            connected: now.connected.contains(&provider),
+            seat: now.committee.contains(&provider),
+            silent: now.silent.contains(&provider),
+        };
+        others.map(body).collect()
     }
 }
 

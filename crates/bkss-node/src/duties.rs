@@ -11,12 +11,13 @@ use bkss_scheme::{
     ProviderId, SecretKey,
     hash::{Tag, hash},
 };
+use commonware_cryptography::ed25519::PublicKey;
 use commonware_macros::select;
 use commonware_p2p::{CheckedSender, Recipients, Sender};
 use commonware_runtime::Clock;
 use commonware_utils::channel::mpsc;
 
-use crate::{Config, chain::Shared, status::Status};
+use crate::{Config, chain::Shared, others::Change, plan::Plan, status::Status};
 
 /// Watches over a provider's duties.
 pub struct Duties {
@@ -28,6 +29,8 @@ pub struct Duties {
     voters: BTreeSet<ProviderId>,
     /// Who voted in the round before.
     reliable: BTreeSet<ProviderId>,
+    /// Who was a member when it was looked last.
+    present: Option<BTreeSet<ProviderId>>,
     /// When the vote was sent last, and in which round.
     sent: Option<(u64, SystemTime)>,
 }
@@ -42,6 +45,7 @@ impl Duties {
             round: 0,
             voters: BTreeSet::new(),
             reliable: BTreeSet::new(),
+            present: None,
             sent: None,
         }
     }
@@ -50,7 +54,7 @@ impl Duties {
     pub async fn run<E: Clock>(
         mut self,
         ctx: E,
-        mut batches: impl Sender,
+        mut batches: impl Sender<PublicKey = PublicKey>,
         mut accusations: mpsc::Receiver<Evidence>,
         mut applied: mpsc::Receiver<()>,
     ) {
@@ -67,10 +71,9 @@ impl Duties {
                 },
                 () = ctx.sleep_until(wake) => {
                     wake = ctx.current() + self.config.pacing.resend;
-                    let connected = batches.check(Recipients::All).map(|to| to.recipients().len());
                     // Where all are at their limit, they are connected.
-                    if let Ok(connected) = connected {
-                        self.status.connected(connected);
+                    if let Ok(to) = batches.check(Recipients::All) {
+                        self.look(ctx.current(), &to.recipients());
                     }
                     self.vote(ctx.current())
                 },
@@ -82,6 +85,40 @@ impl Duties {
                 }
                 Err(error) => tracing::warn!(%error, "own vote or evidence"),
             }
+        }
+    }
+
+    /// Looks who is connected, who votes, and who has come and gone.
+    fn look(&mut self, now: SystemTime, connected: &[PublicKey]) {
+        let (plan, members) = {
+            let chain = self.shared.chain();
+            (Plan::of(chain.state()), chain.state().members().clone())
+        };
+        let name = |provider: ProviderId| {
+            members
+                .provider_ever(provider)
+                .map(|identity| identity.name.to_string())
+                .unwrap_or_default()
+        };
+        let present: BTreeSet<_> = members.present().map(|member| member.id).collect();
+        if let Some(before) = self.present.replace(present.clone()) {
+            for provider in present.difference(&before) {
+                tracing::info!(%provider, name = name(*provider), "provider has joined");
+            }
+            for provider in before.difference(&present) {
+                tracing::info!(%provider, name = name(*provider), "provider has left");
+            }
+        }
+        let peers = plan.peers().iter().filter(|peer| connected.contains(&peer.key));
+        let connected = peers.map(|peer| peer.provider).collect();
+        for change in self.status.look(now, connected) {
+            let (provider, news) = match change {
+                Change::Connected(provider) => (provider, "provider is connected"),
+                Change::Disconnected(provider) => (provider, "provider is not connected any more"),
+                Change::Silent(provider) => (provider, "provider is silent: no vote of it comes"),
+                Change::Back(provider) => (provider, "provider is silent no more"),
+            };
+            tracing::info!(%provider, name = name(provider), "{news}");
         }
     }
 

@@ -77,7 +77,11 @@ impl Watch {
         self.status.decided(self.plan.number(), next.get(), without_block);
     }
 
-    fn own(&self, signer: Participant, view: View, kind: u64) {
+    fn vote(&self, signer: Participant, view: View, kind: u64) {
+        let key = self.plan.committee().keys().get(usize::from(signer));
+        if let Some(member) = key.and_then(|key| self.plan.provider(key)) {
+            self.status.heard(member);
+        }
         if Some(signer) == self.me {
             let mut voted = self.voted.lock().unwrap_or_else(PoisonError::into_inner);
             voted.add(view.get(), kind);
@@ -114,9 +118,9 @@ impl Reporter for Watch {
 
         let (epoch, view) = (activity.epoch().get(), activity.view());
         match &activity {
-            Seen::Notarize(vote) => self.own(vote.signer(), view, Votes::NOTARIZE),
-            Seen::Nullify(vote) => self.own(vote.signer(), view, Votes::NULLIFY),
-            Seen::Finalize(vote) => self.own(vote.signer(), view, Votes::FINALIZE),
+            Seen::Notarize(vote) => self.vote(vote.signer(), view, Votes::NOTARIZE),
+            Seen::Nullify(vote) => self.vote(vote.signer(), view, Votes::NULLIFY),
+            Seen::Finalize(vote) => self.vote(vote.signer(), view, Votes::FINALIZE),
             Seen::Certification(_) | Seen::Finalization(_) => self.decided(view.next(), false),
             Seen::Nullification(_) => {
                 let tenure = self.plan.tenure_length();

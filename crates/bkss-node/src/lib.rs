@@ -24,6 +24,7 @@ pub mod evidence;
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the ledger's tests")]
 mod fixture;
 pub mod gateway;
+mod handshake;
 pub mod journal;
 pub mod lanes;
 pub mod memory;
@@ -31,6 +32,7 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 pub mod origin;
+mod others;
 pub mod plan;
 pub mod process;
 pub mod receipts;

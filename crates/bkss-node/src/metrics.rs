@@ -49,6 +49,10 @@ pub struct Metrics {
     pub votes: Gauge,
     /// `bkss_votes_needed`
     pub votes_needed: Gauge,
+    /// `bkss_votes_reachable`
+    pub votes_reachable: Gauge,
+    /// `bkss_members_silent`
+    pub silent: Gauge,
     /// `bkss_peers`
     pub peers: Gauge,
     /// `bkss_pool_transactions`
@@ -137,6 +141,18 @@ impl Default for Metrics {
                 &mut r,
                 "votes_needed",
                 "Votes of the committee that make a block final",
+                Gauge::default(),
+            ),
+            votes_reachable: add(
+                &mut r,
+                "votes_reachable",
+                "Members of the committee this node is connected to, itself included if it votes",
+                Gauge::default(),
+            ),
+            silent: add(
+                &mut r,
+                "members_silent",
+                "Members of the committee of whom no vote has come for 15 seconds",
                 Gauge::default(),
             ),
             peers: add(

@@ -10,10 +10,7 @@ use commonware_p2p::{
     PeerSetSubscription, Provider, TrackedPeers, authenticated::lookup,
 };
 use commonware_runtime::{Quota, Supervisor, tokio};
-use commonware_stream::{
-    cups::{self, Cups},
-    sake::{self, Sake},
-};
+use commonware_stream::cups::{self, Cups};
 use commonware_utils::{
     Hostname, NZU32, NZUsize,
     ordered::{Map, Set},
@@ -21,6 +18,7 @@ use commonware_utils::{
 
 use crate::{
     Config,
+    handshake::{Failures, Told},
     node::{self, Channels, Node, StartError, max_message_size},
     plan::{Network, Peer},
 };
@@ -49,12 +47,8 @@ pub async fn start_provider(
     config: Config,
     listen: SocketAddr,
 ) -> Result<Node, StartError> {
-    let handshake = Sake {
-        signer: config.vote_key.clone(),
-        synchrony_bound: Duration::from_secs(5),
-        max_handshake_age: Duration::from_secs(10),
-        version: sake::Version::V1,
-    };
+    let failures = Failures::default();
+    let handshake = Told::new(config.vote_key.clone(), failures.clone());
     let mut settings = lookup::Config::recommended(
         Cups::<_, ChaCha20Poly1305>::new(handshake, cups::Version::V1),
         &[&config.namespace()[..], b"_P2P"].concat(),
@@ -83,7 +77,7 @@ pub async fn start_provider(
         batches: network.register(5, RATE),
     };
     network.start();
-    let peers = Peers { oracle, addresses: Arc::new(config.addresses.clone()) };
+    let peers = Peers { oracle, addresses: Arc::new(config.addresses.clone()), failures };
     node::start(ctx, config, channels, peers).await
 }
 
@@ -93,6 +87,7 @@ struct Peers {
     oracle: lookup::Oracle<PublicKey>,
     /// Addresses that stand for those of the ledger.
     addresses: Arc<BTreeMap<ProviderId, String>>,
+    failures: Failures,
 }
 
 impl Peers {
@@ -122,12 +117,16 @@ fn address(text: &str) -> Option<Address> {
 
 impl Network for Peers {
     fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]) {
-        let (seated, others): (Vec<_>, Vec<_>) =
+        let (seated, mut others): (Vec<_>, Vec<_>) =
             peers.iter().partition(|peer| committee.position(&peer.key).is_some());
+        // Whoever has a seat and another key for the next round takes no place from those without.
+        let has_seat = |peer: &&Peer| seated.iter().any(|other| other.provider == peer.provider);
+        others.sort_by_key(|peer| has_seat(peer));
         let room = MAX_PEERS.saturating_sub(seated.len());
         if others.len() > room {
             tracing::error!(providers = peers.len(), most = MAX_PEERS, "too many providers");
         }
+        self.failures.know(peers.iter().map(|peer| (peer.key.clone(), peer.provider)));
         let entry = |peer: &&Peer| (peer.key.clone(), self.address(peer));
         let primary = Map::from_iter_dedup(seated.iter().map(entry));
         let secondary = Map::from_iter_dedup(others.iter().take(room).map(entry));

@@ -119,6 +119,7 @@ pub async fn start(
     let clock = ctx.child("clock");
     let shares = Shares::new(settings.listed.clone());
     let api = Api::new(api::Parts {
+        provider: settings.provider,
         mailbox: node.mailbox.clone(),
         shared: node.shared.clone(),
         prover: Prover::new(node.shared.clone(), node.marshal, records.clone()),

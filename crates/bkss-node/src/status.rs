@@ -3,12 +3,15 @@
 //! Readers never wait for consensus: everything is a copy behind a short lock.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use bkss_ledger::{Head, State};
 use bkss_scheme::{Digest, LedgerTime, ProviderId};
+
+use crate::others::{Change, Others};
 
 /// A node's condition at one moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,8 +34,10 @@ pub struct Snapshot {
     pub view: u64,
     /// Who leads it; `None` before the first round has started.
     pub leader: Option<ProviderId>,
-    /// Peers that this node is connected to.
-    pub peers: usize,
+    /// The providers that this node is connected to.
+    pub connected: BTreeSet<ProviderId>,
+    /// Members of the committee of whom no vote has come for a while, this node itself included.
+    pub silent: BTreeSet<ProviderId>,
     /// Views that a quorum ended without a block, since this node's start.
     pub view_changes: u64,
     /// Faults of committee members that this node saw proof of, since its start.
@@ -47,6 +52,7 @@ pub struct Status(Arc<Mutex<Live>>);
 struct Live {
     snapshot: Snapshot,
     schedule: Option<Schedule>,
+    others: Others,
 }
 
 /// Who leads a view.
@@ -83,17 +89,20 @@ impl Status {
             votes: false,
             view: 0,
             leader: None,
-            peers: 0,
+            connected: BTreeSet::new(),
+            silent: BTreeSet::new(),
             view_changes: 0,
             faults: 0,
         };
-        Self(Arc::new(Mutex::new(Live { snapshot, schedule: None })))
+        Self(Arc::new(Mutex::new(Live { snapshot, schedule: None, others: Others::default() })))
     }
 
     /// The condition now.
     pub fn read(&self) -> Snapshot {
         let live = self.live();
         let mut snapshot = live.snapshot.clone();
+        snapshot.connected = live.others.connected().clone();
+        snapshot.silent = live.others.silent().clone();
         snapshot.leader = live.schedule.as_ref().and_then(|schedule| schedule.0(snapshot.view));
         snapshot
     }
@@ -137,9 +146,16 @@ impl Status {
         self.live().snapshot.faults += 1;
     }
 
-    /// How many peers are connected now.
-    pub(crate) fn connected(&self, peers: usize) {
-        self.live().snapshot.peers = peers;
+    /// A vote of a member of the committee has come.
+    pub(crate) fn heard(&self, member: ProviderId) {
+        self.live().others.heard(member);
+    }
+
+    /// Looks who votes and who is connected now, and says what is new.
+    pub(crate) fn look(&self, now: SystemTime, connected: BTreeSet<ProviderId>) -> Vec<Change> {
+        let mut live = self.live();
+        let Live { snapshot, others, .. } = &mut *live;
+        others.look(now, &snapshot.committee, connected)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

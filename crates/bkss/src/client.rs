@@ -49,10 +49,10 @@ pub(crate) enum ClientError {
     #[error("{url}: {reason}")]
     Unreachable { url: String, reason: String },
     /// The node is busy or not ready: to be tried again.
-    #[error("{url}: {}: {}", error.error, error.found)]
+    #[error("{url}: {}: {}", error.title, error.found)]
     Busy { url: String, error: Box<ErrorBody>, retry_after: Duration },
     /// The node says no.
-    #[error("{url}: {} {}: expected {}, found {}, at {}", status, error.error, error.expected,
+    #[error("{url}: {} {}: expected {}, found {}, at {}", status, error.title, error.expected,
             error.found, error.at)]
     Refused { url: String, status: u16, error: Box<ErrorBody> },
     /// The answer is not one of a node.

@@ -35,6 +35,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             "leader": status.leader,
             "committee": status.committee,
             "votes_needed": status.votes_needed,
+            "votes_reachable": status.votes_reachable,
             "votes": status.votes,
             "peers": status.peers,
             "version": status.version,
@@ -45,15 +46,25 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let leader = status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     output::note(&format!(
         "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} votes \
-         needed, this node {}, {} peers, version {}",
+         needed, {} reachable, this node {}, version {}",
         status.height,
         f64::from(u32::try_from(status.head_age_ms).unwrap_or(u32::MAX)) / 1000.0,
         status.round,
         list.join(" "),
         status.votes_needed,
+        status.votes_reachable,
         if status.votes { "votes" } else { "follows without voting" },
-        status.peers,
         status.version,
     ));
+    for peer in &status.peers {
+        let connected = if peer.connected { "connected" } else { "NOT CONNECTED" };
+        let seat = match (peer.seat, peer.silent) {
+            (true, true) => ", in the committee, SILENT",
+            (true, false) => ", in the committee",
+            (false, _) => "",
+        };
+        let name = output::shown(&peer.name);
+        output::note(&format!("provider {} {name}: {connected}{seat}", peer.provider));
+    }
     ExitCode::SUCCESS
 }

@@ -1,7 +1,7 @@
 //! Bodies: read within bounds, in the encoding their header names; answers in the one that was
 //! asked for.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, marker::PhantomData, net::IpAddr, time::Duration};
 
 use axum::{
     Json,
@@ -12,7 +12,10 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -30,6 +33,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(5);
 const LEAST_SENT: u64 = 32 << 10;
 
 pub(super) const CBOR: &str = "application/cbor";
+pub(super) const JSON: &str = "application/json";
 
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,26 +45,47 @@ pub(super) enum Encoding {
 impl Encoding {
     /// Of a request's body.
     fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = found.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match essence {
-            CBOR => Ok(Self::Cbor),
-            "application/json" => Ok(Self::Json),
-            _ => Err(ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unknown encoding",
-                "application/cbor or application/json",
-                found.unwrap_or("nothing"),
-                "Content-Type",
-            )),
+        let unknown = |expected, found, at| {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            Err(ApiError::new(status, "unknown encoding", expected, found, at))
+        };
+        let field = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let coding = field(header::CONTENT_ENCODING).unwrap_or("identity");
+        if !coding.eq_ignore_ascii_case("identity") {
+            return unknown("identity", coding, "Content-Encoding");
+        }
+        let found = field(header::CONTENT_TYPE).unwrap_or("nothing");
+        match essence(found) {
+            kind if kind.eq_ignore_ascii_case(CBOR) => Ok(Self::Cbor),
+            kind if kind.eq_ignore_ascii_case(JSON) => Ok(Self::Json),
+            _ => unknown("application/cbor or application/json", found, "Content-Type"),
         }
     }
 
-    /// Of the answer: CBOR only if it is asked for.
+    /// Of the answer: CBOR only if it is asked for by name, and JSON is not asked for more.
     pub(super) fn accepted(headers: &HeaderMap) -> Self {
-        let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-        if accepts.is_some_and(|accepts| accepts.contains(CBOR)) { Self::Cbor } else { Self::Json }
+        let accepts =
+            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges: Vec<_> = accepts.flat_map(|accepts| accepts.split(',')).collect();
+        let weight = |kind: &str| {
+            let named = ranges.iter().filter(|range| essence(range).eq_ignore_ascii_case(kind));
+            named.map(|range| weight(range)).fold(0.0, f32::max)
+        };
+        let cbor = weight(CBOR);
+        if cbor > 0.0 && cbor >= weight(JSON) { Self::Cbor } else { Self::Json }
     }
+}
+
+/// A media type without its parameters.
+fn essence(kind: &str) -> &str {
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// The weight of a range of media types (RFC 9110, 12.4.2): 1 unless it says otherwise.
+fn weight(range: &str) -> f32 {
+    let mut parameters = range.split(';').skip(1).map(str::trim);
+    let q = parameters.find_map(|it| it.strip_prefix("q=").or_else(|| it.strip_prefix("Q=")));
+    q.map_or(1.0, |q| q.parse().unwrap_or(0.0))
 }
 
 /// A request's body.
@@ -76,16 +101,40 @@ impl Received {
         let headers = request.headers();
         let (encoding, answer) = (Encoding::of(headers)?, Encoding::accepted(headers));
         let whole = request.into_body().collect().await;
-        let bytes = whole.map_err(|error| malformed("a whole body", error, "body"))?.to_bytes();
+        let bytes = whole.map_err(|error| malformed("a whole body", error, "request"))?.to_bytes();
         Ok(Self { encoding, answer, bytes })
     }
 
     /// The body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self, expected: &str) -> Result<T, ApiError> {
         serde_json::from_slice(&self.bytes).map_err(|error| {
-            let at = format!("body, line {} column {}", error.line(), error.column());
+            let at = format!("request, line {} column {}", error.line(), error.column());
             malformed(expected, error, at)
         })
+    }
+}
+
+/// What is written as an object, not as an array of its fields in some order.
+#[derive(Debug, Serialize)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
     }
 }
 
@@ -109,7 +158,7 @@ pub(super) async fn read(
         let earned = Duration::from_secs_f64(bytes.len() as f64 / LEAST_SENT as f64);
         let frame = timeout_at(began + BODY_PATIENCE + earned, body.frame());
         let Some(frame) = frame.await.map_err(|_| too_slow())? else { break };
-        let frame = frame.map_err(|error| malformed("a whole body", error, "body"))?;
+        let frame = frame.map_err(|error| malformed("a whole body", error, "request"))?;
         let Ok(piece) = frame.into_data() else { continue };
         let length = bytes.len() + piece.len();
         if length > MAX_BODY {
@@ -130,7 +179,7 @@ fn too_slow() -> ApiError {
         "body comes too slowly",
         format!("{LEAST_SENT} bytes a second, after the first {seconds} s"),
         "less",
-        "body",
+        "request",
     )
 }
 
@@ -140,7 +189,7 @@ fn too_long(found: u64) -> ApiError {
         "body is too long",
         format!("at most {MAX_BODY} bytes"),
         format!("{found} bytes or more"),
-        "body",
+        "request",
     )
 }
 
@@ -160,4 +209,47 @@ pub(super) fn answer(
 /// A value as JSON.
 pub(super) fn json(value: &impl Serialize) -> Json<serde_json::Value> {
     Json(serde_json::to_value(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(header::HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.clone(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn media_types_have_no_case_and_answers_follow_weights() {
+        for (kind, encoding) in [
+            ("application/cbor", Some(Encoding::Cbor)),
+            ("APPLICATION/JSON", Some(Encoding::Json)),
+            ("Application/Cbor ; x=1", Some(Encoding::Cbor)),
+            ("text/plain", None),
+            ("", None),
+        ] {
+            let found = Encoding::of(&headers(&[(header::CONTENT_TYPE, kind)]));
+            assert_eq!(found.ok(), encoding, "{kind}");
+        }
+        let coded = headers(&[(header::CONTENT_TYPE, CBOR), (header::CONTENT_ENCODING, "gzip")]);
+        assert!(Encoding::of(&coded).is_err(), "it would be taken for something else");
+        for (accepts, encoding) in [
+            (&[][..], Encoding::Json),
+            (&["*/*"], Encoding::Json),
+            (&["application/cbor"], Encoding::Cbor),
+            (&["APPLICATION/cbor"], Encoding::Cbor),
+            (&["application/cbor;q=0"], Encoding::Json),
+            (&["application/cbor; q=0.5, application/json"], Encoding::Json),
+            (&["application/json;q=0.1", "application/cbor"], Encoding::Cbor),
+            (&["application/cbor-seq"], Encoding::Json),
+            (&["application/cbor;q=x"], Encoding::Json),
+        ] {
+            let fields: Vec<_> = accepts.iter().map(|it| (header::ACCEPT, *it)).collect();
+            assert_eq!(Encoding::accepted(&headers(&fields)), encoding, "{accepts:?}");
+        }
+    }
 }

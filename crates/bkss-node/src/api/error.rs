@@ -1,6 +1,6 @@
 //! What goes wrong, as one JSON object.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     Json,
@@ -14,11 +14,16 @@ use utoipa::ToSchema;
 use super::shares::NoRoom;
 use crate::{gateway::NotTaken, message::RETRY_AFTER, receipts::NoProof};
 
-/// An error.
+/// The media type of an error.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
+/// An error, as `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// What went wrong.
-    pub error: String,
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
     /// What was expected.
     pub expected: String,
     /// What was found.
@@ -45,12 +50,19 @@ impl ApiError {
         at: impl ToString,
     ) -> Self {
         let body = ErrorBody {
-            error: error.to_owned(),
+            title: error.to_owned(),
+            status: status.as_u16(),
             expected: expected.to_string(),
             found: found.to_string(),
             at: at.to_string(),
         };
         Self { status, body, retry_after: None }
+    }
+
+    /// Says in which part of the request the place is.
+    pub(super) fn within(mut self, part: impl Display) -> Self {
+        self.body.at = format!("{part}, {}", self.body.at);
+        self
     }
 
     /// Says when to come again.
@@ -62,7 +74,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body)).into_response();
+        let kind = [(header::CONTENT_TYPE, PROBLEM)];
+        let mut response = (self.status, kind, Json(self.body)).into_response();
         if let Some(after) = self.retry_after {
             set_retry_after(&mut response, after);
         }

@@ -16,8 +16,8 @@ use super::{
     error::{ApiError, ErrorBody, malformed},
     hex, millis,
     types::{
-        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, ProofBody, RequestedBody,
-        SdiBody, SlotBody, StatusBody, link_index,
+        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, PeerBody, ProofBody,
+        RequestedBody, SdiBody, SlotBody, StatusBody, link_index,
     },
 };
 
@@ -374,10 +374,15 @@ impl Api {
         self.metrics.head_age_s.set(self.head_age().as_secs_f64());
         self.metrics.round.set(signed(status.round));
         self.metrics.committee.set(signed(status.committee.len() as u64));
-        self.metrics.peers.set(status.peers.into());
+        let count = |is: fn(&PeerBody) -> bool| {
+            signed(status.peers.iter().filter(|peer| is(peer)).count() as u64)
+        };
+        self.metrics.peers.set(count(|peer| peer.connected));
         self.metrics.votes.set(status.votes.into());
         self.metrics.votes_needed.set(status.votes_needed.into());
+        self.metrics.votes_reachable.set(status.votes_reachable.into());
         let now = self.status.read();
+        self.metrics.silent.set(signed(now.silent.len() as u64));
         self.metrics.view_changes.set(signed(now.view_changes));
         self.metrics.faults.set(signed(now.faults));
         self.metrics.pool.set(signed(self.shared.candidates() as u64));

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Api,
-    body::{self, Encoding, Received},
+    body::{self, Encoding, Object, Received},
     error::{ApiError, ErrorBody, malformed, set_retry_after},
     types::{AnswerBody, ItemBody, ReleaseBody, SubmitBody, TransactionBody},
 };
@@ -37,11 +37,24 @@ fn append(answer: &Answer, bytes: &mut Vec<u8>) {
     };
 }
 
+/// What is expected of a message of each kind, in CBOR and in JSON.
+const SUBMIT: (&str, &str) = (
+    "a submit, [16, meter, index, value, body]",
+    "a submit, {\"meter\": 1, \"index\": 1, \"value\": \"..\", \"body\": \"..\"}",
+);
+const RELEASE: (&str, &str) = (
+    "a release, [17, meter, index, link]",
+    "a release, {\"meter\": 1, \"index\": 1, \"link\": \"..\"}",
+);
+const REGISTRATION: (&str, &str) = ("a registration", "{\"transaction\": \"..\"}, a registration");
+const CHANGE: (&str, &str) =
+    ("a change of the membership", "{\"transaction\": \"..\"}, a change of the membership");
+
 /// Takes one message of a kind.
 async fn one<J>(
     api: &Api,
     request: Request,
-    expected: &str,
+    (expected, keys): (&str, &str),
     fits: impl FnOnce(&Message) -> bool,
 ) -> Result<Response, ApiError>
 where
@@ -49,13 +62,12 @@ where
 {
     let received = Received::of(request).await?;
     let message = match received.encoding {
-        Encoding::Cbor => {
-            Message::decode(&received.bytes).map_err(|error| malformed(expected, error, "body"))?
-        }
-        Encoding::Json => received.json::<J>(expected)?.try_into()?,
+        Encoding::Cbor => Message::decode(&received.bytes)
+            .map_err(|error| malformed(expected, error, "request"))?,
+        Encoding::Json => received.json::<Object<J>>(keys)?.0.try_into()?,
     };
     if !fits(&message) {
-        return Err(malformed(expected, format!("a {}", message.kind()), "body"));
+        return Err(malformed(expected, format!("a {}", message.kind()), "request"));
     }
     let answer = api.mailbox.take_one(message).await?;
     let status = match answer {
@@ -106,7 +118,7 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Response, ApiError> {
     let fits = |message: &Message| matches!(message, Message::Submit { .. });
-    one::<SubmitBody>(&api, request, "a submit, [16, meter, index, value, body]", fits).await
+    one::<SubmitBody>(&api, request, SUBMIT, fits).await
 }
 
 /// Step 3 of a meter: the link of a slot whose window has closed.
@@ -121,7 +133,7 @@ pub(super) async fn release(
     request: Request,
 ) -> Result<Response, ApiError> {
     let fits = |message: &Message| matches!(message, Message::Release(_));
-    one::<ReleaseBody>(&api, request, "a release, [17, meter, index, link]", fits).await
+    one::<ReleaseBody>(&api, request, RELEASE, fits).await
 }
 
 /// Registration of a meter, signed by its SDI and its owner.
@@ -136,7 +148,7 @@ pub(super) async fn registration(
     request: Request,
 ) -> Result<Response, ApiError> {
     let fits = |message: &Message| message.kind() == "registration";
-    one::<TransactionBody>(&api, request, "a registration", fits).await
+    one::<TransactionBody>(&api, request, REGISTRATION, fits).await
 }
 
 /// A change of the membership, a vote, evidence or a revocation, signed by whom it needs.
@@ -157,7 +169,7 @@ pub(super) async fn change(
         ),
         _ => false,
     };
-    one::<TransactionBody>(&api, request, "a change of the membership", fits).await
+    one::<TransactionBody>(&api, request, CHANGE, fits).await
 }
 
 /// Many messages in one call, at most 64 of them registrations or changes, with one answer for each,
@@ -182,9 +194,13 @@ pub(super) async fn batch(
     let messages = match received.encoding {
         Encoding::Cbor => sequence(&received.bytes)?,
         Encoding::Json => {
-            let items: Vec<ItemBody> = received.json("an array of messages")?;
+            let items: Vec<ItemBody> = received.json(
+                "an array of objects {\"submit\": ..}, {\"release\": ..} or {\"transaction\": ..}",
+            )?;
             too_many(items.len())?;
-            let items = items.into_iter().map(TryInto::try_into);
+            let items = (0..).zip(items).map(|(at, item): (u32, ItemBody)| {
+                Message::try_from(item).map_err(|error| error.within(format!("item {at}")))
+            });
             items.collect::<Result<Vec<Message>, ApiError>>()?
         }
     };
@@ -202,7 +218,7 @@ pub(super) async fn batch(
 
 fn too_many(found: usize) -> Result<(), ApiError> {
     if found > MAX_ITEMS {
-        return Err(malformed(format!("at most {MAX_ITEMS} messages"), found, "body"));
+        return Err(malformed(format!("at most {MAX_ITEMS} messages"), found, "request"));
     }
     Ok(())
 }
@@ -213,7 +229,7 @@ fn too_many_transactions(messages: &[Message]) -> Result<(), ApiError> {
     let found = messages.iter().filter(of_kind).count();
     if found > MAX_IN_CALL {
         let expected = format!("at most {MAX_IN_CALL} registrations or changes in one call");
-        return Err(malformed(expected, found, "body"));
+        return Err(malformed(expected, found, "request"));
     }
     Ok(())
 }
@@ -223,8 +239,9 @@ fn sequence(bytes: &[u8]) -> Result<Vec<Message>, ApiError> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
         let at = bytes.len() - rest.len();
-        let message = Message::decode_first(&mut rest)
-            .map_err(|error| malformed("a message", error, format!("body, byte {at}")))?;
+        let message = Message::decode_first(&mut rest).map_err(|error| {
+            malformed("a message", error, format!("item {}, byte {at}", messages.len()))
+        })?;
         messages.push(message);
         too_many(messages.len())?;
     }

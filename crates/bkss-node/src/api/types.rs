@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    body::Object,
     error::{ApiError, malformed},
     hex,
 };
@@ -50,17 +51,30 @@ pub(super) struct TransactionBody {
 #[serde(rename_all = "snake_case")]
 pub(super) enum ItemBody {
     /// Step 1 of a meter.
-    Submit(SubmitBody),
+    #[schema(value_type = SubmitBody)]
+    Submit(Object<SubmitBody>),
     /// Step 3 of a meter.
-    Release(ReleaseBody),
+    #[schema(value_type = ReleaseBody)]
+    Release(Object<ReleaseBody>),
     /// A registration or a change of the membership.
-    Transaction(TransactionBody),
+    #[schema(value_type = TransactionBody)]
+    Transaction(Object<TransactionBody>),
+}
+
+/// What bytes are expected as.
+const HEX: &str = "an even number of hexadecimal digits";
+
+/// What is there in place of hexadecimal digits.
+fn not_hex(text: &str) -> String {
+    match text.chars().position(|c| !c.is_ascii_hexdigit()) {
+        Some(at) => format!("a character that is none, at place {at}"),
+        None => format!("{} digits", text.len()),
+    }
 }
 
 fn bytes<const N: usize>(text: &str, at: &str) -> Result<[u8; N], ApiError> {
-    let expected = format!("{N} bytes as hexadecimal");
-    hex::decode_array(text)
-        .ok_or_else(|| malformed(expected, format!("{} characters", text.len()), at))
+    let expected = format!("{} hexadecimal digits", 2 * N);
+    hex::decode_array(text).ok_or_else(|| malformed(expected, not_hex(text), at))
 }
 
 /// A link's number.
@@ -73,8 +87,8 @@ impl TryFrom<SubmitBody> for Message {
     type Error = ApiError;
 
     fn try_from(json: SubmitBody) -> Result<Self, ApiError> {
-        let body = hex::decode(&json.body)
-            .ok_or_else(|| malformed("bytes as hexadecimal", "something else", "body"))?;
+        let body =
+            hex::decode(&json.body).ok_or_else(|| malformed(HEX, not_hex(&json.body), "body"))?;
         Ok(Self::Submit {
             meter: MeterId(json.meter),
             index: link_index(json.index)?,
@@ -101,7 +115,7 @@ impl TryFrom<TransactionBody> for Message {
 
     fn try_from(json: TransactionBody) -> Result<Self, ApiError> {
         let bytes = hex::decode(&json.transaction)
-            .ok_or_else(|| malformed("bytes as hexadecimal", "something else", "transaction"))?;
+            .ok_or_else(|| malformed(HEX, not_hex(&json.transaction), "transaction"))?;
         let transaction = Transaction::decode(&bytes)
             .map_err(|error| malformed("a transaction", error, "transaction"))?;
         Ok(transaction.into())
@@ -113,9 +127,9 @@ impl TryFrom<ItemBody> for Message {
 
     fn try_from(json: ItemBody) -> Result<Self, ApiError> {
         match json {
-            ItemBody::Submit(submit) => submit.try_into(),
-            ItemBody::Release(release) => release.try_into(),
-            ItemBody::Transaction(transaction) => transaction.try_into(),
+            ItemBody::Submit(submit) => submit.0.try_into(),
+            ItemBody::Release(release) => release.0.try_into(),
+            ItemBody::Transaction(transaction) => transaction.0.try_into(),
         }
     }
 }
@@ -270,14 +284,29 @@ pub struct MembersBody {
     pub quorum: u64,
 }
 
+/// Another provider, as a node sees it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct PeerBody {
+    /// Its number.
+    pub provider: u16,
+    /// Its name.
+    pub name: String,
+    /// Whether this node is connected to it.
+    pub connected: bool,
+    /// Whether it keeps the ledger in this round.
+    pub seat: bool,
+    /// Whether it has a seat and no vote of it has come for 15 seconds.
+    pub silent: bool,
+}
+
 /// How a node stands.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct StatusBody {
     /// Height of the newest final block.
     pub height: u64,
-    /// Milliseconds since it became final here.
+    /// Milliseconds since it was applied here, or since the node's start.
     pub head_age_ms: u64,
-    /// The round of the next block.
+    /// The round that this node is in; 0 until it has entered one.
     pub round: u64,
     /// The provider whose turn it is to lead.
     pub leader: Option<u16>,
@@ -285,10 +314,13 @@ pub struct StatusBody {
     pub committee: Vec<u16>,
     /// Votes of the committee that make a block final.
     pub votes_needed: u32,
+    /// Members of the committee that this node is connected to, and itself if it casts votes: as many
+    /// votes it can bring together.
+    pub votes_reachable: u32,
     /// Whether this node casts votes in this round.
     pub votes: bool,
-    /// Providers this node is connected to.
-    pub peers: u32,
+    /// The other providers, ascending.
+    pub peers: Vec<PeerBody>,
     /// The node's version.
     pub version: String,
 }

@@ -161,15 +161,35 @@ fn what_is_malformed_is_named_with_its_place() {
         let meter = "{\"meter\":-1,\"index\":1,\"value\":\"\",\"body\":\"\"}".as_bytes();
         let link = "{\"meter\":1,\"index\":0,\"value\":\"\",\"body\":\"\"}".as_bytes();
         let value = "{\"meter\":1,\"index\":1,\"value\":\"12\",\"body\":\"\"}".as_bytes();
+        let array = "[1,1,\"00\",\"00\"]".as_bytes();
+        let arrays = "[{\"release\":[1,1,\"00\"]}]".as_bytes();
+        let (good, bad) = ("00".repeat(32), format!("00x{}", "0".repeat(61)));
+        let items = format!(
+            "[{{\"release\":{{\"meter\":1,\"index\":1,\"link\":\"{good}\"}}}},\
+             {{\"release\":{{\"meter\":1,\"index\":1,\"link\":\"{bad}\"}}}}]"
+        );
+        let items = items.as_bytes();
+        let coded = "Content-Type: APPLICATION/JSON\r\nContent-Encoding: gzip\r\n";
         for (line, head, body, status, part) in [
             ("POST /v1/submit", CBOR, cut, 400, "submit: ends too early at byte "),
             ("POST /v1/submit", CBOR, &longer, 400, "not the canonical spelling at byte"),
-            ("POST /v1/batch", CBOR, &longer, 400, "\"at\":\"body, byte "),
-            ("POST /v1/submit", JSON, b"{", 400, "\"at\":\"body, line 1 column 1\""),
+            ("POST /v1/batch", CBOR, &longer, 400, "\"at\":\"item 1, byte "),
+            ("POST /v1/batch", JSON, items, 400, "\"at\":\"item 1, link\""),
+            ("POST /v1/batch", JSON, items, 400, "a character that is none, at place 2"),
+            ("POST /v1/submit", JSON, array, 400, "expected an object"),
+            ("POST /v1/batch", JSON, arrays, 400, "expected an object"),
+            ("POST /v1/submit", JSON, b"{", 400, "\"at\":\"request, line 1 column 1\""),
             ("POST /v1/submit", JSON, meter, 400, "invalid value: integer `-1`"),
             ("POST /v1/submit", JSON, link, 400, "\"expected\":\"a link from 1 to 1048576\""),
-            ("POST /v1/submit", JSON, value, 400, "\"expected\":\"32 bytes as hexadecimal\""),
+            (
+                "POST /v1/submit",
+                JSON,
+                value,
+                400,
+                "\"expected\":\"64 hexadecimal digits\",\"found\":\"2 digits\"",
+            ),
             ("POST /v1/submit", "", b"{}", 415, "application/cbor or application/json"),
+            ("POST /v1/submit", coded, b"{}", 415, "\"at\":\"Content-Encoding\""),
             ("GET /v1/submit", "", b"", 405, "unknown method"),
             ("GET /nowhere", "", b"", 404, "\"found\":\"/nowhere\""),
             ("GET /v1/slots/x/1", "", b"", 400, "\"at\":\"path\""),
@@ -184,7 +204,8 @@ fn what_is_malformed_is_named_with_its_place() {
             let answer = call(http, line, head, body).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
             assert!(answer.contains(part), "{line}: {answer}");
-            for field in ["\"error\":", "\"expected\":", "\"found\":", "\"at\":"] {
+            assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+            for field in ["\"title\":", "\"status\":", "\"expected\":", "\"found\":", "\"at\":"] {
                 assert!(answer.contains(field), "{line}: {answer}");
             }
         }

@@ -73,12 +73,12 @@ fn a_provider_that_joins_has_the_ledger_before_its_round_begins() {
         world.begin(4, configs[4].clone()).await;
         ctx.sleep(Duration::from_secs(5)).await;
         let newcomer = |world: &World<'_>| world.nodes().last().unwrap().status.read();
-        assert_eq!((newcomer(&world).height, newcomer(&world).peers), (0, 0));
+        assert_eq!((newcomer(&world).height, newcomer(&world).connected.len()), (0, 0));
 
         submit(&world, &change);
         world.until(90, 600).await;
         let status = newcomer(&world);
-        assert_eq!((status.peers, status.votes), (4, false), "{status:?}");
+        assert_eq!((status.connected.len(), status.votes), (4, false), "{status:?}");
         assert!(world.nodes().all(|node| node.status.read().round == 1), "the round goes on");
         world.until(130, 600).await;
         let status = newcomer(&world);

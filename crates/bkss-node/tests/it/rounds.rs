@@ -185,7 +185,7 @@ fn committees_change_by_votes_and_everybody_follows() {
         for node in world.nodes() {
             let status = node.status.read();
             assert!(status.round >= 12 && status.leader.is_some(), "{status:?}");
-            assert_eq!(status.peers, 7, "{status:?}");
+            assert_eq!(status.connected.len(), 7, "{status:?}");
             assert_eq!(status.committee.len(), 4);
         }
         let voting = world.nodes().filter(|node| node.status.read().votes).count();
