@@ -6,9 +6,12 @@
 
 mod archive;
 mod body;
+mod cache;
+mod document;
 mod error;
 mod get;
 mod hex;
+mod lists;
 mod post;
 mod server;
 mod shares;
@@ -19,14 +22,17 @@ mod types;
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{Method, header},
+    http::{HeaderName, HeaderValue, Method, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get as route,
@@ -36,7 +42,7 @@ use bkss_scheme::ProviderId;
 use commonware_runtime::tokio::Context;
 use error::ApiError;
 use server::Peer;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -52,12 +58,14 @@ use crate::{
 };
 
 pub use error::ErrorBody;
+pub use lists::{MAX_ROWS, MAX_WAIT};
 pub use server::{HEADER_TIMEOUT, serve};
 pub use shares::{Address, Listed, Room, Shares, What};
 pub use timed::LEAST_READ;
 pub use types::{
-    AnswerBody, BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, PeerBody, ProofBody,
-    RequestedBody, SdiBody, SlotBody, StatusBody,
+    AnswerBody, BlockBody, BlocksBody, ChainBody, HeadBody, HealthBody, MemberBody, MembersBody,
+    MeterBody, MetersBody, OpenedBody, OpeningsBody, PeerBody, ProofBody, ProvidersBody, ReadyBody,
+    RequestedBody, SdiBody, SlotBody, SlotsBody, StatusBody,
 };
 
 /// How long a request may take, its body included.
@@ -82,6 +90,8 @@ pub struct Api {
     stale_after: Duration,
     shares: Shares,
     proofs: Semaphore,
+    /// How many requests there have been.
+    requests: AtomicU64,
 }
 
 /// What an [`Api`] is made of.
@@ -136,6 +146,7 @@ impl Api {
             stale_after,
             shares,
             proofs: Semaphore::new(MAX_PROOFS),
+            requests: AtomicU64::new(0),
         })
     }
 
@@ -227,6 +238,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(get::time))
         .routes(routes!(get::head))
         .routes(routes!(get::block))
+        .routes(routes!(lists::blocks))
+        .routes(routes!(lists::openings))
+        .routes(routes!(lists::meters))
+        .routes(routes!(lists::meter))
+        .routes(routes!(lists::slots))
+        .routes(routes!(lists::providers))
         .routes(routes!(get::genesis))
         .routes(routes!(archive::archive))
         .routes(routes!(snapshot::snapshot))
@@ -244,7 +261,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 /// Never: the document has string keys only.
 pub fn openapi() -> String {
     let (_, document) = routes().split_for_parts();
-    let mut text = document.to_pretty_json().expect("the document has string keys");
+    let mut text =
+        document::complete(document).to_pretty_json().expect("the document has string keys");
     text.push('\n');
     text
 }
@@ -273,15 +291,49 @@ const ALWAYS: [&str; 4] = ["/v1/health", "/v1/ready", "/v1/status", "/metrics"];
 async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map(|path| path.as_str().to_owned());
+    let (id, method, began) = (api.request_id(&request), request.method().clone(), Instant::now());
     let answered = answer(&api, route.as_deref(), request, next);
-    let response = match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
+    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
         Err(_) => error::too_slow(REQUEST_TIMEOUT).into_response(),
     };
     let (route, status) = (route.unwrap_or_else(|| "none".into()), response.status().as_u16());
+    tracing::debug!(
+        request = id,
+        %method,
+        route,
+        status,
+        milliseconds = millis(began.elapsed()),
+        "request"
+    );
     api.metrics.requests.get_or_create(&Served { route, status }).inc();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
+}
+
+/// What a request is called in the log and in the answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest name that a caller may give it.
+const MAX_REQUEST_ID: usize = 64;
+
+impl Api {
+    /// The caller's name for a request, if it has a plain one; else one that this node makes up.
+    fn request_id(&self, request: &Request) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let fits = |id: &&str| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.chars().all(plain);
+        given.filter(fits).map_or_else(
+            || {
+                let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
+                let started = started.unwrap_or_default().as_secs();
+                format!("{started:x}-{:x}", self.requests.fetch_add(1, Ordering::Relaxed))
+            },
+            str::to_owned,
+        )
+    }
 }
 
 /// Reads the body, which costs the node nothing but memory; only then a request is under way.
@@ -292,6 +344,11 @@ async fn answer(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (mut parts, mut body) = request.into_parts();
+    let hosts = parts.headers.get_all(header::HOST).iter().count();
+    if hosts != 1 && parts.version == Version::HTTP_11 {
+        let found = if hosts == 0 { "none" } else { "several" };
+        return Err(error::malformed("one Host", found, "Host"));
+    }
     // Without a connection, as in tests of the router, nobody is known.
     let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0);
     let caller = api.shares.caller(peer, &parts.headers);

@@ -93,6 +93,31 @@ pub struct RequestOf {
     pub value: Digest,
 }
 
+/// Blocks that are looked at for one page of openings.
+const MAX_LOOKED: u64 = 256;
+
+/// An accepted opening.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Opened {
+    /// Height of the block that accepted it.
+    pub height: u64,
+    /// The meter.
+    pub meter: MeterId,
+    /// The link.
+    pub index: LinkIndex,
+    /// The chain, `mr`.
+    pub chain: Digest,
+}
+
+/// Some of them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OpenedPage {
+    /// They.
+    pub opened: Vec<Opened>,
+    /// Where to go on: a height, and how many openings of that block are left out.
+    pub next: (u64, u32),
+}
+
 impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     /// From what a node has stored.
     pub const fn new(shared: Shared, marshal: Marshal, records: Arc<Records<E>>) -> Self {
@@ -232,6 +257,57 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
             self.reaches_back(meter, index, known).await?;
         }
         Ok(status)
+    }
+
+    /// Accepted openings, all or those of an owner's meters, in the order of their blocks: from a block
+    /// on, of which so many are left out. At most `most`, in at most [`MAX_LOOKED`] blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`NoProof`].
+    pub async fn openings(
+        &self,
+        (from, skip): (u64, u32),
+        owner: Option<ProviderId>,
+        most: usize,
+    ) -> Result<OpenedPage, NoProof> {
+        let begins = self.records.directory().begins();
+        if begins > 0 && from <= begins {
+            return Err(NoProof::RecordsAfter(begins));
+        }
+        let recorded = self.records.next_height().saturating_sub(1);
+        let last = self.shared.chain().state().head().height.min(recorded);
+        let mut page = OpenedPage { opened: Vec::new(), next: (from, skip) };
+        for height in from..=last.min(from.saturating_add(MAX_LOOKED - 1)) {
+            let left_out = if height == from { skip } else { 0 };
+            let record = self.records.get(height).await.map_err(|_| NoProof::Broken(height))?;
+            // Of a block without a record nothing is to be said.
+            let opened: Vec<_> = record.iter().flat_map(Record::opened).collect();
+            for (place, (slot, row)) in (0..).zip(opened).skip(left_out as usize) {
+                if page.opened.len() == most {
+                    page.next = (height, place);
+                    return Ok(page);
+                }
+                page.opened.extend(self.opened_in(height, slot, row, owner));
+            }
+            page.next = (height + 1, 0);
+        }
+        Ok(page)
+    }
+
+    fn opened_in(
+        &self,
+        height: u64,
+        slot: Slot,
+        row: Row,
+        owner: Option<ProviderId>,
+    ) -> Option<Opened> {
+        let shared = self.shared.chain();
+        let view = shared.state().view();
+        let chain = view.chain(row)?;
+        let index = chain.schedule.index(slot)?;
+        let asked = owner.is_none_or(|owner| chain.owner == owner);
+        asked.then_some(Opened { height, meter: chain.meter, index, chain: chain.id })
     }
 
     /// Whether what is not recorded of a link did not happen.

@@ -8,18 +8,20 @@ use std::{
 use axum::{
     Extension,
     body::Body,
-    extract::State,
-    http::header,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bkss_ledger::archive::Writer;
-use bkss_scheme::codec;
+use bkss_scheme::{Network, codec};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use serde::Deserialize;
 
 use super::{
     Api, Caller,
-    error::{ApiError, ErrorBody},
+    error::{ApiError, ErrorBody, malformed},
+    hex,
     shares::{Share, What},
 };
 use crate::receipts::NoProof;
@@ -53,69 +55,188 @@ struct Progress {
     writer: Option<Writer<Sink>>,
     next: u64,
     last: u64,
+    /// Bytes that are left out, and that follow then.
+    skip: u64,
+    left: u64,
     _share: Share,
 }
 
-/// All final blocks, as `bkss audit` takes them.
+/// Up to where.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UpTo {
+    /// Height of the newest block; without it the newest that has a certificate. An archive up to a
+    /// height stays what it is, so that it can be fetched in parts.
+    #[param(minimum = 1)]
+    to: Option<u64>,
+}
+
+/// All final blocks, as `bkss audit` takes them. A `Range` is served of an archive up to a height that
+/// is asked for, or whose tag `If-Range` has.
 #[utoipa::path(
     get,
     path = "/v1/archive",
+    params(UpTo),
     responses(
         (status = 200, description = "the archive", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 206, description = "a part of it", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 404, description = "no such block, or it has no certificate of its own", body = ErrorBody),
         (status = 410, description = "the first blocks are no longer kept", body = ErrorBody),
-        (status = 429, description = "too many of the caller's are under way, see Retry-After", body = ErrorBody),
-        (status = 503, description = "too many are under way, see Retry-After", body = ErrorBody),
+        (status = 416, description = "it has not so many bytes", body = ErrorBody),
     )
 )]
 pub(super) async fn archive(
     State(api): State<Arc<Api>>,
     Extension(Caller(caller)): Extension<Caller>,
+    headers: HeaderMap,
+    asked: Result<Query<UpTo>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Query(UpTo { to }) =
+        asked.map_err(|error| malformed("to=HEIGHT", error.body_text(), "query"))?;
     let share = api.shares.take(caller, What::File)?;
     let (network, head) = {
         let chain = api.shared.chain();
         (chain.state().genesis().network(), chain.state().head().height)
     };
+    if let Some(to) = to
+        && (to == 0 || to > head || api.prover.certificate(to).await.is_none())
+    {
+        let expected = format!("a block up to {head} that has a certificate of its own");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "no such archive", expected, to, "to"));
+    }
     // The newest blocks may not have a certificate yet; without one they are not final to others.
-    let mut last = head;
+    let mut last = to.unwrap_or(head);
     while last > 0 && api.prover.certificate(last).await.is_none() {
         last -= 1;
     }
     if last > 0 && api.prover.block(1).await.is_none() {
         return Err(NoProof::NotKept(1).into());
     }
+    let tag = format!("\"{}-{last}\"", hex::encode(&network.0));
+    let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let same = field(header::IF_RANGE).map_or(to.is_some(), |known| known == tag);
+    let range = field(header::RANGE).filter(|_| same).and_then(Range::of);
+    let mut fields = HeaderMap::new();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let name = HeaderValue::from_static("attachment; filename=\"archive.bkss\"");
+    fields.insert(header::CONTENT_DISPOSITION, name);
+    fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
+    let (mut status, mut skip, mut left) = (StatusCode::OK, 0, u64::MAX);
+    if let Some(Range { first, last: end }) = range {
+        let total = length(&api, network, last).await?;
+        if first >= total {
+            let expected = format!("a byte before {total}");
+            let at = "Range";
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            return Err(ApiError::new(status, "no such bytes", expected, first, at));
+        }
+        let end = end.map_or(total - 1, |end| end.min(total - 1));
+        (status, skip, left) = (StatusCode::PARTIAL_CONTENT, first, end - first + 1);
+        let range = HeaderValue::from_str(&format!("bytes {first}-{end}/{total}"));
+        fields.extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
+        fields.insert(header::CONTENT_LENGTH, left.into());
+    }
     let sink = Sink::default();
     let writer = Writer::new(sink.clone(), network).ok();
-    let progress = Progress { api, sink, writer, next: 1, last, _share: share };
+    let progress = Progress { api, sink, writer, next: 1, last, skip, left, _share: share };
     let pieces = stream::unfold(progress, piece);
-    let kind = [
-        (header::CONTENT_TYPE, "application/octet-stream"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"archive.bkss\""),
-    ];
-    Ok((kind, Body::from_stream(pieces.boxed())).into_response())
+    Ok((status, fields, Body::from_stream(pieces.boxed())).into_response())
+}
+
+/// Bytes that are asked for, both included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Range {
+    first: u64,
+    last: Option<u64>,
+}
+
+impl Range {
+    /// One range from a first byte on; others are not served.
+    fn of(field: &str) -> Option<Self> {
+        let (first, last) = field.strip_prefix("bytes=")?.split_once('-')?;
+        let first = first.trim().parse().ok()?;
+        let last = match last.trim() {
+            "" => None,
+            last => Some(last.parse().ok()?),
+        };
+        last.is_none_or(|last| first <= last).then_some(Self { first, last })
+    }
+}
+
+/// How long the archive up to a block is.
+async fn length(api: &Api, network: Network, last: u64) -> Result<u64, ApiError> {
+    let sink = Sink::default();
+    let mut writer = Writer::new(sink.clone(), network).map_err(|_| NoProof::Broken(0))?;
+    let mut length = 0;
+    for height in 1..=last {
+        write(api, &mut writer, height).await.map_err(|_| NoProof::NotKept(height))?;
+        length += sink.fetch().len() as u64;
+    }
+    writer.finish().map_err(|_| NoProof::Broken(last))?;
+    Ok(length + sink.fetch().len() as u64)
+}
+
+/// Writes a block with its certificate.
+async fn write(api: &Api, writer: &mut Writer<Sink>, height: u64) -> io::Result<()> {
+    let block = api.prover.block(height).await;
+    let block = block.ok_or_else(|| io::Error::other(NoProof::NotKept(height).to_string()))?;
+    let bytes = api.prover.certificate(height).await;
+    let certificate = bytes.as_ref().and_then(|bytes| codec::decode("certificate", bytes).ok());
+    writer.block(&block, certificate)
 }
 
 /// The next block's bytes. A block that cannot be read cuts the archive, which its reader notices.
 async fn piece(mut progress: Progress) -> Option<(io::Result<Bytes>, Progress)> {
     let mut writer = progress.writer.take()?;
+    if progress.left == 0 {
+        return None;
+    }
     if progress.next > progress.last {
-        let ended = writer.finish().map(|_| progress.sink.fetch());
+        let ended = writer.finish().map(|_| progress.fetch());
         return Some((ended, progress));
     }
-    let height = progress.next;
-    let written = match progress.api.prover.block(height).await {
-        Some(block) => {
-            let bytes = progress.api.prover.certificate(height).await;
-            let certificate =
-                bytes.as_ref().and_then(|bytes| codec::decode("certificate", bytes).ok());
-            writer.block(&block, certificate)
-        }
-        None => Err(io::Error::other(NoProof::NotKept(height).to_string())),
-    };
-    if let Err(error) = written {
+    if let Err(error) = write(&progress.api, &mut writer, progress.next).await {
         return Some((Err(error), progress));
     }
     progress.writer = Some(writer);
     progress.next += 1;
-    Some((Ok(progress.sink.fetch()), progress))
+    Some((Ok(progress.fetch()), progress))
+}
+
+impl Progress {
+    /// What has been written of what is asked for.
+    fn fetch(&mut self) -> Bytes {
+        let mut bytes = self.sink.fetch();
+        let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        let mut bytes = bytes.split_off(skipped);
+        bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        self.left -= bytes.len() as u64;
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_from_a_byte_on_is_served() {
+        for (field, expected) in [
+            ("bytes=0-", Some((0, None))),
+            ("bytes=5-9", Some((5, Some(9)))),
+            ("bytes=9-9", Some((9, Some(9)))),
+            ("bytes=9-5", None),
+            ("bytes=-5", None),
+            ("bytes=1-2,4-5", None),
+            ("bytes=-", None),
+            ("items=1-2", None),
+            ("bytes=99999999999999999999-", None),
+        ] {
+            let range = expected.map(|(first, last)| Range { first, last });
+            assert_eq!(Range::of(field), range, "{field}");
+        }
+    }
 }

@@ -1,30 +1,33 @@
 //! What the ledger says, and how the node stands.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Path, Query, State, rejection::PathRejection, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bkss_scheme::{LedgerTime, MeterId, TreeHead, codec};
+use bkss_ledger::{self as ledger, Block};
+use bkss_scheme::{LedgerTime, LinkIndex, MeterId, ProviderIdentity, TreeHead, codec, hash};
 use serde::Deserialize;
 
 use super::{
     Api,
     body::{self, Encoding},
+    cache,
     error::{ApiError, ErrorBody, malformed},
     hex, millis,
     types::{
-        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, PeerBody, ProofBody,
+        BlockBody, HeadBody, HealthBody, MemberBody, MembersBody, PeerBody, ProofBody, ReadyBody,
         RequestedBody, SdiBody, SlotBody, StatusBody, link_index,
     },
 };
+use crate::receipts::SlotStatus;
 
 type Link = Result<Path<(u32, u32)>, PathRejection>;
-type Number<T> = Result<Path<T>, PathRejection>;
+pub(super) type Number<T> = Result<Path<T>, PathRejection>;
 
-fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
+pub(super) fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
     path.map(|Path(value)| value).map_err(|error| malformed("numbers", error.body_text(), "path"))
 }
 
@@ -46,7 +49,7 @@ fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {
     path = "/v1/slots/{meter}/{index}",
     params(
         ("meter" = u32, Path, description = "the meter's number"),
-        ("index" = u32, Path, description = "the link, from 1"),
+        ("index" = u32, Path, description = "the link, from 1", minimum = 1, maximum = 1_048_576),
     ),
     responses(
         (status = 200, description = "its status", body = SlotBody),
@@ -57,7 +60,14 @@ fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {
 pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Response, ApiError> {
     let (meter, index) = path(link)?;
     let _turn = api.proofs.acquire().await;
-    let found = api.prover.slot(MeterId(meter), link_index(index)?).await?;
+    let (meter, index) = (MeterId(meter), link_index(index)?);
+    let found = api.prover.slot(meter, index).await?;
+    Ok(body::json(&slot_body(meter, index, found)).into_response())
+}
+
+/// What has become of a slot.
+pub(super) fn slot_body(meter: MeterId, index: LinkIndex, found: SlotStatus) -> SlotBody {
+    let (meter, index) = (meter.0, index.get());
     let status = match (found.opened, found.requested.is_empty()) {
         (Some(_), _) => "opened",
         (None, false) => "requested",
@@ -70,8 +80,7 @@ pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Resp
     });
     let (requested, opened) = (requested.collect(), found.opened);
     let chain = found.chain.map(|chain| hex::encode(&chain.0));
-    let slot = SlotBody { meter, index, chain, status: status.to_owned(), requested, opened };
-    Ok(body::json(&slot).into_response())
+    SlotBody { meter, index, chain, status: status.to_owned(), requested, opened }
 }
 
 /// The receipt of an opened reading.
@@ -80,7 +89,7 @@ pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Resp
     path = "/v1/receipts/{meter}/{index}",
     params(
         ("meter" = u32, Path, description = "the meter's number"),
-        ("index" = u32, Path, description = "the link, from 1"),
+        ("index" = u32, Path, description = "the link, from 1", minimum = 1, maximum = 1_048_576),
     ),
     responses(
         (
@@ -100,7 +109,8 @@ pub(super) async fn receipt(
     let (meter, index) = path(link)?;
     let _turn = api.proofs.acquire().await;
     let bytes = api.prover.receipt(MeterId(meter), link_index(index)?).await?;
-    Ok(proof(&headers, "receipt", bytes))
+    let tag = cache::tag(&hash::plain(&bytes).0, Encoding::accepted(&headers));
+    Ok(cache::immutable(&headers, &tag, || proof(&headers, "receipt", bytes)))
 }
 
 /// What a meter checks before its first release.
@@ -130,6 +140,7 @@ pub(super) async fn registration_proof(
 /// From when on time is to be proven.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct After {
     /// Ledger time in milliseconds: the first block from then on; without it the newest.
     after: Option<u64>,
@@ -228,21 +239,28 @@ pub(super) async fn block(
     }
     let block = api.prover.block(height).await;
     let block = block.ok_or(crate::receipts::NoProof::NotKept(height))?;
-    let summary = || {
-        let header = block.header();
-        let count = |tree: Option<TreeHead>| tree.map_or(0, |tree| tree.count.into());
-        body::json(&BlockBody {
-            height,
-            id: block.id().to_string(),
-            previous: header.previous.to_string(),
-            time_ms: header.time.0,
-            transactions: block.transactions().len() as u64,
-            requests: count(header.requests),
-            openings: count(header.openings),
-            bytes: block.encoded_length() as u64,
-        })
-    };
-    Ok(body::answer(StatusCode::OK, Encoding::accepted(&headers), || block.encode(), summary))
+    let encoding = Encoding::accepted(&headers);
+    let tag = cache::tag(&block.id().0, encoding);
+    Ok(cache::immutable(&headers, &tag, || {
+        let summary = || body::json(&block_body(&block));
+        body::answer(StatusCode::OK, encoding, || block.encode(), summary)
+    }))
+}
+
+/// What a block is, without its transactions.
+pub(super) fn block_body(block: &Block) -> BlockBody {
+    let header = block.header();
+    let count = |tree: Option<TreeHead>| tree.map_or(0, |tree| tree.count.into());
+    BlockBody {
+        height: header.height,
+        id: block.id().to_string(),
+        previous: header.previous.to_string(),
+        time_ms: header.time.0,
+        transactions: block.transactions().len() as u64,
+        requests: count(header.requests),
+        openings: count(header.openings),
+        bytes: block.encoded_length() as u64,
+    }
 }
 
 /// The genesis file: the genesis and every handover since, with which all of the ledger's
@@ -283,15 +301,7 @@ pub(super) async fn members(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         codec::encode_infallible(members, &mut bytes);
         return body::answer(StatusCode::OK, Encoding::Cbor, || bytes, || body::json(&()));
     }
-    let accounting: BTreeSet<_> = state.round().nodes.iter().map(|(id, _)| *id).collect();
-    let providers = members.present().map(|provider| MemberBody {
-        id: provider.id.0,
-        name: provider.name.to_string(),
-        address: provider.address.to_string(),
-        key: hex::encode(&provider.key.0),
-        vote_key: hex::encode(&provider.vote_key.0),
-        accounting: accounting.contains(&provider.id),
-    });
+    let providers = members.present().map(|provider| provider_body(state, provider));
     let sdis = members.sdis().map(|sdi| SdiBody {
         id: sdi.id.0,
         name: sdi.name.to_string(),
@@ -303,6 +313,18 @@ pub(super) async fn members(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         quorum: members.quorum() as u64,
     })
     .into_response()
+}
+
+/// A provider of the consortium.
+pub(super) fn provider_body(state: &ledger::State, provider: &ProviderIdentity) -> MemberBody {
+    MemberBody {
+        id: provider.id.0,
+        name: provider.name.to_string(),
+        address: provider.address.to_string(),
+        key: hex::encode(&provider.key.0),
+        vote_key: hex::encode(&provider.vote_key.0),
+        accounting: state.round().nodes.iter().any(|(id, _)| *id == provider.id),
+    }
 }
 
 /// How the node stands.
@@ -340,14 +362,14 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     get,
     path = "/v1/ready",
     responses(
-        (status = 200, description = "it does; `votes` says whether the node casts votes in this round"),
+        (status = 200, description = "it does", body = ReadyBody),
         (status = 503, description = "it is still reading in its ledger", body = ErrorBody),
     )
 )]
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     if api.mailbox.is_open() {
         let votes = api.status.read().votes;
-        Ok(body::json(&serde_json::json!({ "ready": true, "votes": votes })).into_response())
+        Ok(body::json(&ReadyBody { ready: true, votes }).into_response())
     } else {
         Err(crate::gateway::NotTaken::NotReady.into())
     }
@@ -357,7 +379,12 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
 #[utoipa::path(
     get,
     path = "/metrics",
-    responses((status = 200, description = "metrics", content_type = "text/plain", body = String))
+    responses((
+        status = 200,
+        description = "metrics",
+        content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        body = String,
+    ))
 )]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     api.refresh();

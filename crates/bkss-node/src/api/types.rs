@@ -19,10 +19,13 @@ pub(super) struct SubmitBody {
     /// The meter's number.
     pub(super) meter: u32,
     /// The link of this slot, from 1.
+    #[schema(minimum = 1, maximum = 1_048_576)]
     pub(super) index: u32,
     /// The request value, 32 bytes as hexadecimal.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     pub(super) value: String,
     /// The sealed body, at most 1024 bytes as hexadecimal.
+    #[schema(pattern = "^([0-9a-fA-F]{2})*$", max_length = 2048)]
     pub(super) body: String,
 }
 
@@ -33,8 +36,10 @@ pub(super) struct ReleaseBody {
     /// The meter's number.
     pub(super) meter: u32,
     /// Which link, from 1.
+    #[schema(minimum = 1, maximum = 1_048_576)]
     pub(super) index: u32,
     /// The link, 32 bytes as hexadecimal.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     pub(super) link: String,
 }
 
@@ -43,6 +48,7 @@ pub(super) struct ReleaseBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct TransactionBody {
     /// Its canonical CBOR as hexadecimal.
+    #[schema(pattern = "^([0-9a-fA-F]{2})*$")]
     pub(super) transaction: String,
 }
 
@@ -77,10 +83,13 @@ fn bytes<const N: usize>(text: &str, at: &str) -> Result<[u8; N], ApiError> {
     hex::decode_array(text).ok_or_else(|| malformed(expected, not_hex(text), at))
 }
 
+/// The highest number that a link may have.
+pub(super) const MAX_LINK: u32 = MAX_SLOTS;
+
 /// A link's number.
 pub(super) fn link_index(index: u32) -> Result<LinkIndex, ApiError> {
-    LinkIndex::new(index, MAX_SLOTS)
-        .ok_or_else(|| malformed(format!("a link from 1 to {MAX_SLOTS}"), index, "index"))
+    LinkIndex::new(index, MAX_LINK)
+        .ok_or_else(|| malformed(format!("a link from 1 to {MAX_LINK}"), index, "index"))
 }
 
 impl TryFrom<SubmitBody> for Message {
@@ -138,6 +147,7 @@ impl TryFrom<ItemBody> for Message {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct AnswerBody {
     /// `accepted`: it is on disk here and on its way to the ledger; `refused`; `overloaded`.
+    #[schema(pattern = "^(accepted|refused|overloaded)$")]
     pub answer: String,
     /// Why it is refused: a word for programs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -183,6 +193,7 @@ pub struct SlotBody {
     /// hexadecimal.
     pub chain: Option<String>,
     /// `unknown`, `requested` or `opened`.
+    #[schema(pattern = "^(unknown|requested|opened)$")]
     pub status: String,
     /// Accepted requests. Anybody may have had something requested: a meter knows its own by the
     /// value.
@@ -284,6 +295,109 @@ pub struct MembersBody {
     pub quorum: u64,
 }
 
+/// Some blocks.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct BlocksBody {
+    /// They.
+    pub blocks: Vec<BlockBody>,
+    /// The height with which the next page begins; it may not be final yet.
+    pub next: u64,
+}
+
+/// Some providers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct ProvidersBody {
+    /// They.
+    pub providers: Vec<MemberBody>,
+    /// The number with which the next page begins, if there is one.
+    pub next: Option<u16>,
+}
+
+/// A chain of a meter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct ChainBody {
+    /// Its number in the registry.
+    pub row: u32,
+    /// The meter's number.
+    pub meter: u32,
+    /// The provider that owns the meter.
+    pub owner: u16,
+    /// `mr`, hexadecimal.
+    pub chain: String,
+    /// Digest of the device, hexadecimal.
+    pub device: String,
+    /// Length of a slot, seconds.
+    pub slot_s: u32,
+    /// Length of the window for requests, seconds.
+    pub window_s: u32,
+    /// How many slots it has.
+    pub slots: u32,
+    /// When its first slot begins, ledger time in milliseconds.
+    pub begins_ms: u64,
+    /// When its last slot ends, or it was ended.
+    pub ends_ms: u64,
+    /// `replaced` by the meter's next chain, or `revoked`.
+    #[schema(pattern = "^(replaced|revoked)$")]
+    pub ended: Option<String>,
+    /// The newest link that was opened; 0 for none.
+    pub last_opened: u32,
+}
+
+/// Some chains.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct MetersBody {
+    /// They.
+    pub chains: Vec<ChainBody>,
+    /// The number in the registry with which the next page begins, if there is one.
+    pub next: Option<u32>,
+}
+
+/// A meter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct MeterBody {
+    /// Its number.
+    pub meter: u32,
+    /// The provider that owns it.
+    pub owner: u16,
+    /// Digest of the device, hexadecimal.
+    pub device: String,
+    /// Its chains, newest first.
+    pub chains: Vec<ChainBody>,
+}
+
+/// Some slots of a meter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct SlotsBody {
+    /// They.
+    pub slots: Vec<SlotBody>,
+    /// The link with which the next page begins, if there is one.
+    pub next: Option<u32>,
+}
+
+/// An accepted opening.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct OpenedBody {
+    /// Height of the block that accepted it.
+    pub height: u64,
+    /// The meter's number.
+    pub meter: u32,
+    /// The link.
+    pub index: u32,
+    /// The chain, `mr`, hexadecimal.
+    pub chain: String,
+}
+
+/// Some openings.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct OpeningsBody {
+    /// They.
+    pub openings: Vec<OpenedBody>,
+    /// The height with which the next page begins; it may not be final yet.
+    pub next: u64,
+    /// How many openings of that block the next page leaves out.
+    pub skip: u32,
+}
+
 /// Another provider, as a node sees it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub struct PeerBody {
@@ -323,6 +437,16 @@ pub struct StatusBody {
     pub peers: Vec<PeerBody>,
     /// The node's version.
     pub version: String,
+}
+
+/// That a node takes messages.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+pub struct ReadyBody {
+    /// True.
+    pub ready: bool,
+    /// Whether the node casts votes in this round. A node that has a seat and casts none follows
+    /// without voting until the next round.
+    pub votes: bool,
 }
 
 /// Whether a node is healthy.

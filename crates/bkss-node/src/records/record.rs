@@ -89,6 +89,11 @@ impl Record {
         contains(&self.requests, slot, row)
     }
 
+    /// The accepted openings: slots, and in each the chains, both ascending.
+    pub fn opened(&self) -> impl Iterator<Item = (Slot, Row)> + '_ {
+        self.openings.iter().flat_map(|(slot, rows)| rows.iter().map(|row| (*slot, *row)))
+    }
+
     /// Whether the block has an opening of a chain for a slot.
     pub fn opens(&self, slot: Slot, row: Row) -> bool {
         contains(&self.openings, slot, row)

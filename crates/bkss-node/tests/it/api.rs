@@ -102,7 +102,23 @@ fn the_document_is_the_one_in_the_repository() {
         references += 1;
     }
     assert!(references > 30, "{references} references");
-    assert_eq!(json["paths"].as_object().unwrap().len(), 19);
+    let paths = json["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 25);
+    for (path, item) in paths {
+        for (method, operation) in item.as_object().unwrap() {
+            let named = path.matches('{').count();
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let in_path = parameters.iter().filter(|parameter| parameter["in"] == "path");
+            assert_eq!(in_path.count(), named, "{method} {path}");
+            assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+            let statuses: &[_] =
+                if method == "post" { &["400", "408", "413", "415", "429", "503"] } else { &[] };
+            for status in statuses {
+                let problem = &operation["responses"][status]["content"];
+                assert!(problem["application/problem+json"].is_object(), "{path} {status}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -198,6 +214,16 @@ fn what_is_malformed_is_named_with_its_place() {
             ("GET /v1/receipts/1/1", "", b"", 404, "meter 1 is not registered"),
             ("GET /v1/registrations/1", "", b"", 404, "meter 1 is not registered"),
             ("GET /v1/blocks/1", "", b"", 404, "\"at\":\"height\""),
+            ("GET /v1/blocks?from=0", "", b"", 400, "\"at\":\"from\""),
+            ("GET /v1/blocks?limit=101", "", b"", 400, "from 1 to 100 rows"),
+            ("GET /v1/blocks?wait=26", "", b"", 400, "at most 25 seconds"),
+            ("GET /v1/openings?from=0", "", b"", 400, "\"at\":\"from\""),
+            ("GET /v1/meters?limit=0", "", b"", 400, "\"at\":\"limit\""),
+            ("GET /v1/meters?page=2", "", b"", 400, "\"at\":\"query\""),
+            ("GET /v1/meters/7", "", b"", 404, "meter 7 is not registered"),
+            ("GET /v1/meters/7/slots", "", b"", 404, "meter 7 is not registered"),
+            ("GET /v1/archive?to=1", "", b"", 404, "\"at\":\"to\""),
+            ("GET /v1/status", "Host: another\r\n", b"", 400, "\"found\":\"several\""),
             ("GET /v1/time?after=x", "", b"", 400, "\"at\":\"query\""),
             ("GET /v1/time?after=9999999999999", "", b"", 404, "\"at\":\"after\""),
         ] {
@@ -209,6 +235,41 @@ fn what_is_malformed_is_named_with_its_place() {
                 assert!(answer.contains(field), "{line}: {answer}");
             }
         }
+    });
+}
+
+#[test]
+fn requests_have_names_and_lists_have_ends() {
+    with_node(async |http, _| {
+        let answer = call(http, "GET /v1/status", "X-Request-Id: a.b-7\r\n", b"").await;
+        assert!(answer.contains("x-request-id: a.b-7\r\n"), "{answer}");
+        for odd in ["", "a b", "a\u{7f}", &"x".repeat(65)] {
+            let answer = call(http, "GET /v1/x", &format!("X-Request-Id: {odd}\r\n"), b"").await;
+            let made_up =
+                answer.contains("x-request-id: ") && !answer.contains(&format!(": {odd}\r"));
+            assert!(made_up || answer.starts_with("HTTP/1.1 400"), "{odd}: {answer}");
+        }
+        for (path, expected) in [
+            ("/v1/blocks", "{\"blocks\":[],\"next\":1}"),
+            ("/v1/blocks?from=9&limit=5&wait=1", "{\"blocks\":[],\"next\":9}"),
+            ("/v1/openings", "{\"next\":1,\"openings\":[],\"skip\":0}"),
+            ("/v1/meters?owner=0", "{\"chains\":[],\"next\":null}"),
+        ] {
+            let answer = call(http, &format!("GET {path}"), "", b"").await;
+            assert!(answer.ends_with(expected), "{path}: {answer}");
+        }
+        let answer = call(http, "GET /v1/providers?from=1&limit=2", "", b"").await;
+        assert!(answer.contains("\"next\":3"), "{answer}");
+        assert_eq!(answer.matches("\"vote_key\"").count(), 2, "{answer}");
+        let answer = call(http, "GET /v1/providers?from=3&limit=2", "", b"").await;
+        assert!(answer.contains("\"next\":null"), "{answer}");
+        let answer = call(http, "GET /v1/status", "", b"").await;
+        assert_eq!(answer.matches("\"connected\":false").count(), 3, "{answer}");
+        assert!(answer.contains("\"votes_reachable\":1"), "{answer}");
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = read(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("one Host"), "{answer}");
     });
 }
 
