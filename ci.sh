@@ -1,5 +1,6 @@
 #!/bin/sh
-# Everything that must be green before a commit, fastest failure first.
+# Everything that must be green before a commit, fastest failure first. With `full` also what takes
+# longer.
 set -eu
 cd "$(dirname "$0")"
 
@@ -9,3 +10,6 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 sh crates/bare-metal/check.sh
+if [ "${1:-}" = full ]; then
+    sh crates/bkss/openapi.sh
+fi

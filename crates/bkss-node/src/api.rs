@@ -287,6 +287,10 @@ struct Caller(IpAddr);
 /// too much of all else.
 const ALWAYS: [&str; 4] = ["/v1/health", "/v1/ready", "/v1/status", "/metrics"];
 
+/// What takes a body.
+const POSTS: [&str; 5] =
+    ["/v1/submit", "/v1/release", "/v1/registration", "/v1/change", "/v1/batch"];
+
 /// Bounds requests under way and their time, and counts them.
 async fn watch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
@@ -354,7 +358,7 @@ async fn answer(
     let caller = api.shares.caller(peer, &parts.headers);
     parts.extensions.insert(Caller(caller));
     let mut long = None;
-    if route.is_some() && parts.method == Method::POST {
+    if route.is_some_and(|route| POSTS.contains(&route)) && parts.method == Method::POST {
         let (bytes, share) = body::read(&api.shares, caller, &parts.headers, body).await?;
         (body, long) = (bytes.into(), share);
     }

@@ -1,9 +1,12 @@
 //! The `OpenAPI` document: what all routes share is written once.
 
-use utoipa::openapi::{
-    ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
-    path::Operation,
-    schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+use utoipa::{
+    Number,
+    openapi::{
+        ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
+        path::Operation,
+        schema::{ArrayItems, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+    },
 };
 
 use super::{
@@ -46,7 +49,37 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
             finish(post);
         }
     }
+    let components = document.components.iter_mut();
+    components.flat_map(|components| components.schemas.values_mut()).for_each(unsigned);
     document
+}
+
+/// All numbers of the interface are unsigned; the formats that are known are not.
+fn unsigned(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else { return };
+    match schema {
+        Schema::Object(object) => {
+            let most = match object.format {
+                Some(SchemaFormat::KnownFormat(KnownFormat::Int32)) => Some(u32::MAX as usize),
+                Some(SchemaFormat::KnownFormat(KnownFormat::Int64)) => Some(usize::MAX),
+                _ => None,
+            };
+            if let Some(most) = most {
+                object.format = None;
+                object.minimum.get_or_insert(Number::UInt(0));
+                object.maximum.get_or_insert(Number::UInt(most));
+            }
+            object.properties.values_mut().for_each(unsigned);
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                unsigned(items);
+            }
+        }
+        Schema::OneOf(some) => some.items.iter_mut().for_each(unsigned),
+        Schema::AllOf(some) => some.items.iter_mut().for_each(unsigned),
+        _ => {}
+    }
 }
 
 /// An error with this status, beside what is said of it already.
@@ -74,8 +107,13 @@ fn also_as_cbor(operation: &mut Operation) {
     }
 }
 
-/// Bytes are bytes, and errors have their media type.
+/// Bytes are bytes, numbers have no sign, and errors have their media type.
 fn finish(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            parameter.schema.iter_mut().for_each(unsigned);
+        }
+    }
     let bodies = operation.request_body.iter_mut();
     for body in bodies {
         if let RefOr::T(body) = body {

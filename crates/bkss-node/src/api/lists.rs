@@ -109,6 +109,7 @@ pub(super) async fn blocks(
 #[into_params(parameter_in = Query)]
 pub(super) struct Providers {
     /// The number of the first; without it the lowest.
+    #[param(maximum = 65_535)]
     from: Option<u16>,
     /// Most rows, up to 100.
     #[param(minimum = 1, maximum = 100)]
@@ -145,6 +146,7 @@ pub(super) async fn providers(
 #[into_params(parameter_in = Query)]
 pub(super) struct Meters {
     /// Only those of this provider.
+    #[param(maximum = 65_535)]
     owner: Option<u16>,
     /// The number in the registry of the first; without it 0.
     from: Option<u32>,
@@ -269,6 +271,7 @@ pub(super) async fn slots(
 #[into_params(parameter_in = Query)]
 pub(super) struct Openings {
     /// Only those of this provider's meters.
+    #[param(maximum = 65_535)]
     owner: Option<u16>,
     /// Height of the first block, from 1.
     #[param(minimum = 1)]

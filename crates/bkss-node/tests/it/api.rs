@@ -104,6 +104,7 @@ fn the_document_is_the_one_in_the_repository() {
     assert!(references > 30, "{references} references");
     let paths = json["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 25);
+    assert!(!document.contains("int32") && !document.contains("int64"), "they have a sign");
     for (path, item) in paths {
         for (method, operation) in item.as_object().unwrap() {
             let named = path.matches('{').count();
@@ -207,6 +208,7 @@ fn what_is_malformed_is_named_with_its_place() {
             ("POST /v1/submit", "", b"{}", 415, "application/cbor or application/json"),
             ("POST /v1/submit", coded, b"{}", 415, "\"at\":\"Content-Encoding\""),
             ("GET /v1/submit", "", b"", 405, "unknown method"),
+            ("POST /v1/status", "", b"{}", 405, "unknown method"),
             ("GET /nowhere", "", b"", 404, "\"found\":\"/nowhere\""),
             ("GET /v1/slots/x/1", "", b"", 400, "\"at\":\"path\""),
             ("GET /v1/slots/1/0", "", b"", 400, "a link from 1 to"),
