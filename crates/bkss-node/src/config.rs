@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_ledger::Genesis;
 use bkss_scheme::{
-    ProviderId, SecretKey,
+    Era, ProviderId, SecretKey,
     certificate::{VoteKey, vote_namespace},
 };
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub type Rekey = Arc<dyn Fn(&VoteKey) -> bool + Send + Sync>;
 pub struct Config {
     /// The network.
     pub genesis: Arc<Genesis>,
+    /// The committees so far, as the genesis file knows them.
+    pub eras: Vec<Era>,
     /// Which provider this is.
     pub provider: ProviderId,
     /// Signs batches.

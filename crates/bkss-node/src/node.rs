@@ -149,10 +149,10 @@ where
     let blocks = config.genesis.charter().rounds.blocks;
     let blocks = NonZeroU64::new(blocks.into()).unwrap_or(NonZeroU64::MIN);
     let epocher = FixedEpocher::new(blocks);
-    let schemes = Schemes::default();
     let snapshots = Snapshots::new(&config.partition);
     let origin = Origin::find(&ctx, &config.genesis, &snapshots, config.events_from).await?;
     let origin = origin.ok_or(StartError::VoteKey)?;
+    let schemes = Schemes::of(&origin.state, &config.eras, &config.namespace());
     if let Some((round, scheme)) = &origin.ended {
         schemes.register(*round, scheme.clone());
     }

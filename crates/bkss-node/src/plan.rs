@@ -8,7 +8,7 @@ use std::{
 
 use bkss_ledger::{Round, State, leader::leader_of};
 use bkss_scheme::{
-    Committee, Digest, LedgerTime, ProviderId,
+    Committee, Digest, Era, LedgerTime, ProviderId,
     certificate::{MAX_COMMITTEE, VoteKey},
 };
 use bytes::Bytes;
@@ -181,14 +181,47 @@ pub trait Network:
     fn track(&mut self, height: u64, committee: &Set<PublicKey>, peers: &[Peer]);
 }
 
-/// The certificate schemes of the newest rounds.
+/// The certificate schemes of the newest rounds, and of all that were over when the node started.
 #[derive(Clone, Default)]
-pub struct Schemes(Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>);
+pub struct Schemes {
+    newest: Arc<Mutex<BTreeMap<Epoch, Arc<Scheme>>>>,
+    earlier: Option<Arc<Earlier>>,
+}
+
+/// The committees of the rounds that were over when a node started: it may have to fetch their
+/// certificates again, although it begins at a snapshot behind them.
+struct Earlier {
+    namespace: Vec<u8>,
+    eras: Vec<Era>,
+    /// The round of the state that it started with: of later ones it may not know all.
+    round: u64,
+}
+
+impl Earlier {
+    /// The scheme of a round.
+    fn scheme(&self, round: u64) -> Option<Arc<Scheme>> {
+        if round > self.round {
+            return None;
+        }
+        let era = self.eras.iter().rev().find(|era| era.from_epoch <= round)?;
+        Some(Scheme::verifier(&self.namespace, participants(&era.committee)?).into())
+    }
+}
 
 impl Schemes {
+    /// Knows those of all rounds up to that of a state, from the committees of a genesis file; none, if
+    /// the file has another committee for that round: it is older than the state.
+    pub fn of(state: &State, eras: &[Era], namespace: &[u8]) -> Self {
+        let round = state.round().number;
+        let era = eras.iter().rev().find(|era| era.from_epoch <= round);
+        let same = era.is_some_and(|era| era.committee == state.round().committee);
+        let earlier = Earlier { namespace: namespace.to_vec(), eras: eras.to_vec(), round };
+        Self { newest: Arc::default(), earlier: same.then(|| earlier.into()) }
+    }
+
     /// Knows the scheme of a round from now on.
     pub fn register(&self, round: u64, scheme: Scheme) {
-        let mut schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schemes = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         schemes.insert(Epoch::new(round), Arc::new(scheme));
         while schemes.len() > KEPT_SCHEMES {
             schemes.pop_first();
@@ -201,7 +234,10 @@ impl SchemeProvider for Schemes {
     type Scheme = Scheme;
 
     fn scoped(&self, epoch: Epoch) -> Option<Scoped<Scheme>> {
-        let schemes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        schemes.get(&epoch).cloned().map(Scoped::scheme)
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.get(&epoch).cloned();
+        drop(newest);
+        let earlier = || self.earlier.as_ref()?.scheme(epoch.get());
+        known.or_else(earlier).map(Scoped::scheme)
     }
 }

@@ -324,6 +324,7 @@ fn config(
     key: Option<VoteKey>,
 ) -> Result<Config, Failed> {
     let genesis = trust.genesis().clone();
+    let eras = trust.eras().eras.to_vec();
     let anchors = trust.anchors();
     let identity = anchors.providers.iter().find(|provider| provider.id == keys.id);
     // After a rotation the ledger may still know the key before.
@@ -353,6 +354,7 @@ fn config(
         events_from: 1,
         vote_without_memory: false,
         partition: PARTITION.into(),
+        eras,
         genesis: Arc::new(genesis),
     })
 }

@@ -110,7 +110,8 @@ pub(super) async fn archive(
     while last > 0 && api.prover.certificate(last).await.is_none() {
         last -= 1;
     }
-    if last > 0 && api.prover.block(1).await.is_none() {
+    // A node that has lost its blocks is fetching them.
+    if head > 0 && (last == 0 || api.prover.block(1).await.is_none()) {
         return Err(NoProof::NotKept(1).into());
     }
     let tag = format!("\"{}-{last}\"", hex::encode(&network.0));

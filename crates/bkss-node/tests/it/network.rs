@@ -6,7 +6,7 @@ use bkss_node::{
     Config, LedgerClock, Pacing, config, node,
     simulated::{self, Running, SimulatedSender},
 };
-use bkss_scheme::ProviderId;
+use bkss_scheme::{Era, ProviderId};
 use commonware_cryptography::{Signer, ed25519::PublicKey};
 use commonware_p2p::simulated::{Link, Receiver, SplitForwarder, SplitSender, SplitTarget};
 use commonware_runtime::{Clock, Supervisor, deterministic::Context};
@@ -36,6 +36,7 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 addresses: BTreeMap::new(),
                 snapshot_rounds: 0,
                 keep_bodies_days: None,
+                eras: vec![Era::new(0, consortium.genesis.committee().clone())],
                 events_from: 1,
                 vote_without_memory: false,
                 partition: format!("provider-{i}"),

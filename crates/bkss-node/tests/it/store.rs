@@ -152,6 +152,58 @@ fn a_lost_certificate_of_the_end_of_a_round_is_fetched_again() {
     });
 }
 
+/// The same behind a snapshot: the committees of rounds that were over are those of the genesis file.
+#[test]
+fn what_lies_before_a_snapshot_is_fetched_again_with_its_certificates() {
+    let seed = 27;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, SHORT);
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let mut configs = network::configs(&consortium, network::now(&ctx));
+        configs[1].snapshot_rounds = 1;
+        let mut world = World::start(&ctx, &configs).await;
+        // More rounds than there are schemes of rounds that have just run.
+        let blocks = u64::from(SHORT.blocks);
+        world.until(20 * blocks, 900).await;
+        world.kill(1).await;
+        for archive in ["blocks", "finalizations", "bodies"] {
+            for part in ["keys", "values", "metadata"] {
+                let _ = ctx.remove(&format!("provider-1-{archive}-{part}"), None).await;
+            }
+        }
+        // What the engine keeps of rounds beside the archives has gone in longer rounds.
+        for round in 0..20 {
+            for kind in ["notarized", "certified", "notarizations", "finalizations"] {
+                for part in ["metadata", "key", "value"] {
+                    let name = format!("provider-1-marshal-cache-cache-{round}-{kind}-{part}");
+                    let _ = ctx.remove(&name, None).await;
+                }
+            }
+        }
+        let height = world.height();
+        let began = ctx.current();
+        let newest = ctx.scan("provider-1-snapshots").await.unwrap().into_iter().max().unwrap();
+        world.first[1] = u64::from_be_bytes(newest[..].try_into().unwrap()) + 1;
+        let config = bkss_node::Config { events_from: u64::MAX, ..configs[1].clone() };
+        world.begin(1, config).await;
+        loop {
+            world.read();
+            if world.nodes().nth(1).unwrap().status.read().height >= height {
+                break;
+            }
+            ctx.sleep(Duration::from_millis(50)).await;
+        }
+        let took = ctx.current().duration_since(began).unwrap();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        ctx.sleep(Duration::from_secs(5)).await;
+        let node = world.nodes().nth(1).unwrap();
+        for end in (blocks - 1..height - blocks).step_by(usize::try_from(blocks).unwrap()) {
+            let certificate = node.marshal.get_finalization(Height::new(end)).await;
+            assert!(certificate.is_some(), "block {end}");
+        }
+    });
+}
+
 #[test]
 fn lost_blocks_are_fetched_before_the_node_votes_again() {
     let seed = 22;

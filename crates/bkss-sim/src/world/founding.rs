@@ -242,6 +242,7 @@ fn config_of(genesis: &Arc<Genesis>, place: usize, key: &SecretKey, seat: &Seat)
         snapshot_rounds: 1,
         keep_bodies_days: None,
         rekey: None,
+        eras: Vec::new(),
         events_from: 1,
         vote_without_memory: false,
         partition: format!("provider-{place}"),

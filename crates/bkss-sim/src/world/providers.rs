@@ -282,6 +282,7 @@ impl<'a> Providers<'a> {
         let mut config = self.founding.configs[place].clone();
         config.vote_key = seats[current].key.clone();
         config.rekey = Some(self.lives.rekey(place, next));
+        config.eras = chain.trust.eras().eras.to_vec();
         config.events_from = chain.missing(place);
         config.clock = founding::clock(&config.genesis, self.ahead(place, deeds));
         config.vote_without_memory = self.lives.without_memory.contains(&place);

@@ -94,6 +94,7 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             addresses: std::collections::BTreeMap::new(),
             snapshot_rounds: 0,
             keep_bodies_days: None,
+            eras: Vec::new(),
             events_from: 1,
             // Ledger time stands still at first: by it no round begins after the node has started.
             vote_without_memory: true,
