@@ -23,7 +23,11 @@ pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), String> {
         other => other.to_owned(),
     };
     let parsed = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        // It would be told on the same standard error, and a node whose log cannot be written goes on.
+        .log_internal_errors(false);
     // A second start in one process keeps the first log.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::{
-    providers::Providers,
+    providers::{Providers, agent},
     shared::{bkss, code, said, text},
 };
 
@@ -23,6 +23,7 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
         "leader",
         "committee",
         "votes_needed",
+        "votes_reachable",
         "votes",
         "peers",
         "version",
@@ -38,8 +39,24 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     assert!(providers.status(3).is_none());
     let height = providers.height(0);
     providers.wait(0, height + 3);
+    // Who is away is named, in the status and in the log.
+    let of_third = |providers: &Providers, field: &str| {
+        providers.status(0).is_some_and(|status| status["peers"][2][field] == true)
+    };
+    providers.until("silence", |providers| of_third(providers, "silent"));
+    let status = providers.status(0).unwrap();
+    assert_eq!(status["peers"][2]["provider"], 3);
+    assert_eq!(status["peers"][2]["connected"], false, "{status}");
+    assert_eq!((&status["votes_needed"], &status["votes_reachable"]), (&3.into(), &3.into()));
     providers.start(3);
     providers.wait(3, height + 4);
+    providers.until("a vote", |providers| !of_third(providers, "silent"));
+    let log = std::fs::read_to_string(providers.directory(0).join("log")).unwrap();
+    let mut lines = log.lines();
+    for news in ["is connected", "not connected any more", "is silent", "is connected", "no more"] {
+        let named = |line: &str| line.contains(news) && line.contains("\"provider\":\"3\"");
+        assert!(lines.any(named), "{news}: {log}");
+    }
 
     for provider in 0..4 {
         let mut child = providers.running[provider].take().unwrap();
@@ -50,6 +67,85 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{log}");
         let first = log.lines().next().unwrap();
         assert!(serde_json::from_str::<Value>(first).is_ok(), "a log in JSON: {first}");
+    }
+}
+
+#[test]
+fn a_node_whose_log_cannot_be_written_goes_on_and_gives_its_archive_in_parts() {
+    let mut providers = Providers::found(4, &["--round-blocks", "8"]);
+    for provider in 0..3 {
+        providers.start(provider);
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    providers.start_with_log(3, full);
+    // A wait for a block ends when there is one.
+    providers.until("an answer", |providers| providers.status(3).is_some());
+    let blocks = providers.json(3, "/v1/blocks?from=3&limit=2&wait=9").unwrap();
+    assert_eq!(blocks["blocks"][0]["height"], 3, "{blocks}");
+    providers.wait(3, 20);
+    assert!(providers.running[3].as_mut().unwrap().try_wait().unwrap().is_none(), "it runs");
+
+    let blocks = providers.json(3, "/v1/blocks?from=2&limit=3").unwrap();
+    let heights: Vec<_> =
+        blocks["blocks"].as_array().unwrap().iter().map(|it| &it["height"]).collect();
+    assert_eq!((heights, &blocks["next"]), (vec![&2.into(), &3.into(), &4.into()], &5.into()));
+
+    // The end of a round has a certificate of its own.
+    let path = "/v1/archive?to=15";
+    let get = |path: &str, fields: &[(&str, &str)]| {
+        let mut request = agent().get(format!("{}{path}", providers.url(3)));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut answer = request.call().unwrap();
+        let field =
+            |name: &str| answer.headers().get(name).map(|it| it.to_str().unwrap().to_owned());
+        let (tag, range) = (field("etag"), field("content-range"));
+        (answer.status().as_u16(), tag, range, answer.body_mut().read_to_vec().unwrap())
+    };
+    let (status, tag, range, whole) = get(path, &[]);
+    assert_eq!((status, range), (200, None));
+    let tag = tag.unwrap();
+    let length = whole.len();
+    let mut parts = Vec::new();
+    for (first, last) in [(0, 99), (100, 2999), (3000, length - 1)] {
+        let range = format!("bytes={first}-{last}");
+        let (status, same, said, part) = get(path, &[("range", &range)]);
+        assert_eq!((status, same.as_ref()), (206, Some(&tag)));
+        assert_eq!(said, Some(format!("bytes {first}-{last}/{length}")));
+        parts.extend(part);
+    }
+    assert!(parts == whole, "the parts are the whole");
+    let open = get(path, &[("range", "bytes=3000-"), ("if-range", &tag)]);
+    assert!(open.0 == 206 && open.3 == whole[3000..]);
+    let other = get(path, &[("range", "bytes=3000-"), ("if-range", "\"another\"")]);
+    assert!(other.0 == 200 && other.3 == whole, "it would be a part of something else");
+    assert_eq!(get(path, &[("range", &format!("bytes={length}-"))]).0, 416);
+    let file = providers.dir.path().join("part.bkss");
+    std::fs::write(&file, &whole).unwrap();
+    let genesis = providers.dir.path().join("net/genesis.bkss");
+    let audit = bkss(&["audit", "--genesis", text(&genesis), text(&file)]);
+    assert_eq!(code(&audit), 0, "{}", said(&audit));
+
+    // What never changes is not sent again.
+    let (status, tag, _, block) = get("/v1/blocks/5", &[]);
+    let tag = tag.unwrap();
+    assert!(status == 200 && !block.is_empty());
+    let known = format!("\"another\", W/{tag}");
+    let (status, same, _, block) = get("/v1/blocks/5", &[("if-none-match", &known)]);
+    assert_eq!((status, same, block.len()), (304, Some(tag), 0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let providers = Providers::found(4, &[]);
+    for (setting, address) in [("p2p", providers.p2p(0)), ("http", providers.http(0))] {
+        let taken = std::net::TcpListener::bind(&address).unwrap();
+        let refused = bkss(&["node", "--dir", text(&providers.directory(0))]);
+        assert_eq!(code(&refused), 1, "{}", said(&refused));
+        let expected = format!("{setting} = {address}: ");
+        assert!(said(&refused).contains(&expected), "{}", said(&refused));
+        drop(taken);
     }
 }
 

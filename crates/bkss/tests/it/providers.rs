@@ -86,6 +86,10 @@ impl Providers {
     pub(crate) fn start(&mut self, provider: usize) {
         let log = self.directory(provider).join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        self.start_with_log(provider, log);
+    }
+
+    pub(crate) fn start_with_log(&mut self, provider: usize, log: std::fs::File) {
         let bkss = env!("CARGO_BIN_EXE_bkss");
         let mut command = match &self.hosts[provider].1 {
             None => Command::new(bkss),
