@@ -58,6 +58,13 @@ pub enum Record {
         /// Number of the chain.
         chain: u32,
     },
+    /// Chains that were issued and begin later did not get onto the ledger: `[4, mid, begin / null]`.
+    Missing {
+        /// The meter.
+        meter: MeterId,
+        /// Where the newest chain begins that is there, if there is one.
+        begins: Option<LedgerTime>,
+    },
 }
 
 /// A device and its chains.
@@ -138,6 +145,14 @@ impl Fleet {
             Record::Withdrawn { meter, chain } => {
                 self.device_with_open(*meter, *chain)?.open = None;
             }
+            Record::Missing { meter, begins } => {
+                let device = self.devices.get_mut(meter);
+                let device = device.ok_or(IssueError::NotOffered(*meter))?;
+                if *begins >= device.begins {
+                    return Err(IssueError::NotMissing(*meter));
+                }
+                device.begins = *begins;
+            }
         }
         Ok(())
     }
@@ -162,8 +177,8 @@ impl Fleet {
                 if !same || *chain == u32::MAX {
                     return Err(IssueError::MeterIssued(*meter));
                 }
-                if device.begins.is_some_and(|before| *begins <= before) {
-                    return Err(IssueError::BeforeLast(*meter));
+                if let Some(before) = device.begins.filter(|before| *begins <= *before) {
+                    return Err(IssueError::BeforeLast { meter: *meter, before });
                 }
             }
         }
@@ -194,6 +209,9 @@ impl<C> Encode<C> for Record {
             Self::Withdrawn { meter, chain } => {
                 encoder.array(3)?.u8(3)?.encode(meter)?.u32(*chain)?.ok()
             }
+            Self::Missing { meter, begins } => {
+                encoder.array(3)?.u8(4)?.encode(meter)?.encode(begins)?.ok()
+            }
         }
     }
 }
@@ -215,6 +233,7 @@ impl<'b, C> Decode<'b, C> for Record {
             },
             (Some(3), 2) => Self::Registered { meter: decoder.decode()?, chain: decoder.u32()? },
             (Some(3), 3) => Self::Withdrawn { meter: decoder.decode()?, chain: decoder.u32()? },
+            (Some(3), 4) => Self::Missing { meter: decoder.decode()?, begins: decoder.decode()? },
             _ => return Err(decode::Error::message("no record of a fleet").at(at)),
         })
     }

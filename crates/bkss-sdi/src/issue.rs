@@ -8,7 +8,7 @@ use bkss_scheme::{
     identity::{SdiMode, SignatureError, signed_digest},
     merkle,
     root_message::{Registration, SaltNonce, salt},
-    slot::Schedule,
+    slot::{LedgerTime, Schedule},
 };
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -123,8 +123,15 @@ pub enum IssueError {
     BlockRoots,
     #[error("meter {0} has an offer that is neither registered nor withdrawn")]
     OfferOpen(MeterId),
-    #[error("the chain does not begin behind the last one of meter {0}")]
-    BeforeLast(MeterId),
+    #[error("the chain does not begin behind the last one of meter {meter}, at {before} ms")]
+    BeforeLast {
+        /// The meter.
+        meter: MeterId,
+        /// Where the last one begins.
+        before: LedgerTime,
+    },
+    #[error("meter {0} was issued no chain that begins later than the ledger's newest")]
+    NotMissing(MeterId),
     #[error("serial number of more than {MAX_SERIAL} bytes")]
     Serial,
     #[error("nothing was offered to meter {0}")]
@@ -217,6 +224,18 @@ impl Sdi {
         let open = self.device(meter).and_then(|device| device.open);
         let chain = open.ok_or(IssueError::NotOffered(meter))?.chain;
         self.note(Record::Withdrawn { meter, chain })
+    }
+
+    /// Issues the next chain in the place of those that did not get onto the ledger, where the newest
+    /// chain of the meter begins at `begins`, if it has one. Whether they are there is for the caller to
+    /// find out. If one of them gets there after all, the ledger's rules decide which chain has which
+    /// slots.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::NotMissing`] if no chain was issued that begins later.
+    pub fn miss(&mut self, meter: MeterId, begins: Option<LedgerTime>) -> Result<(), IssueError> {
+        self.note(Record::Missing { meter, begins })
     }
 
     fn open(
@@ -530,7 +549,8 @@ mod tests {
         assert_eq!(open, Some(IssueError::OfferOpen(MeterId(7))));
         let first = chain(&mut sdi, &offer).unwrap();
         let early = sdi.renew(order(7), &mut rng).err();
-        assert_eq!(early, Some(IssueError::BeforeLast(MeterId(7))));
+        let before = first.schedule.begins();
+        assert_eq!(early, Some(IssueError::BeforeLast { meter: MeterId(7), before }));
         let other = Order { serial: vec![1], ..later(order(7), 9) };
         let other = sdi.renew(other, &mut rng).err();
         assert_eq!(other, Some(IssueError::MeterIssued(MeterId(7))));
@@ -539,6 +559,28 @@ mod tests {
         assert_eq!(second.device, first.device);
         assert_ne!(second.salt(), first.salt());
         assert!(second.anchor != first.anchor);
+    }
+
+    #[test]
+    fn another_chain_takes_the_place_of_one_that_is_not_on_the_ledger() {
+        let (mut sdi, identity) = sdi(SdiMode::Shared);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        assert_eq!(sdi.miss(MeterId(7), None), Err(IssueError::NotOffered(MeterId(7))));
+        let offer = sdi.offer(later(order(7), 9), &mut rng).unwrap();
+        let far = chain(&mut sdi, &offer).unwrap();
+        let begins = Some(far.schedule.begins());
+        assert_eq!(sdi.miss(MeterId(7), begins), Err(IssueError::NotMissing(MeterId(7))));
+        assert!(sdi.renew(order(7), &mut rng).is_err());
+        sdi.miss(MeterId(7), None).unwrap();
+        let offer = sdi.renew(order(7), &mut rng).unwrap();
+        let near = chain(&mut sdi, &offer).unwrap();
+        assert_ne!(near.salt(), far.salt());
+        // The same after a restart.
+        let records = sdi.take_records();
+        let mut again = Sdi::new(sdi.identity().clone(), identity, NETWORK);
+        records.iter().for_each(|record| again.restore(record).unwrap());
+        assert_eq!(again.device(MeterId(7)), sdi.device(MeterId(7)));
+        assert!(again.renew(order(7), &mut rng).is_err(), "it begins no later");
     }
 
     #[test]

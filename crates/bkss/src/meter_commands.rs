@@ -165,7 +165,7 @@ fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
     signers.sign(&mut paper, &known)?;
     if args.dry_run {
         paper.show(&known);
-        output::note("this would be signed; nothing was kept or sent");
+        output::note("a trial: nothing was signed or sent");
         return Ok(());
     }
     if let Some(missing) = paper.missing() {
@@ -222,7 +222,7 @@ fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
     paper.show(&known);
     signers.sign(&mut paper, &known)?;
     if args.dry_run {
-        output::note("this would be signed; nothing was kept or sent");
+        output::note("a trial: nothing was signed or sent");
         return Ok(());
     }
     documents::replace(&args.paper, &paper)?;

@@ -292,7 +292,7 @@ fn meters(made: &consortium::Made, genesis: &Genesis, dir: &Path) -> Vec<Kind> {
     let sdi = SdiIdentity { id: SdiId(0), name, key: key.public(), mode: SdiMode::SdiMade };
     let mut sdi = Sdi::new(sdi, key, genesis.network());
     let sealing_key = owner.opening().public();
-    let plan = Plan { eras: genesis.anchors().eras, sealing_key, order: order(7) };
+    let plan = Plan { eras: genesis.anchors().eras, sealing_key, order: order(7), instead: None };
     let mut commit = |sdi: &mut Sdi| {
         drop(sdi.take_records());
         Ok(())

@@ -20,7 +20,7 @@ use bkss_node::{
     service::{self, Introduced, KeepSessions},
     settings::{MAX_BYTES, Settings},
 };
-use bkss_scheme::{Network, certificate::VoteKey};
+use bkss_scheme::{Network, ProviderId, certificate::VoteKey, receipt::Anchors};
 use commonware_runtime::{Runner, Spawner, Supervisor, buffer::paged::CacheRef, tokio};
 use commonware_utils::{
     NZU16, NZUsize,
@@ -327,6 +327,7 @@ fn config(
     let eras = trust.eras().eras.to_vec();
     let anchors = trust.anchors();
     let identity = anchors.providers.iter().find(|provider| provider.id == keys.id);
+    check_names(settings, keys.id, &anchors)?;
     // After a rotation the ledger may still know the key before.
     let key = key.or(identity.map(|identity| identity.vote_key));
     let known = keys.votes().find(|secret| Some(vote_key(secret).1) == key);
@@ -359,6 +360,26 @@ fn config(
     })
 }
 
+/// Checks the providers that settings name: that a node trusts itself, or nobody, is a mistake; that it
+/// names one that is not known yet may be none.
+fn check_names(settings: &Settings, me: ProviderId, known: &Anchors<'_>) -> Result<(), Failed> {
+    let others = "expected numbers of other providers";
+    match settings.trust.as_deref() {
+        Some([]) => return Err(Failed::usage(format!("trust = []: {others}, or no such line"))),
+        Some(trust) if trust.contains(&me) => {
+            return Err(Failed::usage(format!("trust: {others}, found this one's own, {me}")));
+        }
+        _ => {}
+    }
+    let named = settings.trust.iter().flatten().map(|id| ("trust", id));
+    for (setting, provider) in named.chain(settings.peers.keys().map(|id| ("peers", id))) {
+        if !known.providers.iter().any(|known| known.id == *provider) {
+            tracing::warn!(%provider, "{setting} names a provider that the genesis file does not know");
+        }
+    }
+    Ok(())
+}
+
 /// Makes sure that no other node uses the directory.
 fn lock(dir: &Path) -> Result<File, Failed> {
     let path = dir.join("node.lock");
@@ -377,8 +398,10 @@ fn claim(store: &Path, network: Network) -> Result<(), Failed> {
     match files::read(&mark, MAX_BYTES) {
         Ok(found) if found == expected.as_bytes() => Ok(()),
         Ok(found) => {
-            let (store, found) = (store.display(), String::from_utf8_lossy(&found).into_owned());
-            Err(Failed::usage(format!("{store}: store of network {found}, expected {expected}")))
+            // Whatever lies there: no more of it than a name has.
+            let found = String::from_utf8_lossy(&found[..found.len().min(2 * expected.len())]);
+            let (mark, found) = (mark.display(), output::shown(&found));
+            Err(Failed::usage(format!("{mark}: store of network {found}, expected {expected}")))
         }
         Err(FileError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
             files::replace(&mark, expected.as_bytes(), Readers::All).map_err(Failed::usage)

@@ -58,6 +58,9 @@ pub(crate) struct RenewArgs {
     /// The paper, for the owner to sign; must not exist
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// In place of a chain that was issued and did not get onto the ledger
+    #[arg(long)]
+    instead: bool,
     /// Show what would be issued and check it, but issue nothing
     #[arg(long)]
     dry_run: bool,
@@ -74,6 +77,12 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
     if args.out.exists() {
         let out = args.out.display();
         return Err(CommandError::Usage(format!("{out}: expected a file that is not there yet")));
+    }
+    // Before anything is spent.
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let folder = folder.display();
+        return Err(CommandError::Usage(format!("{folder}: expected a folder that is there")));
     }
     let (mut sdi, mut log) = fleet::open(&args.dir, network)?;
     let known = KnownMeter::ask(&args.node, MeterId(args.meter))?;
@@ -93,17 +102,21 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
         }
         Ok(())
     };
-    let plan = Plan { eras: trust.eras(), sealing_key, order };
+    let instead = args.instead.then(|| Some(known.last.schedule.begins()));
+    let plan = Plan { eras: trust.eras(), sealing_key, order, instead };
     let issued = issue(&mut sdi, &mut commit, plan, &mut command::rng()?);
     let Issued { signature, block_roots, made } = issued.map_err(|error| match error {
         RunError::Command(error) => error,
-        other => CommandError::Refused(other.to_string()),
+        other if args.instead => CommandError::Refused(other.to_string()),
+        other => CommandError::Refused(format!(
+            "{other}; where that one will not get onto the ledger: --instead"
+        )),
     })?;
     let (message, block_log2) = (made.bundle.root_message.clone(), made.bundle.block_log2);
     let mut paper = MeterPaper::new(network, Matter::Chain { message, block_log2, block_roots });
     if args.dry_run {
         paper.show(&known);
-        output::note("this would be issued; nothing was");
+        output::note("a trial: nothing was issued");
         return Ok(());
     }
     paper.sdi = Some((sdi.identity().id, signature));

@@ -15,19 +15,20 @@ use std::{
     },
 };
 
-use bkss_ledger::Trust;
-use bkss_scheme::{LedgerTime, Slot, slot::Schedule};
+use bkss_ledger::{Trust, membership};
+use bkss_scheme::{LedgerTime, MeterId, Slot, slot::Schedule};
 use bkss_sdi::{Order, Sdi};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
 use crate::{
-    client::Client,
+    client::{Client, ClientError},
     clock,
     command::{self, CommandError},
     fetch,
     fleet::{self, FleetLog},
     households::{self, Household},
+    known_meter::newest_chain,
     meters::{
         CHAIN_BLOCK_LOG2, Drive, Plan, Provisioned, RunError, Shape, SoftwareFlash, SoftwareMeter,
         Summary, provision, write_whole,
@@ -116,7 +117,8 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let clock = remote::ledger_clock(trust.genesis());
     let now = clock.at(clock::wall());
     let (sdi, log) = fleet::open(&args.sdi, trust.genesis().network())?;
-    let mut site = Site { args, trust: &trust, owners: &owners, now, sdi, log };
+    let mut site =
+        Site { args, trust: &trust, owners: &owners, now, client: &clients[0], sdi, log };
     let provisioned = site.provision(&households, &mut rng)?;
     let meters = switch_on(args, &provisioned, &households, &mut rng)?;
     drop(site); // the SDI is free for others
@@ -178,7 +180,7 @@ fn owners(args: &Args) -> Result<Vec<Keys>, RunError> {
 }
 
 /// Directory of a meter.
-fn meter_dir(out: &Path, meter: bkss_scheme::MeterId) -> PathBuf {
+fn meter_dir(out: &Path, meter: MeterId) -> PathBuf {
     out.join("meters").join(meter.to_string())
 }
 
@@ -188,6 +190,7 @@ struct Site<'a> {
     trust: &'a Trust,
     owners: &'a [Keys],
     now: LedgerTime,
+    client: &'a Client,
     sdi: Sdi,
     log: FleetLog,
 }
@@ -204,6 +207,7 @@ impl Site<'_> {
         for (number, household) in households.iter().enumerate() {
             let dir = meter_dir(&self.args.out, household.meter);
             if let Some(meter) = Provisioned::load(&dir)? {
+                self.check_options(&meter)?;
                 meters.push(meter);
                 continue;
             }
@@ -217,7 +221,8 @@ impl Site<'_> {
                 revocable_by_secret: false,
             };
             let sealing_key = owner.opening().public();
-            let plan = Plan { eras: self.trust.eras(), sealing_key, order };
+            let instead = self.missing(household.meter)?;
+            let plan = Plan { eras: self.trust.eras(), sealing_key, order, instead };
             let log = &mut self.log;
             let mut commit = |sdi: &mut Sdi| log.commit(sdi).map_err(RunError::from);
             let meter = provision(&mut self.sdi, &mut commit, plan, owner, rng)?;
@@ -225,6 +230,43 @@ impl Site<'_> {
             meters.push(meter);
         }
         Ok(meters)
+    }
+
+    /// Whether a meter that is there has the slots that are asked for, if some are.
+    fn check_options(&self, meter: &Provisioned) -> Result<(), RunError> {
+        let Schedule { slot_s, window_s, .. } = meter.message().schedule;
+        let (out, meter) = (self.args.out.display(), meter.message().meter);
+        let pairs = [("slot", self.args.slot, slot_s), ("window", self.args.window, window_s)];
+        for (option, asked, found) in pairs {
+            if let Some(asked) = asked.filter(|asked| *asked != found) {
+                return Err(CommandError::Usage(format!(
+                    "--{option} {asked}: meter {meter} of {out} has {found}, and goes on with it"
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// If an earlier run has issued a chain for a meter that is not on the ledger: where the newest one
+    /// begins that is there.
+    fn missing(&self, meter: MeterId) -> Result<Option<Option<LedgerTime>>, RunError> {
+        let issued = self.sdi.device(meter).and_then(|device| device.begins);
+        if issued.is_none() {
+            return Ok(None);
+        }
+        let newest = match newest_chain(self.client, meter) {
+            Ok(message) => Some(message.schedule.begins()),
+            Err(CommandError::Node(ClientError::Refused { status: 404, .. })) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if newest < issued {
+            output::note(&format!(
+                "meter {meter}: a chain that was issued before is not on the ledger, this one takes \
+                 its place"
+            ));
+        }
+        Ok(Some(newest))
     }
 
     /// Slots that begin when all meters can be registered.
@@ -243,12 +285,19 @@ impl Site<'_> {
         let lead = LEAD_S + meters as u64 / 50;
         let first = self.now.seconds() + lead * u64::from(charter.time_scale);
         let slots = self.args.slots.saturating_mul(4).saturating_add(1000);
-        Ok(Schedule {
+        let schedule = Schedule {
             first: Slot(first / u64::from(slot_s) + 1),
             slot_s,
             window_s,
             slots: slots.min(1 << 20),
-        })
+        };
+        // What the ledger refuses would be issued in vain: the clock of this machine may be wrong.
+        let time = LedgerTime(self.client.head()?.time_ms);
+        let checked = membership::check_schedule(&charter.terms, time, &schedule);
+        checked.map_err(CommandError::refused(
+            "by the ledger's rules, and by the clock of this machine",
+        ))?;
+        Ok(schedule)
     }
 }
 

@@ -71,7 +71,7 @@ impl Founding {
             let owner = &keys[number % keys.len()];
             let order = order(household.meter, owner.id, start_s);
             let sealing_key = owner.opening().public();
-            let plan = Plan { eras: genesis.anchors().eras, sealing_key, order };
+            let plan = Plan { eras: genesis.anchors().eras, sealing_key, order, instead: None };
             // Nothing of a demonstration outlives it.
             let mut commit = |sdi: &mut Sdi| {
                 drop(sdi.take_records());

@@ -8,7 +8,7 @@ use std::{
 use bkss_ledger::receipts::LinkPaths;
 use bkss_meter::{Journal, KeyStore, Meter, Parameters};
 use bkss_scheme::{
-    Digest, Eras, Link, RootMessage, Signature, hash_chain::Blocks, identity::SdiMode,
+    Digest, Eras, LedgerTime, Link, RootMessage, Signature, hash_chain::Blocks, identity::SdiMode,
     reading::Decimal, root_message::Registration, seal::SealingKey,
 };
 use bkss_sdi::{Answer, Bundle, IssueError, Order, Sdi, Shipment, countersign};
@@ -33,6 +33,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) sealing_key: SealingKey,
     /// What the owner orders.
     pub(crate) order: Order,
+    /// In place of a chain that was issued and is not on the ledger: where the newest chain of the meter
+    /// begins that is there, if there is one.
+    pub(crate) instead: Option<Option<LedgerTime>>,
 }
 
 /// A chain that the SDI has signed and the owner has not.
@@ -95,7 +98,7 @@ pub(crate) fn issue(
     rng: &mut ChaCha20Rng,
 ) -> Result<Issued, RunError> {
     let failed = |what| move |error: IssueError| RunError::Step(what, error.to_string());
-    let Plan { eras: Eras { network, rounds, eras }, sealing_key, order } = plan;
+    let Plan { eras: Eras { network, rounds, eras }, sealing_key, order, instead } = plan;
     let no_committee = || RunError::Step("offer of the SDI", "no committee is in office".into());
     let era = eras.last().ok_or_else(no_committee)?;
     let meter = order.meter;
@@ -105,7 +108,11 @@ pub(crate) fn issue(
     } else {
         // An offer of a run that was stopped: nobody has its secrets any more.
         match sdi.withdraw(meter) {
-            Ok(()) | Err(IssueError::NotOffered(_)) => sdi.renew(order, rng),
+            Ok(()) | Err(IssueError::NotOffered(_)) => {}
+            Err(error) => return Err(failed("offer of the SDI")(error)),
+        }
+        match instead.map_or(Ok(()), |begins| sdi.miss(meter, begins)) {
+            Ok(()) | Err(IssueError::NotMissing(_)) => sdi.renew(order, rng),
             Err(error) => Err(error),
         }
     };

@@ -134,6 +134,13 @@ fn a_chain_is_issued_once_it_may_follow(site: &Site, log: &Path, before: &[u8]) 
     }
     // The SDI's own rule: the chain it has signed may become the meter's last one.
     site.not_renewed("5", "earlier", &["--after", "3600"], "does not begin behind the last one");
+    let args = site.renewal("5", "nowhere/instead", &["--instead"]);
+    let output = site.run(&RENEW, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let why = crate::shared::said(&output);
+    assert!(code(&output) == 2 && why.contains("expected a folder that is there"), "{why}");
+    // Where its paper is lost, another takes its place.
+    let said = site.renew("5", "instead", &["--after", "3600", "--instead"]);
+    assert!(said.contains("meter 5 gets its next chain"), "{said}");
 }
 
 fn a_chain_needs_both_signatures(site: &Site) {

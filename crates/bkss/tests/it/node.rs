@@ -184,6 +184,8 @@ fn settings_that_cannot_be_used_end_with_two_and_their_reason() {
         (["--log", "xml"], "unknown variant `xml`"),
         (["--set", "log_level=a=b=c"], "log_level: "),
         (["--set", "genesis=none.bkss"], "none.bkss: "),
+        (["--set", "trust=[]"], "expected numbers of other providers"),
+        (["--set", "trust=[1, 0]"], "found this one's own, 0"),
     ] {
         let output = node(&options);
         assert_eq!(code(&output), 2, "{options:?}: {}", said(&output));
