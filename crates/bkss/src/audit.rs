@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let (genesis, known, file) = match open(args) {
         Ok(opened) => opened,
         Err(error) => {
-            output::error(&error);
+            output::failed(&error, args.json);
             return error.exit_code();
         }
     };
@@ -121,14 +121,14 @@ fn tell(archive: &Path, report: &Report, known: &Known) {
     let verdict = if report.valid() { "VALID  " } else { "REFUSED" };
     let whole = if report.valid() { completeness(report, known) } else { String::new() };
     let file = archive.display();
-    output::note(&format!(
+    output::result(&format!(
         "{verdict} {file}: {blocks} blocks, {readings} readings, {meters} meters{whole}"
     ));
     for refusal in refusals {
-        output::note(&format!("  {}", reason(refusal)));
+        output::result(&format!("  {}", reason(refusal)));
     }
     for Offence { provider, epoch, view } in offences {
-        output::note(&format!(
+        output::result(&format!(
             "  on record: provider {provider} voted twice in view {view} of round {epoch}"
         ));
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     client::Client,
-    command::{self, CommandError},
+    command::CommandError,
     files::{self, FileError, Readers, malformed},
     output,
     verify::{self, utc},
@@ -44,7 +44,13 @@ pub(crate) struct Args {
 
 /// Fetches the head.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    command::exit(fetch(args))
+    fetch(args).map_or_else(
+        |error| {
+            output::failed(&error, args.json);
+            error.exit_code()
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
 
 fn fetch(args: &Args) -> Result<(), CommandError> {
@@ -70,8 +76,8 @@ fn fetch(args: &Args) -> Result<(), CommandError> {
     }
     let checked = if trust.is_some() { "a quorum has certified it" } else { "not verified" };
     let out = args.out.display();
-    output::note(&format!("{out}: block {height} of {}, {id}; {checked}", utc(time)));
-    output::note(&format!("network {network}; compare an archive with it by bkss audit --head"));
+    output::result(&format!("{out}: block {height} of {}, {id}; {checked}", utc(time)));
+    output::result(&format!("network {network}; compare an archive with it by bkss audit --head"));
     Ok(())
 }
 

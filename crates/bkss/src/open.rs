@@ -45,13 +45,13 @@ pub(crate) struct Args {
 
 /// Checks and opens all receipts; each is reported.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let teller = Teller { unverified: args.unverified };
+    let teller = Teller { unverified: args.unverified, objects: args.json };
     let opened = Owner::load(&args.provider, args.genesis.as_deref(), args.unverified)
         .and_then(|owner| Ok((owner, verify::expand(&args.receipts)?)));
     let (mut owner, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            teller.say(&format!("error: {error}"));
+            output::failed(&error, args.json);
             return ExitCode::from(2);
         }
     };
@@ -72,6 +72,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
                 Err(error) => {
                     worst = worst.max(error.exit_code());
                     teller.refuse(&error);
+                    if args.json {
+                        let file = path.display().to_string();
+                        output::json(&json!({ "file": file, "error": error.to_string() }));
+                    }
                 }
             }
         }
@@ -82,15 +86,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 /// Talks to people.
 struct Teller {
     unverified: bool,
+    /// Standard output is for programs.
+    objects: bool,
 }
 
 impl Teller {
     fn say(&self, line: &str) {
-        if self.unverified {
-            output::note(&format!("not verified: {line}"));
-        } else {
-            output::note(line);
-        }
+        let line = if self.unverified { format!("not verified: {line}") } else { line.to_owned() };
+        if self.objects { output::note(&line) } else { output::result(&line) }
     }
 
     fn refuse(&self, error: &OpenError) {

@@ -51,16 +51,35 @@ pub(crate) fn shown_path(path: &Path) -> String {
     shown(&path.display().to_string())
 }
 
-/// A line for people, or several.
+/// Lines for people, each in one piece, so that those of several threads do not mix.
+fn lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(shown).collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+/// A line for people, or several, about what is done, on standard error.
 pub(crate) fn note(line: &str) {
-    let lines: Vec<_> = line.split('\n').map(shown).collect();
-    // In one piece, so that lines of several threads do not mix.
-    printed(io::stderr().lock().write_all(format!("{}\n", lines.join("\n")).as_bytes()));
+    printed(io::stderr().lock().write_all(lines(line).as_bytes()));
+}
+
+/// A line for people, or several, that are what was asked for, on standard output.
+pub(crate) fn result(line: &str) {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(lines(line).as_bytes());
+    printed(written.and_then(|()| output.flush()));
 }
 
 /// An error for people.
 pub(crate) fn error(error: &dyn Display) {
     note(&format!("error: {error}"));
+}
+
+/// An error for people, and for programs where they read objects.
+pub(crate) fn failed(failure: &dyn Display, objects: bool) {
+    error(failure);
+    if objects {
+        json(&serde_json::json!({ "error": failure.to_string() }));
+    }
 }
 
 /// One JSON object as a line of standard output.

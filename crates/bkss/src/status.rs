@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let status = match asked {
         Ok(status) => status,
         Err(error) => {
-            output::error(&error);
+            output::failed(&error, args.json);
             return error.exit_code();
         }
     };
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
     let list: Vec<_> = status.committee.iter().map(ToString::to_string).collect();
     let leader = status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-    output::note(&format!(
+    output::result(&format!(
         "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} votes \
          needed, {} reachable, this node {}, version {}",
         status.height,
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             (false, _) => "",
         };
         let name = output::shown(&peer.name);
-        output::note(&format!("provider {} {name}: {connected}{seat}", peer.provider));
+        output::result(&format!("provider {} {name}: {connected}{seat}", peer.provider));
     }
     ExitCode::SUCCESS
 }

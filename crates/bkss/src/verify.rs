@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let (trust, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            output::error(&error);
+            output::failed(&error, args.json);
             return ExitCode::from(2);
         }
     };
@@ -58,12 +58,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             if args.json {
                 output::json(&outcome.json(path));
             } else {
-                output::note(&outcome.text(path));
+                output::result(&outcome.text(path));
             }
         }
     }
     if receipts.len() > 1 {
-        output::note(&format!("{valid} of {} receipts are valid", receipts.len()));
+        let line = format!("{valid} of {} receipts are valid", receipts.len());
+        if args.json { output::note(&line) } else { output::result(&line) }
     }
     ExitCode::from(worst)
 }

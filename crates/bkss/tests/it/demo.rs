@@ -111,7 +111,8 @@ fn receipts_verify_and_open(out: &Path) {
                     bkss(&["open", "--provider", text(&directory), text(&receipt), "--json"]);
                 if provider != owner {
                     assert_eq!(code(&output), 1);
-                    assert!(output.stdout.is_empty());
+                    let told = last_json(&output);
+                    assert!(told["error"].is_string() && told["intervals"].is_null(), "{told}");
                     let said = String::from_utf8(output.stderr).unwrap();
                     let reason = format!("meter {meter} belongs to provider {owner}");
                     assert!(said.contains(&reason), "{said}");

@@ -56,7 +56,7 @@ fn a_receipt_whose_links_are_still_secret_says_what_it_does_not_carry() {
     let files = Files::make();
     let output = run(&files, &VERIFY, &[&Files::receipt(5)]);
     assert_eq!(code(&output), 0);
-    assert!(output.stdout.is_empty(), "text for people goes to standard error");
+    assert!(output.stdout.starts_with(b"VALID"), "results go to standard output");
     expect![[r#"
         demonstration network: ledger time ran 900 times faster than the clock
         VALID   receipts/7/000005.receipt: meter 7, slot 5, window 2024-10-28T01:00:00Z to 2024-10-28T01:05:00Z
@@ -262,7 +262,7 @@ fn output_that_cannot_be_written_is_a_failure() {
     drop(reader);
     assert_eq!(run(&args, writer.into()).status.code(), Some(0));
     let text = ["verify", "--genesis", "genesis.bkss", &Files::receipt(1)];
-    let lost = files.command(&text).stderr(full()).status().unwrap();
+    let lost = files.command(&text).stdout(full()).status().unwrap();
     assert_eq!(lost.code(), Some(2));
 }
 
@@ -279,9 +279,9 @@ fn names_of_others_stay_in_their_lines() {
     files.write("received/evil\nVALID   good.receipt", &altered);
     let output = files.bkss(&["verify", "--genesis", "genesis.bkss", "received"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.lines().any(|line| line.starts_with("VALID")), "{said}");
-    assert!(said.contains("evil\\u{a}VALID"), "{said}");
+    let text = said(&output);
+    assert!(!text.lines().any(|line| line.starts_with("VALID")), "{text}");
+    assert!(text.contains("evil\\u{a}VALID"), "{text}");
     for name in ["Utility 3\n  provider 9: Good Bank", "Utility \u{1b}[8m", "a\u{202e}b"] {
         let output = files.bkss(&[
             "keygen",
@@ -297,7 +297,7 @@ fn names_of_others_stay_in_their_lines() {
             "genesis.bkss",
         ]);
         assert_eq!(output.status.code(), Some(2), "{name:?}");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = said(&output);
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

@@ -24,9 +24,11 @@ pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-/// What it says to people.
+/// What it says to people: about the work and its errors, then the results.
 pub(crate) fn said(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    let for_programs = output.stdout.starts_with(b"{");
+    let results = if for_programs { &[][..] } else { &output.stdout };
+    String::from_utf8([&output.stderr, results].concat()).unwrap()
 }
 
 /// What it says to programs.
