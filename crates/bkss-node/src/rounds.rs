@@ -116,6 +116,8 @@ where
     /// The same as it was when votes were recorded last.
     cast: Votes,
     running: Option<Running>,
+    /// Whether it has been said that this node follows without voting.
+    told: bool,
     /// When a peer was asked last for the end of this round.
     asked: BTreeMap<PublicKey, SystemTime>,
     /// The newest round that peers have been seen in, if later than this one.
@@ -166,6 +168,7 @@ where
             voted,
             cast: Votes::default(),
             running,
+            told: false,
             asked: BTreeMap::new(),
             ahead: BTreeMap::new(),
         }
@@ -343,13 +346,17 @@ where
         if let Err(reason) = &allowed
             && !vote_without_memory
         {
-            tracing::error!(round = number, %reason, "follows without voting until the next round");
+            // A node that catches up says it once, not in every round that it reads in.
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::error!(round = number, %reason, "follows without voting until the next round");
+            }
             // A torn journal would stop the engine, and it is of no more use.
             let _ = self.ctx.remove(&journal, None).await;
             self.memory.enter(number, false).await?;
             return Ok((follower, false));
         }
         self.memory.enter(number, true).await?;
+        self.told = false;
         Ok((scheme, true))
     }
 

@@ -49,7 +49,8 @@ pub(crate) enum ClientError {
     #[error("{url}: {reason}")]
     Unreachable { url: String, reason: String },
     /// The node is busy or not ready: to be tried again.
-    #[error("{url}: {}: {}", error.title, error.found)]
+    #[error("{url}: {}: expected {}, found {}; come again in {} s", error.title, error.expected,
+        error.found, retry_after.as_secs().max(1))]
     Busy { url: String, error: Box<ErrorBody>, retry_after: Duration },
     /// The node says no.
     #[error("{url}: {} {}: expected {}, found {}, at {}", status, error.title, error.expected,

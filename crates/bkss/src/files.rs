@@ -16,10 +16,12 @@ pub(crate) enum FileError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path}: {found} bytes, at most {limit} are expected")]
     TooLong { path: PathBuf, found: u64, limit: u64 },
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", not_written(source))]
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
     Malformed { path: PathBuf, source: Malformed },
+    #[error("{path}: empty, expected content and its checksum")]
+    Empty { path: PathBuf },
     #[error("{path}: expected checksum {expected}, found {found}: the file was altered or cut")]
     Checksum { path: PathBuf, expected: Digest, found: Digest },
     #[error("{path}: {source}")]
@@ -28,6 +30,13 @@ pub(crate) enum FileError {
     NotEmpty(PathBuf),
     #[error("{path}: expected files *.receipt in this directory, found none")]
     NoReceipt { path: PathBuf },
+}
+
+fn not_written(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => "exists and is not overwritten".into(),
+        _ => source.to_string(),
+    }
 }
 
 /// Reads a file of at most `limit` bytes; a longer one is refused without being read.
@@ -162,6 +171,9 @@ pub(crate) fn add_checksum(bytes: &mut Vec<u8>) {
 ///
 /// [`FileError::Checksum`].
 pub(crate) fn check<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], FileError> {
+    if bytes.is_empty() {
+        return Err(FileError::Empty { path: path.to_owned() });
+    }
     let (content, found) = bytes.split_at(bytes.len().saturating_sub(32));
     let expected = hash::plain(content);
     if expected.0 == *found {

@@ -48,8 +48,11 @@ pub(crate) fn init(args: &InitArgs) -> ExitCode {
 fn found(args: &InitArgs) -> Result<(), CommandError> {
     let last = u32::from(args.base_port) + 2 * u32::from(args.providers);
     if args.base_port == 0 || last > 65_536 {
-        let base = args.base_port;
-        return Err(CommandError::Usage(format!("--base-port {base}: ports end at 65535")));
+        let (base, count) = (args.base_port, args.providers);
+        let most = 65_536_u32.saturating_sub(2 * u32::from(count));
+        return Err(CommandError::Usage(format!(
+            "--base-port {base}: expected 1 to {most} for {count} providers"
+        )));
     }
     let text = match &args.agreement {
         Some(path) => files::read(path, MAX_AGREEMENT)?,

@@ -44,7 +44,7 @@ pub(crate) struct RenewArgs {
     #[arg(long, value_name = "SECONDS")]
     after: Option<u64>,
     /// Number of slots; those of the last chain without it
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     slots: Option<u32>,
     /// Slot length, ledger seconds; that of the last chain without it
     #[arg(long, value_name = "SECONDS")]

@@ -90,7 +90,7 @@ pub(crate) fn note_time_scale(genesis: &Genesis) {
 pub(crate) fn time_scale(genesis: &Genesis) -> Option<String> {
     let scale = genesis.charter().time_scale;
     let line =
-        || format!("demonstration network: ledger time ran {scale} times faster than the clock");
+        || format!("demonstration network: ledger time runs {scale} times faster than the clock");
     (scale != 1).then(line)
 }
 

@@ -28,7 +28,22 @@ type Link = Result<Path<(u32, u32)>, PathRejection>;
 pub(super) type Number<T> = Result<Path<T>, PathRejection>;
 
 pub(super) fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
-    path.map(|Path(value)| value).map_err(|error| malformed("numbers", error.body_text(), "path"))
+    path.map(|Path(value)| value).map_err(|rejection| {
+        use axum::extract::path::ErrorKind;
+
+        let PathRejection::FailedToDeserializePathParams(failed) = &rejection else {
+            return malformed("whole numbers", rejection.body_text(), "path");
+        };
+        match failed.kind() {
+            ErrorKind::ParseErrorAtIndex { index, value, .. } => {
+                malformed("a whole number", value, format!("number {} of the path", index + 1))
+            }
+            ErrorKind::ParseError { value, .. } => {
+                malformed("a whole number", value, "the number of the path")
+            }
+            kind => malformed("whole numbers", kind, "path"),
+        }
+    })
 }
 
 fn proof(headers: &HeaderMap, kind: &str, bytes: Vec<u8>) -> Response {

@@ -46,7 +46,7 @@ fn a_valid_receipt_is_one_object() {
         {"file":"receipts/7/000002.receipt","valid":true,"meter":7,"slot":2,"window":{"start":"2024-10-28T00:15:00Z","end":"2024-10-28T00:20:00Z"},"checks":[{"name":"registration","status":"passed"},{"name":"chain link","status":"passed"},{"name":"tree path C_i","status":"passed"},{"name":"commitment q","status":"passed"},{"name":"time-stamp path","status":"passed"},{"name":"slot equation","status":"passed"},{"name":"window","status":"passed"},{"name":"certificate","status":"passed"},{"name":"opening on the ledger","status":"passed"}]}
     "#]].assert_eq(std::str::from_utf8(&output.stdout).unwrap());
     expect![[r#"
-        demonstration network: ledger time ran 900 times faster than the clock
+        demonstration network: ledger time runs 900 times faster than the clock
     "#]]
     .assert_eq(&said(&output));
 }
@@ -58,7 +58,7 @@ fn a_receipt_whose_links_are_still_secret_says_what_it_does_not_carry() {
     assert_eq!(code(&output), 0);
     assert!(output.stdout.starts_with(b"VALID"), "results go to standard output");
     expect![[r#"
-        demonstration network: ledger time ran 900 times faster than the clock
+        demonstration network: ledger time runs 900 times faster than the clock
         VALID   receipts/7/000005.receipt: meter 7, slot 5, window 2024-10-28T01:00:00Z to 2024-10-28T01:05:00Z
           registration           passed
           chain link             passed
