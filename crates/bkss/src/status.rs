@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             (false, _) => "",
         };
         let name = output::shown(&peer.name);
-        output::result(&format!("provider {} {name}: {connected}{seat}", peer.provider));
+        output::result(&format!("provider {} \"{name}\": {connected}{seat}", peer.provider));
     }
     ExitCode::SUCCESS
 }
