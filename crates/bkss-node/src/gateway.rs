@@ -45,7 +45,7 @@ pub use checks::{
     MAX_IN_CALL, MAX_WAITING_BYTES, MAX_WAITING_CALLS, MAX_WAITING_MESSAGES, MESSAGE_TRANSACTIONS,
 };
 pub use held::{MAX_BODIES, MAX_HELD, MAX_HELD_BYTES, MAX_PER_METER, MAX_VALUES};
-pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox, NotTaken};
+pub use mailbox::{MAX_CALLS, MAX_QUEUE, Mailbox};
 pub use sections::{MAX_SECTIONS, SECTION_BYTES};
 pub use walks::MAX_WALKS;
 

@@ -126,6 +126,20 @@ pub enum Answer {
     },
 }
 
+/// A message that was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotTaken {
+    /// Too many messages wait; try again later or at another provider.
+    #[error("gateway is overloaded")]
+    Overloaded,
+    /// The node has stopped.
+    #[error("gateway has stopped")]
+    Stopped,
+    /// The node has not read in its ledger yet.
+    #[error("node is still reading in its ledger")]
+    NotReady,
+}
+
 /// Why a message is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Reason {

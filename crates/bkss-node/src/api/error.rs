@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::shares::NoRoom;
-use crate::{gateway::NotTaken, message::RETRY_AFTER, receipts::NoProof};
+use crate::{
+    message::{NotTaken, RETRY_AFTER},
+    receipts::NoProof,
+};
 
 /// The media type of an error.
 pub(super) const PROBLEM: &str = "application/problem+json";

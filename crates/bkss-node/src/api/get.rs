@@ -386,7 +386,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
         let votes = api.status.read().votes;
         Ok(body::json(&ReadyBody { ready: true, votes }).into_response())
     } else {
-        Err(crate::gateway::NotTaken::NotReady.into())
+        Err(crate::message::NotTaken::NotReady.into())
     }
 }
 

@@ -16,8 +16,7 @@ use commonware_cryptography::ed25519::PublicKey;
 use commonware_runtime::reschedule;
 use commonware_utils::channel::{mpsc, oneshot};
 
-use super::NotTaken;
-use crate::{chain::Shared, metrics::Metrics};
+use crate::{chain::Shared, message::NotTaken, metrics::Metrics};
 
 /// Transactions that callers may bring in one call.
 pub const MAX_IN_CALL: usize = 64;

@@ -15,7 +15,7 @@ use commonware_utils::channel::{
 use super::checks::Checks;
 use crate::{
     chain::Shared,
-    message::{Answer, Message, Reason},
+    message::{Answer, Message, NotTaken, Reason},
     metrics::Metrics,
 };
 
@@ -50,20 +50,6 @@ pub struct Mailbox {
     shared: Shared,
     checks: Checks,
     metrics: Metrics,
-}
-
-/// A message that was not taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum NotTaken {
-    /// Too many messages wait; try again later or at another provider.
-    #[error("gateway is overloaded")]
-    Overloaded,
-    /// The node has stopped.
-    #[error("gateway has stopped")]
-    Stopped,
-    /// The node has not read in its ledger yet.
-    #[error("node is still reading in its ledger")]
-    NotReady,
 }
 
 /// The other end of a [`Mailbox`].

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use bkss_ledger::Transaction;
 use bkss_node::{
-    Answer, Event, gateway::NotTaken, message::Reason, node::Node, simulated::Channel,
+    Answer, Event,
+    message::{NotTaken, Reason},
+    node::Node,
+    simulated::Channel,
 };
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, RootMessage, hash, hash_chain, request,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bkss_ledger::{FinalBlock, Genesis, Transaction, Trust, Witness, receipts::Issued};
 use bkss_node::{
     Answer, Event,
-    gateway::NotTaken,
+    message::NotTaken,
     node::Node,
     receipts::{NoProof, Prover, RequestOf},
     records::{Record, Records, first_row},

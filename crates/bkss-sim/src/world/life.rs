@@ -9,7 +9,7 @@ use std::{
 };
 
 use bkss_ledger::Transaction;
-use bkss_node::{Answer, gateway::NotTaken};
+use bkss_node::{Answer, message::NotTaken};
 use bkss_scheme::{
     LedgerTime,
     hash::{Tag, hash},
