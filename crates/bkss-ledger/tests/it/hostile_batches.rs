@@ -179,7 +179,7 @@ fn what_was_signed_by_whom_has_no_say_any_more_makes_room() {
     let chain = state.view().chain(0).unwrap().clone();
     let revocation = consortium.revocation(&chain);
     let mut pool = Pool::default();
-    for waits in [join(&[0, 1, 2, 3, 4]), revocation.clone()] {
+    for waits in [join(&[0, 1, 2, 3, 4]), revocation] {
         assert_eq!(pool.add(&state.view(), waits), Ok(true));
     }
     // Whoever has approved the one leaves, and the SDI that has signed the other is removed.

@@ -39,7 +39,7 @@ pub struct ErrorBody {
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
-    body: ErrorBody,
+    body: Box<ErrorBody>,
     retry_after: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl ApiError {
             found: found.to_string(),
             at: at.to_string(),
         };
-        Self { status, body, retry_after: None }
+        Self { status, body: body.into(), retry_after: None }
     }
 
     /// Says in which part of the request the place is.
@@ -78,7 +78,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = [(header::CONTENT_TYPE, PROBLEM)];
-        let mut response = (self.status, kind, Json(self.body)).into_response();
+        let mut response = (self.status, kind, Json(*self.body)).into_response();
         if let Some(after) = self.retry_after {
             set_retry_after(&mut response, after);
         }

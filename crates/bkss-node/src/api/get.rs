@@ -77,11 +77,11 @@ pub(super) async fn slot(State(api): State<Arc<Api>>, link: Link) -> Result<Resp
     let _turn = api.proofs.acquire().await;
     let (meter, index) = (MeterId(meter), link_index(index)?);
     let found = api.prover.slot(meter, index).await?;
-    Ok(body::json(&slot_body(meter, index, found)).into_response())
+    Ok(body::json(&slot_body(meter, index, &found)).into_response())
 }
 
 /// What has become of a slot.
-pub(super) fn slot_body(meter: MeterId, index: LinkIndex, found: SlotStatus) -> SlotBody {
+pub(super) fn slot_body(meter: MeterId, index: LinkIndex, found: &SlotStatus) -> SlotBody {
     let (meter, index) = (meter.0, index.get());
     let status = match (found.opened, found.requested.is_empty()) {
         (Some(_), _) => "opened",

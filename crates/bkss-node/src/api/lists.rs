@@ -259,7 +259,7 @@ pub(super) async fn slots(
     let _turn = api.proofs.acquire().await;
     let mut slots = Vec::new();
     for index in (from.get()..=last).filter_map(|index| LinkIndex::new(index, MAX_LINK)) {
-        slots.push(slot_body(meter, index, api.prover.slot(meter, index).await?));
+        slots.push(slot_body(meter, index, &api.prover.slot(meter, index).await?));
     }
     let next = (last < longest).then(|| last + 1);
     Ok(body::json(&SlotsBody { slots, next }).into_response())
