@@ -237,12 +237,18 @@ impl<E: Storage + Clock + Metrics + Supervisor> Memory<E> {
         Ok(())
     }
 
-    /// The round that the node has entered is near its end: the record names the next one as well.
+    /// The round that the node has entered is near its end, with a block of time `head`: the record
+    /// names the next round as well.
     ///
     /// # Errors
     ///
     /// Those of the storage.
-    pub async fn near_end(&mut self, round: u64) -> Result<(), metadata::Error> {
+    pub async fn near_end(&mut self, round: u64, head: LedgerTime) -> Result<(), metadata::Error> {
+        // What was there when the node started may be long over: the others may be in the next round,
+        // and so may this node have been before its disk was put back.
+        if head <= self.started {
+            return Ok(());
+        }
         let next = round.saturating_add(1);
         if self.get(&ROUND) != Some(round) || self.get(&NEXT) == Some(next) {
             return Ok(());
@@ -371,16 +377,17 @@ mod tests {
         deterministic::Runner::from(checkpoint)
     }
 
-    /// A node that follows without voting may be behind: the others, and itself before its disk was put
-    /// back, may have voted in the next round already.
+    /// A node that follows without voting, or reads in what was there when it started, may be behind:
+    /// the others, and itself before its disk was put back, may have voted in the next round already.
     #[test]
-    fn a_node_that_only_follows_does_not_name_the_next_round() {
-        for (votes, named) in [(true, true), (false, false)] {
+    fn a_node_that_may_be_behind_does_not_name_the_next_round() {
+        let cases = [(true, 6001, true), (true, 6000, false), (false, 6001, false)];
+        for (votes, head, named) in cases {
             let runner = deterministic::Runner::default();
             let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
                 let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
                 memory.enter(7, votes).await.unwrap();
-                memory.near_end(7).await.unwrap();
+                memory.near_end(7, LedgerTime(head)).await.unwrap();
             });
             let runner = deterministic::Runner::from(checkpoint);
             after_a_start(runner, 9000, vec![(8, 8000, named), (9, 8500, false)]);
@@ -413,8 +420,8 @@ mod tests {
         // Near the end of its round the record names the next one as well, and no other.
         let (_, checkpoint) = runner.start_and_recover(|ctx| async move {
             let mut memory = Memory::open(&ctx, "node", true, LedgerTime(6000)).await.unwrap();
-            memory.near_end(6).await.unwrap();
-            memory.near_end(7).await.unwrap();
+            memory.near_end(6, LedgerTime(6001)).await.unwrap();
+            memory.near_end(7, LedgerTime(6001)).await.unwrap();
         });
         let runner = deterministic::Runner::from(checkpoint);
         let named = vec![(7, 6500, true), (8, 8000, true), (9, 8999, false)];

@@ -221,8 +221,9 @@ where
         let last = self.epocher.last(Epoch::new(*number)).map_or(u64::MAX, |last| last.get());
         let first = self.epocher.first(Epoch::new(*number)).map_or(0, |first| first.get());
         let near = ((last - first) / 10).max(NEAR_END);
-        if self.status.read().height.saturating_add(near) >= last {
-            self.memory.near_end(*number).await?;
+        let status = self.status.read();
+        if status.height.saturating_add(near) >= last {
+            self.memory.near_end(*number, status.head_time).await?;
         }
         if engine.as_mut().is_some_and(|engine| engine.now_or_never().is_some()) {
             *engine = None;

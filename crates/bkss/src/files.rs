@@ -20,7 +20,7 @@ pub(crate) enum FileError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
     Malformed { path: PathBuf, source: Malformed },
-    #[error("{path}: empty, expected content and its checksum")]
+    #[error("{path}: empty, expected content and its checksum: the file was altered or cut")]
     Empty { path: PathBuf },
     #[error("{path}: expected checksum {expected}, found {found}: the file was altered or cut")]
     Checksum { path: PathBuf, expected: Digest, found: Digest },
