@@ -91,7 +91,8 @@ impl Network {
 
     fn status(&self, url: &str) -> Option<Value> {
         let output = bkss(&["status", "--node", url, "--json"]);
-        serde_json::from_slice(&output.stdout).ok()
+        let answered = output.status.success();
+        answered.then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
     fn wait_for(&self, what: &str, holds: impl Fn(&Value) -> bool) {
