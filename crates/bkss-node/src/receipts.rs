@@ -260,7 +260,7 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     }
 
     /// Accepted openings, all or those of an owner's meters, in the order of their blocks: from a block
-    /// on, of which so many are left out. At most `most`, in at most [`MAX_LOOKED`] blocks.
+    /// on, of which so many are left out. At most `most`, in at most 256 blocks.
     ///
     /// # Errors
     ///
