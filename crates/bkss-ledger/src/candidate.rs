@@ -1,9 +1,9 @@
 //! A transaction that may go into a block, with what is known of its signatures.
 //!
 //! Signatures are checked once, where a transaction arrives; the keys of a member, an SDI and a chain
-//! never change, so that what held once holds in any block. Who has a say there may change. Rules are cheap and come first
-//! ([`admit`]); the signatures are checked apart from the ledger's state ([`Admitted::check`]), so
-//! that nobody has to hold a lock meanwhile.
+//! never change, so that what held once holds in any block. Who has a say there may change. Rules are
+//! cheap and come first ([`admit`]); the signatures are checked apart from the ledger's state
+//! ([`Admitted::check`]), so that nobody has to hold a lock meanwhile.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

@@ -58,7 +58,7 @@ use crate::{
 };
 
 pub use error::ErrorBody;
-pub use lists::{MAX_ROWS, MAX_WAIT};
+pub use lists::{MAX_ROWS, MAX_WAIT, MAX_WAITS};
 pub use server::{HEADER_TIMEOUT, serve};
 pub use shares::{Address, Listed, Room, Shares, What};
 pub use timed::LEAST_READ;
@@ -90,6 +90,7 @@ pub struct Api {
     stale_after: Duration,
     shares: Shares,
     proofs: Semaphore,
+    waits: Semaphore,
     /// How many requests there have been.
     requests: AtomicU64,
 }
@@ -146,6 +147,7 @@ impl Api {
             stale_after,
             shares,
             proofs: Semaphore::new(MAX_PROOFS),
+            waits: Semaphore::new(MAX_WAITS),
             requests: AtomicU64::new(0),
         })
     }

@@ -93,8 +93,10 @@ pub struct RequestOf {
     pub value: Digest,
 }
 
-/// Blocks that are looked at for one page of openings.
+/// Blocks that are looked at for one page of openings, and openings.
 const MAX_LOOKED: u64 = 256;
+/// See [`MAX_LOOKED`].
+const MAX_OPENINGS_LOOKED: u32 = 16_384;
 
 /// An accepted opening.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -260,7 +262,8 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
     }
 
     /// Accepted openings, all or those of an owner's meters, in the order of their blocks: from a block
-    /// on, of which so many are left out. At most `most`, in at most 256 blocks.
+    /// on, of which so many are left out. At most `most`, of at most 256 blocks and
+    /// 16 384 openings that are looked at.
     ///
     /// # Errors
     ///
@@ -278,16 +281,18 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         let recorded = self.records.next_height().saturating_sub(1);
         let last = self.shared.chain().state().head().height.min(recorded);
         let mut page = OpenedPage { opened: Vec::new(), next: (from, skip) };
+        let mut looks = MAX_OPENINGS_LOOKED;
         for height in from..=last.min(from.saturating_add(MAX_LOOKED - 1)) {
             let left_out = if height == from { skip } else { 0 };
             let record = self.records.get(height).await.map_err(|_| NoProof::Broken(height))?;
             // Of a block without a record nothing is to be said.
             let opened: Vec<_> = record.iter().flat_map(Record::opened).collect();
             for (place, (slot, row)) in (0..).zip(opened).skip(left_out as usize) {
-                if page.opened.len() == most {
+                if page.opened.len() == most || looks == 0 {
                     page.next = (height, place);
                     return Ok(page);
                 }
+                looks -= 1;
                 page.opened.extend(self.opened_in(height, slot, row, owner));
             }
             page.next = (height + 1, 0);

@@ -29,6 +29,9 @@ pub const MAX_ROWS: usize = 100;
 const MAX_LOOKS: Row = 16_384;
 /// Longest wait for a block.
 pub const MAX_WAIT: Duration = Duration::from_secs(25);
+/// Requests that wait for a block at the same time; what is more is answered at once, so that those
+/// who wait leave room for those who do not.
+pub const MAX_WAITS: usize = 64;
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -90,9 +93,12 @@ pub(super) async fn blocks(
     }
     let until = Instant::now() + wait;
     let newest = || api.shared.chain().state().head().height;
-    while newest() < from && Instant::now() < until {
-        sleep(LOOK).await;
+    if let Ok(_waits) = api.waits.try_acquire() {
+        while newest() < from && Instant::now() < until {
+            sleep(LOOK).await;
+        }
     }
+    let _turn = api.proofs.acquire().await;
     let last = newest().min(from.saturating_add(limit as u64 - 1));
     let mut blocks = Vec::new();
     for height in from..=last {

@@ -280,6 +280,32 @@ fn requests_have_names_and_lists_have_ends() {
 }
 
 #[test]
+fn those_who_wait_for_a_block_leave_room_for_others() {
+    with_node(async |http, _| {
+        // As many as one address may have under way, from several.
+        let mut waiting = JoinSet::new();
+        for place in 0..api::MAX_WAITS {
+            let last = u8::try_from(20 + place / 30).unwrap();
+            waiting.spawn(async move {
+                let stream = from([127, 0, 0, last], http).await;
+                ask(stream, "GET /v1/blocks?from=9&wait=6", "", b"").await
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let began = std::time::Instant::now();
+        let stream = from([127, 0, 0, 40], http).await;
+        let answer = ask(stream, "GET /v1/blocks?from=9&wait=25", "", b"").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(began.elapsed() < Duration::from_secs(3), "one too many does not wait");
+        while let Some(answer) = waiting.join_next().await {
+            let answer = answer.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        assert!(began.elapsed() > Duration::from_secs(2), "the others have waited");
+    });
+}
+
+#[test]
 fn random_bytes_and_huge_lengths_are_answered_or_cut_off() {
     with_node(async |http, _| {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
