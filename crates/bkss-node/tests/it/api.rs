@@ -292,7 +292,7 @@ fn those_who_wait_for_a_block_leave_room_for_others() {
             });
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let stream = from([127, 0, 0, 40], http).await;
         let answer = ask(stream, "GET /v1/blocks?from=9&wait=25", "", b"").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
