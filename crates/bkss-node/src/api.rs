@@ -188,6 +188,7 @@ impl Api {
             votes_needed: u32::try_from(needed).unwrap_or(u32::MAX),
             votes_reachable: u32::try_from(reachable).unwrap_or(u32::MAX),
             votes: now.votes,
+            votes_next: now.votes_next,
             peers,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -205,6 +205,7 @@ where
         || marshal.get_block(Height::new(1)).await.is_some();
     let newest = newest_possible(&config, ctx.current());
     let memory = Memory::open(&ctx, &config.partition, has_ledger, newest).await?;
+    status.started(if config.vote_without_memory { LedgerTime(0) } else { newest });
     let lanes = Lanes::split(&ctx, channels.votes, channels.certificates, channels.resolver);
     let rounds = Rounds::new(
         ctx.child("rounds"),

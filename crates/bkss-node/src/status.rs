@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub committee: Vec<ProviderId>,
     /// Whether this node votes in this round.
     pub votes: bool,
+    /// Whether it may vote in the round that begins next, if it has a seat then.
+    pub votes_next: bool,
     /// The view of the round that decides now, as far as this node knows.
     pub view: u64,
     /// Who leads it; `None` before the first round has started.
@@ -53,6 +55,8 @@ struct Live {
     snapshot: Snapshot,
     schedule: Option<Schedule>,
     others: Others,
+    /// A round that begins later than this is later than the node's start.
+    started: LedgerTime,
 }
 
 /// Who leads a view.
@@ -87,6 +91,7 @@ impl Status {
             round: 0,
             committee: Vec::new(),
             votes: false,
+            votes_next: false,
             view: 0,
             leader: None,
             connected: BTreeSet::new(),
@@ -94,7 +99,14 @@ impl Status {
             view_changes: 0,
             faults: 0,
         };
-        Self(Arc::new(Mutex::new(Live { snapshot, schedule: None, others: Others::default() })))
+        let (schedule, others) = (None, Others::default());
+        let started = LedgerTime(u64::MAX);
+        Self(Arc::new(Mutex::new(Live { snapshot, schedule, others, started })))
+    }
+
+    /// The node votes in rounds that begin later than this, see [`crate::memory`].
+    pub(crate) fn started(&self, at: LedgerTime) {
+        self.live().started = at;
     }
 
     /// The condition now.
@@ -103,6 +115,7 @@ impl Status {
         let mut snapshot = live.snapshot.clone();
         snapshot.connected = live.others.connected().clone();
         snapshot.silent = live.others.silent().clone();
+        snapshot.votes_next = snapshot.head_time > live.started;
         snapshot.leader = live.schedule.as_ref().and_then(|schedule| schedule.0(snapshot.view));
         snapshot
     }

@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             "votes_needed": status.votes_needed,
             "votes_reachable": status.votes_reachable,
             "votes": status.votes,
+            "votes_next": status.votes_next,
             "peers": status.peers,
             "version": status.version,
         }));
@@ -53,7 +54,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         list.join(" "),
         status.votes_needed,
         status.votes_reachable,
-        if status.votes { "votes" } else { "follows without voting" },
+        match (status.votes, status.votes_next) {
+            (true, true) => "votes",
+            (true, false) => "votes (not yet in the next round: it has just started)",
+            (false, _) => "follows without voting",
+        },
         status.version,
     ));
     for peer in &status.peers {

@@ -22,7 +22,7 @@ use super::{
         RequestedBody, SdiBody, SlotBody, StatusBody, link_index,
     },
 };
-use crate::receipts::SlotStatus;
+use crate::{receipts::SlotStatus, status::Snapshot};
 
 type Link = Result<Path<(u32, u32)>, PathRejection>;
 pub(super) type Number<T> = Result<Path<T>, PathRejection>;
@@ -383,8 +383,8 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
 )]
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     if api.mailbox.is_open() {
-        let votes = api.status.read().votes;
-        Ok(body::json(&ReadyBody { ready: true, votes }).into_response())
+        let Snapshot { votes, votes_next, .. } = api.status.read();
+        Ok(body::json(&ReadyBody { ready: true, votes, votes_next }).into_response())
     } else {
         Err(crate::message::NotTaken::NotReady.into())
     }

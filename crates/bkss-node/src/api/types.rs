@@ -433,6 +433,9 @@ pub struct StatusBody {
     pub votes_reachable: u32,
     /// Whether this node casts votes in this round.
     pub votes: bool,
+    /// Whether it will cast votes in the round that begins next, if it has a seat then. False for the
+    /// first moments after a start, and while the node is behind.
+    pub votes_next: bool,
     /// The other providers, ascending.
     pub peers: Vec<PeerBody>,
     /// The node's version.
@@ -447,6 +450,9 @@ pub struct ReadyBody {
     /// Whether the node casts votes in this round. A node that has a seat and casts none follows
     /// without voting until the next round.
     pub votes: bool,
+    /// Whether it will cast votes in the round that begins next, if it has a seat then. Once this and
+    /// `votes` are true, another node may be restarted.
+    pub votes_next: bool,
 }
 
 /// Whether a node is healthy.

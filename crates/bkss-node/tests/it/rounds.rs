@@ -231,6 +231,45 @@ fn a_first_round_that_would_be_shorter_than_the_precision_of_the_clocks_waits_fo
     });
 }
 
+/// Who restarts nodes one after another waits for this.
+#[test]
+fn a_node_that_says_so_votes_in_the_round_that_begins_next() {
+    let seed = 17;
+    println!("seed {seed}");
+    let blocks = 24;
+    let consortium = Consortium::with(seed, 4, Rounds { blocks, ..SHORT });
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        let (mut said, mut silenced) = (0, 0);
+        // It is killed early in a round, and comes back so many blocks before its end.
+        for before_end in [1, 3, 8] {
+            let round = u64::from(blocks) * (world.height() / u64::from(blocks) + 1);
+            world.until(round + 5, 600).await;
+            world.kill(1).await;
+            world.until(round + u64::from(blocks) - before_end, 600).await;
+            world.begin(1, configs[1].clone()).await;
+            let status = world.nodes().nth(1).unwrap().status.clone();
+            let mut before = status.read();
+            assert!(!before.votes_next, "it has just started");
+            while before.height < round + 2 * u64::from(blocks) + 5 {
+                ctx.sleep(Duration::from_millis(10)).await;
+                world.read();
+                let now = status.read();
+                assert!(now.votes_next || !before.votes_next, "what was said holds");
+                if now.round > before.round && before.leader.is_some() {
+                    assert!(now.votes || !before.votes_next, "{before:?} {now:?}");
+                    said += u32::from(before.votes_next);
+                    silenced += u32::from(!now.votes);
+                }
+                before = now;
+            }
+        }
+        assert!(said > 2 && silenced > 0, "{said} rounds were foretold, {silenced} not voted in");
+        assert!(world.nodes().all(|node| node.shared.chain().state().offences().is_empty()));
+    });
+}
+
 #[test]
 fn a_provider_that_was_away_for_rounds_catches_up_and_one_without_a_disk_too() {
     let seed = 6;

@@ -25,6 +25,7 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
         "votes_needed",
         "votes_reachable",
         "votes",
+        "votes_next",
         "peers",
         "version",
     ];
