@@ -35,6 +35,8 @@ const OPENS: u64 = 600;
 /// Batches of a flood at once, and in all.
 const AT_ONCE: usize = 30;
 const FLOOD: usize = 1500;
+/// Changes of its address.
+const MOVES: usize = 30;
 /// Chains that nobody has registered.
 const UNKNOWN: Row = 1_000_000;
 /// Numbers of meters that do not exist.
@@ -56,7 +58,8 @@ pub(super) struct Rogue {
     bribed: SecretKey,
     /// Meters whose public values it has not repeated yet.
     victims: Vec<RootMessage>,
-    addresses: u32,
+    /// How it has moved so far.
+    moves: Vec<Change>,
 }
 
 impl Rogue {
@@ -77,7 +80,7 @@ impl Rogue {
             flooded: 0,
             bribed: founding.bribed.clone(),
             victims: victims.cloned().collect(),
-            addresses: 0,
+            moves: Vec::new(),
             pen,
         }
     }
@@ -206,16 +209,22 @@ impl Rogue {
         registrations.map(Transaction::Registration).collect()
     }
 
-    /// Says again and again that it listens elsewhere.
+    /// Says again and again that it listens elsewhere, each time for longer than the last; at times
+    /// it says again what it has said before.
     fn change_itself(&mut self, chain: &Chain) -> Vec<Transaction> {
-        if self.addresses >= 30 || !self.dice.chance(100) {
+        if self.moves.len() >= MOVES || !self.dice.chance(100) {
             return Vec::new();
         }
-        self.addresses += 1;
-        let address = Name::try_from(format!("host-{}:7600", self.addresses).as_str());
+        if !self.moves.is_empty() && self.dice.chance(200) {
+            let earlier = self.dice.place(self.moves.len());
+            return vec![Transaction::Change(self.moves[earlier].clone())];
+        }
+        let number = self.moves.len() as u64;
+        let address = Name::try_from(format!("host-{number}:7600").as_str());
         let body = change::Body::Address(self.pen.provider, address.unwrap_or_default());
-        let mut change = Change::new(body, chain.state.round().number + 1000);
+        let mut change = Change::new(body, chain.state.round().number + 1000 + number);
         change.sign(chain.genesis.network(), &self.pen.key);
+        self.moves.push(change.clone());
         vec![Transaction::Change(change)]
     }
 }
