@@ -60,7 +60,7 @@ pub enum RegistrationRefusal {
 
 /// The keys of those who vouch for a registration.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Vouchers {
+pub struct Vouchers {
     sdi: PublicKey,
     owner: PublicKey,
 }
@@ -71,13 +71,25 @@ impl Vouchers {
     /// # Errors
     ///
     /// [`RegistrationRefusal::Signature`].
-    pub(crate) fn check(
+    pub fn check(
         &self,
         network: Network,
         registration: &Registration,
     ) -> Result<Registered, RegistrationRefusal> {
         Ok(registration.verify(network, &self.sdi, &self.owner)?)
     }
+}
+
+/// Whether a registration says again what the newest chain of its meter says, and with whose keys its
+/// signatures are checked; `None` as well if one of these is no member any more.
+pub fn repeats_newest(view: &View<'_>, registration: &Registration) -> Option<Vouchers> {
+    let message = &registration.message;
+    let newest = view.chain(view.row(message.meter)?)?;
+    if newest.id != message.id(view.genesis().network()) {
+        return None;
+    }
+    let (sdi, owner) = (view.members().sdi(message.sdi)?, view.members().provider(message.owner)?);
+    Some(Vouchers { sdi: sdi.key, owner: owner.key })
 }
 
 /// Checks all of a registration but its signatures, in a block of this time on top of a view, and

@@ -10,8 +10,8 @@ use std::{
 
 use bkss_ledger::{
     Block, Candidate, Genesis, Pool, Refusal, State, Transaction, Verified, build,
-    candidate::Admitted, execute::TransactionRefusal, pool::PoolError, state::NotNext,
-    verify::Built, verify_with,
+    candidate::Admitted, execute::TransactionRefusal, membership::repeats_newest, pool::PoolError,
+    state::NotNext, verify::Built, verify_with,
 };
 use bkss_scheme::{Digest, LedgerTime, Network, ProviderId};
 
@@ -88,13 +88,21 @@ impl Shared {
         self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a transaction to the pool; false if it was there. No lock is held while its signatures
-    /// are checked.
+    /// Adds a transaction to the pool; false if it was there, or if it registers what is on the ledger
+    /// as its meter's newest chain. No lock is held while its signatures are checked.
     ///
     /// # Errors
     ///
     /// [`PoolError`].
     pub fn add(&self, transaction: Transaction) -> Result<bool, PoolError> {
+        if let Transaction::Registration(registration) = &transaction {
+            let vouchers = repeats_newest(&self.chain().state().view(), registration);
+            if let Some(vouchers) = vouchers {
+                let registered = vouchers.check(self.0.network, registration);
+                registered.map_err(TransactionRefusal::from)?;
+                return Ok(false);
+            }
+        }
         let candidate = Candidate::unchecked(self.0.network, transaction);
         let Some(admitted) = self.look(candidate)? else { return Ok(false) };
         let (candidate, share) = admitted.check()?;

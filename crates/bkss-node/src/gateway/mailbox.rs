@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use bkss_ledger::{Candidate, Transaction};
+use bkss_ledger::{Candidate, Transaction, membership::repeats_newest};
 use bkss_scheme::transaction::{Release, Submit};
 use commonware_utils::channel::{
     mpsc::{self, error::TrySendError},
@@ -37,6 +37,8 @@ enum Look {
     Answer(Answer),
     /// Its signatures have to be checked.
     Check(Box<Transaction>),
+    /// The same, and if they hold it is on the ledger already.
+    Known(Box<Transaction>),
     /// It is for the gateway.
     Open,
 }
@@ -110,6 +112,7 @@ impl Mailbox {
                     unchecked.push((place, transaction));
                     open.push((place, message));
                 }
+                Look::Known(transaction) => unchecked.push((place, transaction)),
                 Look::Open => open.push((place, message)),
             }
         }
@@ -192,12 +195,8 @@ impl Mailbox {
                 return Look::Answer(Answer::Refused(Reason::Batch));
             }
             Transaction::Registration(registration) => {
-                let chain = self.shared.chain();
-                let view = chain.state().view();
-                let known = view.row(registration.message.meter);
-                let id = registration.message.id(view.genesis().network());
-                if known.and_then(|row| view.chain(row)).is_some_and(|known| known.id == id) {
-                    return Look::Answer(Answer::Accepted);
+                if repeats_newest(&self.shared.chain().state().view(), registration).is_some() {
+                    return Look::Known(transaction.clone());
                 }
             }
             _ => {}

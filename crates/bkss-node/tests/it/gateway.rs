@@ -485,20 +485,23 @@ proptest::proptest! {
 
 /// What is known is known with its signatures.
 #[test]
-fn a_copy_with_false_signatures_of_what_waits_is_refused() {
+fn a_copy_with_false_signatures_of_what_waits_or_is_final_is_refused() {
     deterministic::Runner::seeded(9).start(|ctx| async move {
         let mut consortium = Consortium::new(9);
         let meter = consortium.meter(0);
         let world = World::start(ctx, &consortium, Arc::default()).await;
         assert_eq!(world.take(registration(&meter)).await, ACCEPTED);
-        for altered in 0..2 {
-            let mut copy = meter.registration.clone();
-            let signatures = [&mut copy.sdi_signature, &mut copy.owner_signature];
-            signatures.into_iter().nth(altered).unwrap().0[9] ^= 1;
-            let answer = world.take(Transaction::Registration(copy)).await;
-            assert!(matches!(answer, Answer::Refused(Reason::Rule(_))), "{answer:?}");
+        for waiting in [1, 0] {
+            for altered in 0..2 {
+                let mut copy = meter.registration.clone();
+                let signatures = [&mut copy.sdi_signature, &mut copy.owner_signature];
+                signatures.into_iter().nth(altered).unwrap().0[9] ^= 1;
+                let answer = world.take(Transaction::Registration(copy)).await;
+                assert!(matches!(answer, Answer::Refused(Reason::Rule(_))), "{answer:?}");
+            }
+            assert_eq!(world.take(registration(&meter)).await, ACCEPTED, "as it was");
+            assert_eq!(world.shared.candidates(), waiting);
+            world.block(at(0, 1)).await;
         }
-        assert_eq!(world.take(registration(&meter)).await, ACCEPTED, "as it was");
-        assert_eq!(world.shared.candidates(), 1);
     });
 }
