@@ -133,6 +133,40 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a directory, or takes it if it is empty, and fills it. Where that fails nothing is left of it
+/// that was not there before, so that the same command can be tried again.
+///
+/// # Errors
+///
+/// [`FileError::NotEmpty`] or [`FileError::Unwritable`], and those of `fill`.
+pub(crate) fn fill_directory<T, E: From<FileError>>(
+    path: &Path,
+    readers: Readers,
+    fill: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let was_there = path.exists();
+    empty_directory(path, readers)?;
+    let filled = fill();
+    if filled.is_err() {
+        clear(path, was_there);
+    }
+    filled
+}
+
+/// Removes what is in a directory that was empty, and the directory unless it was there.
+fn clear(path: &Path, was_there: bool) {
+    // What cannot be removed stays, and the next try says that the directory is not empty.
+    if !was_there {
+        let _ = std::fs::remove_dir_all(path);
+        return;
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let _ = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    }
+}
+
 /// Makes a directory, or takes it if it is empty.
 ///
 /// # Errors

@@ -6,7 +6,11 @@ mod directory;
 pub(crate) use charter::{GenesisCommand, run as genesis};
 pub(crate) use directory::{ProviderDirectory, SdiKeys, check_address, sdi_directory};
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use bkss_ledger::Genesis;
 use bkss_scheme::{ProviderId, SdiId};
@@ -82,20 +86,30 @@ fn found(args: &InitArgs) -> Result<(), CommandError> {
     let genesis = Genesis::found(charter, &keys, std::slice::from_ref(&sdi.key))
         .map_err(CommandError::refused("genesis"))?;
 
-    files::empty_directory(&args.out, Readers::All)?;
+    let out = &args.out;
+    files::fill_directory(out, Readers::All, || save(out, &text, &genesis, &providers, &sdi))?;
+    tell(args, &genesis);
+    Ok(())
+}
+
+fn save(
+    out: &Path,
+    agreement: &[u8],
+    genesis: &Genesis,
+    providers: &[ProviderDirectory],
+    sdi: &SdiKeys,
+) -> Result<(), CommandError> {
     let bytes = genesis.encode();
-    files::write_new(&args.out.join("genesis.bkss"), &bytes, Readers::All)?;
-    files::write_new(&args.out.join("agreement.txt"), &text, Readers::All)?;
-    for provider in &providers {
-        let dir = args.out.join("providers").join(provider.keys.id.to_string());
+    files::write_new(&out.join("genesis.bkss"), &bytes, Readers::All)?;
+    files::write_new(&out.join("agreement.txt"), agreement, Readers::All)?;
+    for provider in providers {
+        let dir = out.join("providers").join(provider.keys.id.to_string());
         provider.save(&dir)?;
         files::write_new(&dir.join("genesis.bkss"), &bytes, Readers::All)?;
     }
-    let dir = sdi_directory(&args.out);
+    let dir = sdi_directory(out);
     sdi.save(&dir)?;
-    files::write_new(&dir.join("genesis.bkss"), &bytes, Readers::All)?;
-    tell(args, &genesis);
-    Ok(())
+    Ok(files::write_new(&dir.join("genesis.bkss"), &bytes, Readers::All)?)
 }
 
 fn tell(args: &InitArgs, genesis: &Genesis) {

@@ -126,7 +126,15 @@ fn end_on_panic() {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        // Help and version too; what is wrong with the rest.
+        Err(shown) => {
+            output::printed(shown.print());
+            let code = u8::try_from(shown.exit_code()).unwrap_or(2);
+            return if output::is_lost() { ExitCode::from(2) } else { ExitCode::from(code) };
+        }
+    };
     // In worlds by seed a panic is a finding.
     if !matches!(command, Command::Sim(_) | Command::Paper(_)) {
         end_on_panic();

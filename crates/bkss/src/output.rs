@@ -24,7 +24,8 @@ pub(crate) fn is_lost() -> bool {
     LOST.load(Ordering::Relaxed)
 }
 
-fn printed(result: io::Result<()>) {
+/// Notes that something could not be printed, unless whoever read it has gone.
+pub(crate) fn printed(result: io::Result<()>) {
     if let Err(error) = result
         && error.kind() != ErrorKind::BrokenPipe
     {

@@ -9,7 +9,7 @@ use bkss_ledger::{
     Trust,
     membership::{self, RegistrationRefusal},
 };
-use bkss_scheme::{MeterId, RootMessage, Slot, slot::Schedule};
+use bkss_scheme::{MeterId, Network, RootMessage, Slot, slot::Schedule};
 use bkss_sdi::{IssueError, Order, Sdi};
 
 use crate::{
@@ -91,9 +91,12 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
     let owner = known.members.provider(order.owner);
     let gone = || CommandError::Refused(RegistrationRefusal::UnknownOwner(order.owner).to_string());
     let sealing_key = owner.ok_or_else(gone)?.sealing_key;
-    if !args.dry_run {
-        files::empty_directory(&args.meter_out, Readers::Owner)?;
-    }
+    let plan = Plan {
+        eras: trust.eras(),
+        sealing_key,
+        order,
+        instead: args.instead.then(|| Some(known.last.schedule.begins())),
+    };
     let mut commit = |sdi: &mut Sdi| {
         if args.dry_run {
             drop(sdi.take_records());
@@ -102,28 +105,39 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
         }
         Ok(())
     };
-    let instead = args.instead.then(|| Some(known.last.schedule.begins()));
-    let plan = Plan { eras: trust.eras(), sealing_key, order, instead };
-    let issued = issue(&mut sdi, &mut commit, plan, &mut command::rng()?);
-    let Issued { signature, block_roots, made } = issued.map_err(|error| match error {
-        RunError::Command(error) => error,
-        other if args.instead => CommandError::Refused(other.to_string()),
-        other => CommandError::Refused(format!(
-            "{other}; where that one will not get onto the ledger: --instead"
-        )),
-    })?;
-    let (message, block_log2) = (made.bundle.root_message.clone(), made.bundle.block_log2);
-    let mut paper = MeterPaper::new(network, Matter::Chain { message, block_log2, block_roots });
+    let by = sdi.identity().id;
+    let issue = || {
+        let issued = issue(&mut sdi, &mut commit, plan, &mut command::rng()?);
+        issued.map_err(|error| match error {
+            RunError::Command(error) => error,
+            other if args.instead => CommandError::Refused(other.to_string()),
+            other => CommandError::Refused(format!(
+                "{other}; where that one will not get onto the ledger: --instead"
+            )),
+        })
+    };
     if args.dry_run {
-        paper.show(&known);
+        paper(network, &issue()?).show(&known);
         output::note("a trial: nothing was issued");
         return Ok(());
     }
-    paper.sdi = Some((sdi.identity().id, signature));
-    made.save(&args.meter_out)?;
-    keep(&paper, &known, &args.out)?;
+    files::fill_directory(&args.meter_out, Readers::Owner, || {
+        let issued = issue()?;
+        let mut paper = paper(network, &issued);
+        paper.sdi = Some((by, issued.signature));
+        issued.made.save(&args.meter_out)?;
+        keep(&paper, &known, &args.out)
+    })?;
     output::note(&format!("for the meter, by hand: {}", args.meter_out.display()));
     Ok(())
+}
+
+/// The paper of a chain, without signatures.
+fn paper(network: Network, issued: &Issued) -> MeterPaper {
+    let bundle = &issued.made.bundle;
+    let (message, block_log2) = (bundle.root_message.clone(), bundle.block_log2);
+    let block_roots = issued.block_roots.clone();
+    MeterPaper::new(network, Matter::Chain { message, block_log2, block_roots })
 }
 
 /// What the owner would order, checked against the ledger before anything is spent on it.

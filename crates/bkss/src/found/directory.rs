@@ -79,7 +79,10 @@ impl ProviderDirectory {
     ///
     /// [`CommandError::File`].
     pub(crate) fn save(&self, dir: &Path) -> Result<(), CommandError> {
-        files::empty_directory(dir, Readers::Owner)?;
+        files::fill_directory(dir, Readers::Owner, || self.fill(dir))
+    }
+
+    fn fill(&self, dir: &Path) -> Result<(), CommandError> {
         self.keys.save(dir)?;
         Identity::Provider(self.identity.clone()).save(dir, &self.keys.identity)?;
         let port = self.identity.address.rsplit(':').next().unwrap_or_default();
@@ -148,7 +151,10 @@ impl SdiKeys {
     ///
     /// [`CommandError::File`].
     pub(crate) fn save(&self, dir: &Path) -> Result<(), CommandError> {
-        files::empty_directory(dir, Readers::Owner)?;
+        files::fill_directory(dir, Readers::Owner, || self.fill(dir))
+    }
+
+    fn fill(&self, dir: &Path) -> Result<(), CommandError> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(codec::length(self) + 32));
         codec::encode_infallible(self, &mut *bytes);
         files::add_checksum(&mut bytes);

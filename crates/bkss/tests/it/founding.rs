@@ -41,6 +41,40 @@ fn init_founds_a_consortium_on_one_machine() {
     assert!(said(&again).contains("directory is not empty"), "{}", said(&again));
 }
 
+/// Who tries again once there is room is not told that the directory is not empty.
+#[test]
+fn what_cannot_be_written_whole_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let agreement = dir.path().join("agreement.txt");
+    std::fs::write(&agreement, vec![b'a'; 100_000]).unwrap();
+    let at = |name: &str| text(&dir.path().join(name)).to_owned();
+    std::fs::create_dir(at("there")).unwrap();
+    let agreement = text(&agreement);
+    let init = |out| ["init", "--providers", "4", "--agreement", agreement, "--out", out];
+    let address = ["--address", "127.0.0.1:9", "--agreement", agreement];
+    let keygen =
+        |dir| [&["keygen", "--id", "3", "--name", "N", "--dir", dir], &address[..]].concat();
+    // Files may not become longer than this many blocks of 512 bytes: what comes first fits.
+    for (blocks, args, out) in [
+        (16, init(&at("net")).to_vec(), at("net")),
+        (16, init(&at("there")).to_vec(), at("there")),
+        (1, keygen(&at("keys")), at("keys")),
+        (1, keygen(&at("there")), at("there")),
+    ] {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &script, env!("CARGO_BIN_EXE_bkss")]).args(&args);
+        let output = limited.output().unwrap();
+        assert_eq!(code(&output), 2, "{args:?}: {}", said(&output));
+        assert!(said(&output).contains("File too large"), "{args:?}: {}", said(&output));
+        let left = std::fs::read_dir(&out).map_or(0, Iterator::count);
+        assert_eq!((left, out.ends_with("there")), (0, Path::new(&out).exists()), "{args:?}");
+        assert_eq!(code(&bkss(&args)), 0, "{args:?}");
+        std::fs::remove_dir_all(&out).unwrap();
+        std::fs::create_dir_all(at("there")).unwrap();
+    }
+}
+
 #[test]
 fn init_takes_terms_and_refuses_those_that_found_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -262,8 +262,12 @@ fn output_that_cannot_be_written_is_a_failure() {
     drop(reader);
     assert_eq!(run(&args, writer.into()).status.code(), Some(0));
     let text = ["verify", "--genesis", "genesis.bkss", &Files::receipt(1)];
-    let lost = files.command(&text).stdout(full()).status().unwrap();
-    assert_eq!(lost.code(), Some(2));
+    for args in [&text[..], &["--help"], &["--version"], &["verify", "--help"]] {
+        let lost = files.command(args).stdout(full()).status().unwrap();
+        assert_eq!(lost.code(), Some(2), "{args:?}");
+        let read = files.command(args).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(read.code(), Some(0), "{args:?}");
+    }
 }
 
 /// Whoever names a file or a provider writes no line of ours.
