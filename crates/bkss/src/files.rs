@@ -78,6 +78,21 @@ pub(crate) enum Readers {
     Owner,
 }
 
+/// The permissions of a file that holds secrets, if others than its owner may read or write it.
+pub(crate) fn open_to_others(path: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        (mode & 0o077 != 0).then_some(mode)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// Writes a file that must not exist yet; it is on the disk when this returns.
 ///
 /// # Errors

@@ -119,6 +119,11 @@ impl Process {
             tracing::warn!(variable, "there is no such setting");
         }
         let (dir, vote_without_memory) = (args.dir.clone(), args.vote_without_memory);
+        let keys = dir.join("keys.bkss");
+        if let Some(mode) = files::open_to_others(&keys) {
+            let (keys, mode) = (keys.display(), format!("{mode:o}"));
+            tracing::warn!(%keys, mode, expected = "600", "others may read this provider's keys");
+        }
         let lock = lock(&dir)?;
         std::fs::create_dir_all(&settings.store)
             .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;

@@ -131,7 +131,7 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
         return Err(error);
     }
     let (mut run, gateways) = drive.finish()?;
-    let (archive_bytes, newest, trust) = gateways.finish(&args.out)?;
+    let (archive_bytes, newest, trust) = gateways.finish(&args.out, height)?;
     run.archive_bytes = archive_bytes;
     run.blocks = newest.saturating_sub(height);
     let shape = Shape {

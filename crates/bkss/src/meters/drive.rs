@@ -57,6 +57,13 @@ pub(crate) trait Gateways {
         registered: &BTreeSet<MeterId>,
     ) -> Result<Vec<News>, RunError>;
 
+    /// Notes how many readings of each meter are final, so that a run that is stopped can go on.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if it cannot be written.
+    fn note(&mut self, meters: &[SoftwareMeter]) -> Result<(), RunError>;
+
     /// Whether requests are not final although the end of their window is near, of a run that has
     /// begun; who can, holds time.
     fn keep_time(&mut self, meters: &[SoftwareMeter], begun: bool);
@@ -176,6 +183,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
             for news in self.gateways.news(&self.meters, &self.registered)? {
                 self.learn(news)?;
             }
+            self.gateways.note(&self.meters)?;
             self.register();
             let begun = self.registered.len() == self.meters.len();
             if begun {
@@ -358,9 +366,14 @@ impl<'a, G: Gateways> Drive<'a, G> {
     fn line(&self) -> String {
         let finality = self.run.finality_ms.last().copied().unwrap_or_default();
         let slot = self.meters.first().map_or(0, SoftwareMeter::opened);
+        // Who asks nodes does not see every block.
+        let blocks = match self.run.blocks {
+            0 => String::new(),
+            blocks => format!(", {blocks} blocks"),
+        };
         format!(
-            "slot {slot}, {} requests final, {} openings final, {} blocks, finality {finality:.0} ms",
-            self.run.requests_final, self.run.openings_final, self.run.blocks,
+            "slot {slot}, {} requests final, {} openings final{blocks}, finality {finality:.0} ms",
+            self.run.requests_final, self.run.openings_final,
         )
     }
 }

@@ -6,12 +6,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::BufWriter,
+    io::{BufReader, BufWriter},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
-use bkss_ledger::{Genesis, Trust, receipts::Issued};
+use bkss_ledger::{
+    Genesis, Trust,
+    archive::{ArchiveError, Reader},
+    receipts::Issued,
+};
 use bkss_node::{LedgerClock, Message, api::SlotBody};
 use bkss_scheme::{
     Handover, LedgerTime, LinkIndex, MeterId, ProviderId, codec,
@@ -45,6 +49,23 @@ pub(super) fn ledger_clock(genesis: &Genesis) -> LedgerClock {
 /// Where it is noted how many readings of a meter are final.
 pub(super) fn opened_path(dir: &Path) -> PathBuf {
     dir.join("opened")
+}
+
+/// Where in an archive the blocks behind this height begin.
+fn offset_behind(path: &Path, genesis: &Genesis, height: u64) -> Result<u64, RunError> {
+    let (network, limit) = (genesis.network(), genesis.charter().limits.block_bytes as usize);
+    let file = BufReader::new(File::open(path).map_err(files::unreadable(path))?);
+    let first = genesis.header().id();
+    let read = || {
+        let mut archive = Reader::new(file, network, first, limit)?;
+        for _ in 0..height {
+            if archive.next_block()?.is_none() {
+                break;
+            }
+        }
+        Ok::<_, ArchiveError>(archive.offset())
+    };
+    read().map_err(RunError::step("archive of a node"))
 }
 
 /// Nodes.
@@ -96,9 +117,9 @@ impl Remote {
         }
     }
 
-    /// Fetches the archive and the newest genesis file; returns the archive's length, the newest
-    /// height and what to check receipts with.
-    pub(super) fn finish(mut self, dir: &Path) -> Result<(u64, u64, Trust), RunError> {
+    /// Fetches the archive and the newest genesis file; returns how many bytes of the archive come
+    /// behind the block `from`, the newest height and what to check receipts with.
+    pub(super) fn finish(mut self, dir: &Path, from: u64) -> Result<(u64, u64, Trust), RunError> {
         let path = dir.join("archive.bkss");
         let file = File::create(&path).map_err(files::unwritable(&path))?;
         let mut sink = BufWriter::new(file);
@@ -111,7 +132,9 @@ impl Remote {
         self.trust = Trust::decode(&genesis).map_err(RunError::step("genesis of a node"))?;
         write_whole(&dir.join("genesis.bkss"), &genesis)?;
         let status = self.ask(0, |client| client.status().map(Some))?;
-        Ok((bytes, status.map_or(0, |status| status.height), self.trust))
+        let before = offset_behind(&path, self.trust.genesis(), from)?;
+        let height = status.map_or(0, |status| status.height);
+        Ok((bytes.saturating_sub(before), height, self.trust))
     }
 
     /// Asks one node after the other, from `first` on, until one answers. What is not there yet is
@@ -308,17 +331,6 @@ impl Remote {
         let took = proposed.and_then(|proposed| clock::wall().duration_since(proposed).ok());
         Ok(Some(took.unwrap_or_default().as_secs_f64() * 1000.0))
     }
-
-    /// Notes how many readings are final, so that a run that is stopped can go on.
-    fn note(&mut self, meters: &[SoftwareMeter]) -> Result<(), RunError> {
-        for meter in meters {
-            if self.opened.insert(meter.id(), meter.opened()) != Some(meter.opened()) {
-                let path = opened_path(&meter_dir(&self.out, meter.id()));
-                write_whole(&path, meter.opened().to_string().as_bytes())?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The meter that has to send it again elsewhere.
@@ -351,6 +363,16 @@ impl Gateways for Remote {
         Duration::from_secs(3)
     }
 
+    fn note(&mut self, meters: &[SoftwareMeter]) -> Result<(), RunError> {
+        for meter in meters {
+            if self.opened.insert(meter.id(), meter.opened()) != Some(meter.opened()) {
+                let path = opened_path(&meter_dir(&self.out, meter.id()));
+                write_whole(&path, meter.opened().to_string().as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     fn news(
         &mut self,
         meters: &[SoftwareMeter],
@@ -361,7 +383,6 @@ impl Gateways for Remote {
         if self.polled.is_some_and(|polled| polled.elapsed() < POLL) {
             return Ok(news);
         }
-        self.note(meters)?;
         self.follow()?;
         if registered.len() < meters.len() {
             self.ask_registrations(meters, registered, &mut news)?;

@@ -1,6 +1,6 @@
 //! Providers as processes: they agree, show how they stand, stop when asked and survive a kill.
 
-use std::process::Command;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
 use serde_json::Value;
 
@@ -49,8 +49,15 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     assert_eq!(status["peers"][2]["provider"], 3);
     assert_eq!(status["peers"][2]["connected"], false, "{status}");
     assert_eq!((&status["votes_needed"], &status["votes_reachable"]), (&3.into(), &3.into()));
+    let keys = providers.directory(3).join("keys.bkss");
+    std::fs::set_permissions(keys, Permissions::from_mode(0o640)).unwrap();
     providers.start(3);
     providers.wait(3, height + 4);
+    for (provider, warned) in [(2, false), (3, true)] {
+        let log = std::fs::read_to_string(providers.directory(provider).join("log")).unwrap();
+        let line = log.lines().find(|line| line.contains("others may read this provider's keys"));
+        assert_eq!(line.is_some_and(|line| line.contains("\"mode\":\"640\"")), warned, "{log}");
+    }
     providers.until("a vote", |providers| !of_third(providers, "silent"));
     let log = std::fs::read_to_string(providers.directory(0).join("log")).unwrap();
     let mut lines = log.lines();

@@ -77,9 +77,18 @@ fn meters_replay_through_a_kill_and_a_stop() {
     let audit = bkss(&["audit", "--genesis", text(&genesis), text(&archive)]);
     assert_eq!(code(&audit), 0, "{}", said(&audit));
 
+    for meter in 5..=8 {
+        let opened = std::fs::read_to_string(out.join(format!("meters/{meter}/opened"))).unwrap();
+        assert_eq!(opened, "3", "final readings of meter {meter}");
+    }
+
     // The same devices again: each gets its next chain, whose receipts open as well.
     let summary = complete(&network, "second", 4, 3);
     assert_eq!(summary["readings"], 12, "{summary}");
+    let whole = std::fs::metadata(network.path("second/archive.bkss")).unwrap().len();
+    let earlier = std::fs::metadata(&archive).unwrap().len();
+    let of_run = summary["ledger_bytes_per_reading"].as_f64().unwrap() * 12.0;
+    assert!(of_run > 0.0 && of_run <= (whole - earlier + 6000) as f64, "{of_run} of {whole}");
     let receipts = network.path("second/receipts/5");
     let owner = network.path("net/providers/0");
     let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
