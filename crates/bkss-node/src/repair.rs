@@ -1,9 +1,9 @@
 //! Finds what the disk has lost or altered, before the engine reads it.
 //!
 //! Every record has a checksum. A record that does not read well is named in the log and dropped
-//! together with its section, blocks and certificates alike, and the engine is told to begin
-//! again: it keeps what is there, fetches what is missing from peers, and nothing altered is ever
-//! served. A node that has lost blocks is behind the round it has voted in, so it follows until it
+//! together with its section, and the engine is told to begin again: it keeps what is there, fetches
+//! what is missing from peers, and nothing altered is ever served. What an archive lacks goes from
+//! another only where that would say something false without it: a block without its bodies. A node that has lost blocks is behind the round it has voted in, so it follows until it
 //! has caught up (see [`crate::memory`]). What can be made again from the blocks, or holds only what
 //! is not final yet, is dropped alone. A disk that fails is another thing: what is on it may be whole,
 //! so nothing is dropped, and the node does not start.
@@ -35,16 +35,20 @@ use crate::{
 const PROCESSED: U64 = U64::new(0xFF);
 /// The archives of a node.
 const ARCHIVES: [&str; 3] = ["blocks", "bodies", "finalizations"];
+/// What goes with what is lost of each: of a block that is there without bodies it looks as if they
+/// had been erased, and the engine would not fetch it again.
+const WITH_IT: [&[usize]; 3] = [&[0], &[0, 1], &[2]];
 /// The parts of an archive on disk.
 const PARTS: [&str; 3] = ["metadata", "keys", "values"];
 
 /// What was dropped.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Dropped {
-    /// Archives that could not be opened.
-    pub archives: BTreeSet<String>,
-    /// First heights of sections with records that did not read well.
-    pub sections: BTreeSet<u64>,
+    /// Archives that could not be opened, and what had to go with them.
+    pub archives: BTreeSet<&'static str>,
+    /// First heights of sections with records that did not read well, by archive, and what had to go
+    /// with them.
+    pub sections: BTreeSet<(&'static str, u64)>,
     /// The engine had delivered blocks that are not there.
     pub rewound: bool,
     /// What was kept of blocks that are not final, and did not read well.
@@ -55,6 +59,13 @@ impl Dropped {
     /// Whether the store was whole.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// From which height on an archive has lost something.
+    fn lost(&self, archive: &str) -> Option<u64> {
+        let mut sections = self.sections.iter();
+        let section = sections.find(|(name, _)| *name == archive).map(|(_, first)| *first);
+        if self.archives.contains(archive) { Some(0) } else { section }
     }
 }
 
@@ -80,39 +91,36 @@ pub async fn check<E: Storage + Clock + Metrics + Supervisor>(
         examine::<_, Bytes>(ctx, partition, ARCHIVES[1], cache, bytes, first).await?,
         examine::<_, Certificate>(ctx, partition, ARCHIVES[2], cache, MAX_COMMITTEE, first).await?,
     ];
-    for (name, found) in ARCHIVES.into_iter().zip(&found) {
+    for ((name, found), with_it) in ARCHIVES.into_iter().zip(&found).zip(WITH_IT) {
         match found {
             Ok(Examined { bad, .. }) => {
-                dropped.sections.extend(bad.iter().map(|height| section(*height)));
+                for height in bad {
+                    let lost = with_it.iter().map(|at| (ARCHIVES[*at], section(*height)));
+                    dropped.sections.extend(lost);
+                }
             }
             Err(error) => {
                 tracing::error!(partition, archive = name, %error, "stored archive is damaged");
-                dropped.archives.insert(name.into());
+                dropped.archives.extend(with_it.iter().map(|at| ARCHIVES[*at]));
             }
         }
     }
-    if !dropped.archives.is_empty() {
-        // What one archive lacks, the others must not have: the engine fetches all of it again.
-        for name in ARCHIVES {
-            remove_all(ctx, partition, name).await?;
-        }
-    } else {
-        for first in &dropped.sections {
-            tracing::error!(partition, first, blocks = ITEMS_PER_SECTION, "section is dropped");
-            for name in ARCHIVES {
-                remove_section(ctx, partition, name, *first).await?;
-            }
-        }
+    for name in &dropped.archives {
+        remove_all(ctx, partition, name).await?;
     }
-    let kept = match &found[0] {
-        Ok(Examined { contiguous, .. }) if dropped.archives.is_empty() => {
-            let cut = dropped.sections.first().map(|first| first.saturating_sub(1));
-            cut.map_or(*contiguous, |cut| cut.min(*contiguous))
-        }
-        _ => 0,
+    for (name, first) in &dropped.sections {
+        let (archive, blocks) = (name, ITEMS_PER_SECTION);
+        tracing::error!(partition, archive, first, blocks, "section is dropped");
+        remove_section(ctx, partition, name, *first).await?;
+    }
+    let [blocks, _, certificates] = ARCHIVES.map(|name| dropped.lost(name));
+    let kept = match (&found[0], blocks) {
+        (Ok(examined), Some(lost)) => examined.contiguous.min(lost.saturating_sub(1)),
+        (Ok(examined), None) => examined.contiguous,
+        (Err(_), _) => 0,
     };
-    let uncertified = match &found[2] {
-        Ok(certificates) if dropped.is_nothing() => certificates.missing_end(rounds, first, kept),
+    let uncertified = match (&found[2], certificates) {
+        (Ok(found), None) => found.missing_end(rounds, first, kept),
         _ => None,
     };
     if let Some(height) = uncertified {

@@ -7,7 +7,7 @@ use std::{
 
 use bkss_ledger::{FinalBlock, Rounds, genesis::Weighing, leader::leader_of};
 use bkss_node::{Config, Event, Pacing, node::Node, simulated::Running};
-use bkss_scheme::{Digest, ProviderId};
+use bkss_scheme::{Digest, LedgerTime, ProviderId};
 use commonware_p2p::simulated::Link;
 use commonware_runtime::{
     Clock, Runner,
@@ -140,6 +140,18 @@ impl<'a> World<'a> {
             "height {height} is not reached: {heights:?} {:?}",
             running.collect::<Vec<_>>()
         );
+    }
+
+    /// Lets time pass until the first of the running nodes has a block of this ledger time.
+    pub(crate) async fn until_time(&mut self, time: LedgerTime) {
+        for _ in 0..12_000 {
+            self.read();
+            if self.nodes().next().is_some_and(|node| node.status.read().head_time >= time) {
+                return;
+            }
+            self.ctx.sleep(Duration::from_millis(50)).await;
+        }
+        unreachable!("ledger time {time} is not reached");
     }
 
     /// The height that all running nodes have shown.

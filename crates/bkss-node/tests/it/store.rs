@@ -1,13 +1,19 @@
 //! What a disk loses or alters is found, fetched again and never served; and nobody votes twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bkss_ledger::{Block, Boundary, Transaction};
 use bkss_node::{
+    Answer,
     engine_block::{BlockLimits, EngineBlock},
+    repair::check,
     store::{BlockStore, Certificate, CertificateStore, ITEMS_PER_SECTION, certificate_of},
 };
-use bkss_scheme::{Header, LedgerTime, finality::Finality};
+use bkss_scheme::{
+    Header, LedgerTime,
+    finality::Finality,
+    transaction::{Release, Submit},
+};
 use commonware_codec::{Decode, Encode};
 use commonware_consensus::{
     marshal::store::{Blocks, Certificates},
@@ -24,7 +30,7 @@ use commonware_utils::{NZU16, NZUsize, probability};
 
 use crate::{
     blocks::block,
-    consortium::{Consortium, at},
+    consortium::{Consortium, Meter, at},
     network,
     rounds::{SHORT, World},
 };
@@ -41,7 +47,8 @@ async fn flip_in(ctx: &Context, partition: &str, names: &[Vec<u8>]) -> usize {
     for name in names {
         let (blob, length) = ctx.open(partition, name).await.unwrap();
         if length > 0 {
-            for at in [length.min(200) / 2, length / 2] {
+            // Of a short one this is the same place, and two flips of a bit are none.
+            for at in BTreeSet::from([length.min(200) / 2, length / 2]) {
                 let byte = blob.read_at(at, 1, ReadOptions::default()).await.unwrap().coalesce();
                 let byte = byte.as_ref()[0] ^ 0x10;
                 blob.write_at(at, vec![byte], WriteOptions::default()).await.unwrap();
@@ -80,6 +87,102 @@ fn an_altered_byte_in_any_archive_is_found_and_fetched_again() {
                 }
             }
         }
+        let chain = world.nodes().next().unwrap().shared.chain();
+        assert!(chain.state().offences().is_empty(), "nobody voted twice");
+    });
+}
+
+/// The files of an archive on disk, with their lengths.
+async fn files_of(ctx: &Context, archive: &str) -> Vec<(String, Vec<u8>, u64)> {
+    let mut files = Vec::new();
+    for part in ["metadata", "keys", "values"] {
+        let partition = format!("provider-1-{archive}-{part}");
+        for name in ctx.scan(&partition).await.unwrap_or_default() {
+            let (_, length) = ctx.open(&partition, &name).await.unwrap();
+            files.push((partition.clone(), name, length));
+        }
+    }
+    files
+}
+
+/// A reading of a meter becomes final, with its body.
+async fn open_one(world: &mut World<'_>, meter: &Meter) {
+    let mailbox = world.nodes().next().unwrap().mailbox.clone();
+    let registration = Transaction::Registration(meter.registration.clone());
+    assert_eq!(mailbox.take_one(registration).await, Ok(Answer::Accepted));
+    let signed = meter.sign(1, 26);
+    let (meter, index) = (meter.registration.message.meter, signed.index);
+    world.until_time(at(1, 0)).await;
+    let submit = Submit { meter, index, value: signed.value, body: &signed.body };
+    assert_eq!(mailbox.submit(submit).await, Ok(Answer::Accepted));
+    world.until_time(at(1, 300)).await;
+    let release = Release { meter, index, link: signed.link };
+    assert_eq!(mailbox.release(release).await, Ok(Answer::Accepted));
+    world.until(world.height() + 8, 600).await;
+    let chain = world.nodes().next().unwrap().shared.chain();
+    let view = chain.state().view();
+    let live = view.row(meter).and_then(|row| view.live(row)).unwrap();
+    assert_eq!(live.last_index, 1, "it is opened");
+}
+
+/// A block without its bodies would look as if they had been erased; nothing else depends on another
+/// archive.
+#[test]
+fn what_one_archive_has_lost_goes_from_no_other_but_blocks_with_their_bodies() {
+    let seed = 31;
+    println!("seed {seed}");
+    let mut consortium = Consortium::with(seed, 4, SHORT);
+    let meter = consortium.meter(0);
+    let rounds = consortium.genesis.charter().rounds.length();
+    let archives = ["blocks", "bodies", "finalizations"];
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        world.until(2, 600).await;
+        open_one(&mut world, &meter).await;
+        world.until(world.height() + 2, 600).await;
+        let (mut opened, mut closed) = (0, 0);
+        for damaged in archives {
+            for part in ["keys", "values", "metadata"] {
+                world.kill(1).await;
+                let examine = async || {
+                    let cache = CacheRef::new(NZU16!(4096), NZUsize!(16));
+                    let limits = BlockLimits::of(&consortium.genesis);
+                    check(&ctx, "provider-1", &cache, limits, rounds, 1).await.unwrap()
+                };
+                // What was on its way to the disk is cut.
+                examine().await;
+                let partition = format!("provider-1-{damaged}-{part}");
+                let names = ctx.scan(&partition).await.unwrap();
+                assert!(flip_in(&ctx, &partition, &names).await > 0, "{partition} has nothing");
+                let mut before = Vec::new();
+                for archive in archives {
+                    before.push(files_of(&ctx, archive).await);
+                }
+                let found = examine().await;
+                println!("{partition}: {found:?}");
+                for (archive, before) in archives.into_iter().zip(before) {
+                    let goes = archive == damaged || (archive, damaged) == ("blocks", "bodies");
+                    let after = files_of(&ctx, archive).await;
+                    assert!(goes || before == after, "{partition}: {archive} is as it was");
+                }
+                opened += u32::from(!found.sections.is_empty());
+                closed += u32::from(!found.archives.is_empty());
+                let height = world.height();
+                world.begin(1, configs[1].clone()).await;
+                world.until(height + 4, 600).await;
+                let node = world.nodes().nth(1).unwrap();
+                let blocks = u64::from(SHORT.blocks);
+                for height in 1..=height {
+                    let block = node.marshal.get_block(Height::new(height)).await.unwrap();
+                    assert!(block.inner().block().has_all_bodies(), "{partition}: {height}");
+                    let end = height % blocks == blocks - 1;
+                    let certificate = node.marshal.get_finalization(Height::new(height)).await;
+                    assert!(!end || certificate.is_some(), "{partition}: {height}");
+                }
+            }
+        }
+        assert!(opened > 0 && closed > 0, "{opened} archives could be opened, {closed} could not");
         let chain = world.nodes().next().unwrap().shared.chain();
         assert!(chain.state().offences().is_empty(), "nobody voted twice");
     });
