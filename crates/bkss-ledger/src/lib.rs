@@ -27,7 +27,7 @@ pub mod proof_tree;
 pub mod receipts;
 mod registry;
 pub mod revocation;
-mod seal;
+pub mod seal;
 pub mod snapshot;
 pub mod state;
 pub mod transaction_batch;

@@ -29,6 +29,11 @@ impl Seals {
         self.changed.insert(row / PAGE);
     }
 
+    /// The end of a round has come; its digest is still to be made.
+    pub(crate) const fn open(&mut self) {
+        self.kept = None;
+    }
+
     /// The end of a round has this digest.
     pub(crate) const fn keep(&mut self, sealed: Digest) {
         self.kept = Some(sealed);
@@ -40,19 +45,69 @@ impl Seals {
     }
 }
 
+/// The digest of a state while it is made, a page at a time: where very much waits that takes long,
+/// and nobody has to keep the state to himself meanwhile.
+#[derive(Debug)]
+pub struct Sealing {
+    /// The newest block of the state.
+    head: Digest,
+    pages: Vec<Digest>,
+    left: BTreeSet<u32>,
+}
+
+/// The digest of a state, and the pages that it is made of.
+#[derive(Debug)]
+pub struct Sealed {
+    head: Digest,
+    pages: Vec<Digest>,
+    digest: Digest,
+}
+
+impl Sealing {
+    /// Hashes one more page of the state that this was begun with; all of it in the end.
+    pub fn step(&mut self, state: &State) -> Option<Sealed> {
+        let Some(number) = self.left.pop_first() else {
+            let sheet = page_digest(&snapshot::Sheet::of(state));
+            let (head, digest) = (self.head, root(sheet, &self.pages));
+            return Some(Sealed { head, pages: std::mem::take(&mut self.pages), digest });
+        };
+        let at = number as usize;
+        if at >= self.pages.len() {
+            self.pages.resize(at + 1, Digest::ZERO);
+        }
+        self.pages[at] = page_digest(&snapshot::Page { state, number });
+        None
+    }
+}
+
 impl State {
     /// Digest of this state.
     pub fn seal(&mut self) -> Digest {
-        let changed = std::mem::take(&mut self.seals.changed);
-        for page in changed {
-            let digest = page_digest(&snapshot::Page { state: self, number: page });
-            let at = page as usize;
-            if at >= self.seals.pages.len() {
-                self.seals.pages.resize(at + 1, Digest::ZERO);
+        let mut sealing = self.sealing();
+        loop {
+            if let Some(sealed) = sealing.step(self) {
+                return self.take(sealed);
             }
-            self.seals.pages[at] = digest;
         }
-        root(page_digest(&snapshot::Sheet::of(self)), &self.seals.pages)
+    }
+
+    /// Begins to make the digest of this state.
+    pub fn sealing(&self) -> Sealing {
+        let Seals { pages, changed, .. } = &self.seals;
+        Sealing { head: self.head.id, pages: pages.clone(), left: changed.clone() }
+    }
+
+    /// Keeps the digest of this state, the end of a round, until it is certified. One of another state
+    /// is not taken; this one's is made.
+    pub fn keep_sealed(&mut self, sealed: Sealed) {
+        let digest = if sealed.head == self.head.id { self.take(sealed) } else { self.seal() };
+        self.seals.keep(digest);
+    }
+
+    fn take(&mut self, sealed: Sealed) -> Digest {
+        self.seals.changed.clear();
+        self.seals.pages = sealed.pages;
+        sealed.digest
     }
 }
 

@@ -113,6 +113,20 @@ impl State {
     ///
     /// [`NotNext`] if it was verified on top of another block than this state's head.
     pub fn apply(&mut self, verified: &Verified) -> Result<(), NotNext> {
+        if self.apply_unsealed(verified)? {
+            let sealed = self.seal();
+            self.seals.keep(sealed);
+        }
+        Ok(())
+    }
+
+    /// Applies a verified block; true if it ends a round, so that the state's digest is to be made
+    /// ([`Self::sealing`]) and kept ([`Self::keep_sealed`]) before the next round ends.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::apply`].
+    pub fn apply_unsealed(&mut self, verified: &Verified) -> Result<bool, NotNext> {
         let delta = verified.delta();
         if delta.parent != self.head.id {
             let (height, parent) = (delta.head.height, delta.parent);
@@ -134,10 +148,9 @@ impl State {
         self.offences.extend(delta.offences.iter().copied());
         self.head = delta.head;
         if delta.ends_round {
-            let sealed = self.seal();
-            self.seals.keep(sealed);
+            self.seals.open();
         }
-        Ok(())
+        Ok(delta.ends_round)
     }
 
     pub(crate) fn push_chain(&mut self, chain: Chain, live: Live) {

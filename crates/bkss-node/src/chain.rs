@@ -237,19 +237,37 @@ impl Shared {
             None => return Err(Broken::NotNext { height }),
         };
         let mut chain = self.chain_mut();
-        chain.state.apply(&verified).map_err(Broken::State)?;
+        let ends_round = chain.state.apply_unsealed(&verified).map_err(Broken::State)?;
         chain.unfinalized.retain(|_, kept| kept.block().header().height > height);
         chain.recent.push_back(block.id());
         if chain.recent.len() > MAX_RECENT {
             chain.recent.pop_front();
         }
         drop(chain);
+        if ends_round {
+            self.seal();
+        }
         // While others read.
         let chain = self.chain();
         let mut pool = self.pool();
         pool.drop_those_of(block);
         pool.prune(&chain.state.view());
         Ok(Some(verified))
+    }
+}
+
+impl Shared {
+    /// Makes the digest of the state at the end of a round. Others read and add blocks between its
+    /// pages; the state itself is changed by whoever calls this only.
+    fn seal(&self) {
+        let mut sealing = self.chain().state.sealing();
+        loop {
+            let sealed = sealing.step(&self.chain().state);
+            if let Some(sealed) = sealed {
+                self.chain_mut().state.keep_sealed(sealed);
+                return;
+            }
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Snapshots: the state comes back, and only the certified one.
 
 use bkss_ledger::{
-    Change, Rounds, Snapshot, State, Transaction, Vote,
+    Change, Refusal, Rounds, Snapshot, State, Transaction, Vote,
     change::Body as ChangeBody,
     genesis::Weighing,
     propose,
     snapshot::{self, SnapshotError},
     verify,
 };
-use bkss_scheme::{Certified, Era, Eras, Header, ProviderId};
+use bkss_scheme::{Certified, Era, Eras, Header, LedgerTime, ProviderId};
 
 use crate::{
     blocks::block,
@@ -57,7 +57,7 @@ fn certified(consortium: &Consortium, state: &State) -> (Certified, Header) {
     let mut state = state.clone();
     let era = Era::new(1, state.round().committee.clone());
     let last = loop {
-        let time = bkss_scheme::LedgerTime(state.head().time.0 + 1);
+        let time = LedgerTime(state.head().time.0 + 1);
         let verified = propose(&state.view(), time, []).unwrap();
         state.apply(&verified).unwrap();
         if state.round().number == 2 {
@@ -81,7 +81,7 @@ fn a_state_comes_back_and_goes_on_as_if_it_had_never_left() {
     snapshot::write(&mut back, &mut again).unwrap();
     assert_eq!(again, bytes);
     for _ in 0..12 {
-        let time = bkss_scheme::LedgerTime(state.head().time.0 + 1);
+        let time = LedgerTime(state.head().time.0 + 1);
         let verified = propose(&state.view(), time, []).unwrap();
         let same = verify(&back.view(), verified.block().clone()).unwrap();
         state.apply(&verified).unwrap();
@@ -106,6 +106,49 @@ fn pages_are_sealed_as_if_all_were_hashed_again() {
     assert_eq!(fresh.digest(), digest);
     let (_, mut other) = full(3);
     assert_ne!(other.seal(), digest);
+}
+
+#[test]
+fn a_round_ends_only_once_the_end_before_it_is_sealed_and_with_its_own_seal() {
+    let (_, mut state) = full(4);
+    let next = |state: &State| propose(&state.view(), LedgerTime(state.head().time.0 + 1), []);
+    let mut stale = state.sealing();
+    let stale = loop {
+        if let Some(sealed) = stale.step(&state) {
+            break sealed;
+        }
+    };
+    while !state.apply_unsealed(&next(&state).unwrap()).unwrap() {}
+    // It goes on, up to the last block of the round.
+    let mut open = state.clone();
+    let refusal = loop {
+        match next(&open) {
+            Ok(verified) => assert!(!open.apply_unsealed(&verified).unwrap(), "no end without it"),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refusal, Refusal::NotSealed { height: open.head().height + 1 });
+    assert_eq!(open.head().height + 1 - state.head().height, u64::from(SHORT.blocks));
+    // The seal of an earlier state is not taken for it.
+    let expected = state.clone().seal();
+    let mut sealed = state.clone();
+    sealed.keep_sealed(stale);
+    assert_eq!(sealed.view().sealed(), Some(expected));
+    let mut sealing = state.sealing();
+    let sealed = loop {
+        if let Some(sealed) = sealing.step(&state) {
+            break sealed;
+        }
+    };
+    state.keep_sealed(sealed);
+    assert_eq!(state.view().sealed(), Some(expected));
+    let last = loop {
+        let verified = next(&state).unwrap();
+        if state.apply_unsealed(&verified).unwrap() {
+            break verified;
+        }
+    };
+    assert_eq!(last.block().header().state, Some(expected));
 }
 
 #[test]
@@ -148,7 +191,7 @@ fn a_snapshot_of_others_counts_against_a_certified_header_only() {
     assert!(matches!(error, SnapshotError::NotCertified { height: 7, .. }), "{error}");
     let mut later = state.clone();
     for _ in 0..4 {
-        let time = bkss_scheme::LedgerTime(later.head().time.0 + 1);
+        let time = LedgerTime(later.head().time.0 + 1);
         block(&mut later, time, []);
     }
     let error = read(&bytes(&mut later)).certified(&header).unwrap_err();

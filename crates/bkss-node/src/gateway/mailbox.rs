@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use bkss_ledger::{Candidate, Transaction, membership::repeats_newest};
-use bkss_scheme::transaction::{Release, Submit};
+use bkss_scheme::{
+    root_message::Registration,
+    transaction::{Release, Submit},
+};
 use commonware_utils::channel::{
     mpsc::{self, error::TrySendError},
     oneshot,
@@ -194,10 +197,8 @@ impl Mailbox {
             Transaction::Requests(_) | Transaction::Openings(_) => {
                 return Look::Answer(Answer::Refused(Reason::Batch));
             }
-            Transaction::Registration(registration) => {
-                if repeats_newest(&self.shared.chain().state().view(), registration).is_some() {
-                    return Look::Known(transaction.clone());
-                }
+            Transaction::Registration(registration) if self.is_newest(registration) => {
+                return Look::Known(transaction.clone());
             }
             _ => {}
         }
@@ -208,6 +209,11 @@ impl Mailbox {
             Ok(None) => Look::Open,
             Err(refusal) => Look::Answer(refusal.into()),
         }
+    }
+
+    /// Whether a registration says again what the newest chain of its meter says.
+    fn is_newest(&self, registration: &Registration) -> bool {
+        repeats_newest(&self.shared.chain().state().view(), registration).is_some()
     }
 
     fn put(
