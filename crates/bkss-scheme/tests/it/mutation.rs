@@ -32,10 +32,25 @@ const EXTREME: [u64; 14] = [
     u64::MAX,
 ];
 
-/// Runs `try_one` on mutations of these inputs, each tried as often as the others.
-pub(crate) fn each(seed: u64, inputs: &[Vec<u8>], mut try_one: impl FnMut(usize, &[u8])) {
+/// How many mutations a test tries.
+pub(crate) fn count() -> u64 {
     let count = std::env::var("BKSS_MUTATIONS").ok().and_then(|count| count.parse().ok());
-    let count: u64 = count.unwrap_or(10_000);
+    count.unwrap_or(10_000)
+}
+
+/// Runs `try_one` on mutations of these inputs, each tried as often as the others.
+pub(crate) fn each(seed: u64, inputs: &[Vec<u8>], try_one: impl FnMut(usize, &[u8])) {
+    some(seed, count(), inputs, try_one);
+    println!("seed {seed}: {} mutated inputs of {} kinds", count(), inputs.len());
+}
+
+/// [`each`] with so many.
+pub(crate) fn some(
+    seed: u64,
+    count: u64,
+    inputs: &[Vec<u8>],
+    mut try_one: impl FnMut(usize, &[u8]),
+) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     for number in 0..count {
         let kind = usize::try_from(number).unwrap() % inputs.len();
@@ -44,7 +59,6 @@ pub(crate) fn each(seed: u64, inputs: &[Vec<u8>], mut try_one: impl FnMut(usize,
         try_one(kind, &input);
         std::mem::forget(case);
     }
-    println!("seed {seed}: {count} mutated inputs of {} kinds", inputs.len());
 }
 
 /// Tells which case it was when a test ends in the middle of it.
