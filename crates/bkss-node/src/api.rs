@@ -11,6 +11,7 @@ mod document;
 mod error;
 mod get;
 mod hex;
+mod lengths;
 mod lists;
 mod post;
 mod server;
@@ -41,6 +42,7 @@ use bkss_ledger as ledger;
 use bkss_scheme::ProviderId;
 use commonware_runtime::tokio::Context;
 use error::ApiError;
+use lengths::Lengths;
 use server::Peer;
 use tokio::{sync::Semaphore, time::Instant};
 use utoipa::OpenApi as _;
@@ -89,6 +91,8 @@ pub struct Api {
     /// A head older than this is not healthy.
     stale_after: Duration,
     shares: Shares,
+    /// Of the archive's sections.
+    lengths: Lengths,
     proofs: Semaphore,
     waits: Semaphore,
     /// How many requests there have been.
@@ -146,6 +150,7 @@ impl Api {
             status,
             stale_after,
             shares,
+            lengths: Lengths::default(),
             proofs: Semaphore::new(MAX_PROOFS),
             waits: Semaphore::new(MAX_WAITS),
             requests: AtomicU64::new(0),

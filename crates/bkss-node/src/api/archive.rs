@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -17,14 +18,19 @@ use bkss_scheme::{Network, codec};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{
     Api, Caller,
     error::{ApiError, ErrorBody, malformed},
     hex,
+    lengths::SECTION,
     shares::{Share, What},
 };
-use crate::receipts::NoProof;
+use crate::{message::RETRY_AFTER, receipts::NoProof};
+
+/// So long a caller waits while it is measured what comes before a part.
+const MEASURING: Duration = Duration::from_secs(10);
 
 /// What the writer has written and nobody has fetched.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +39,10 @@ struct Sink(Arc<Mutex<Vec<u8>>>);
 impl Sink {
     fn fetch(&self) -> Bytes {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+
+    fn length(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 }
 
@@ -58,6 +68,10 @@ struct Progress {
     /// Bytes that are left out, and that follow then.
     skip: u64,
     left: u64,
+    /// Bytes of the section so far.
+    of_section: u64,
+    /// Whether it is a part, of an archive whose sections have the lengths that are known.
+    is_part: bool,
     _share: Share,
 }
 
@@ -114,7 +128,9 @@ pub(super) async fn archive(
     if head > 0 && (last == 0 || api.prover.block(1).await.is_none()) {
         return Err(NoProof::NotKept(1).into());
     }
-    let tag = format!("\"{}-{last}\"", hex::encode(&network.0));
+    let started = api.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (since, changes) = (started.as_millis(), api.lengths.changes());
+    let tag = format!("\"{}-{last}-{since}-{changes}\"", hex::encode(&network.0));
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let same = field(header::IF_RANGE).map_or(to.is_some(), |known| known == tag);
     let range = field(header::RANGE).filter(|_| same).and_then(Range::of);
@@ -124,9 +140,9 @@ pub(super) async fn archive(
     fields.insert(header::CONTENT_DISPOSITION, name);
     fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
-    let (mut status, mut skip, mut left) = (StatusCode::OK, 0, u64::MAX);
+    let (mut status, mut skip, mut left, mut next) = (StatusCode::OK, 0, u64::MAX, 1);
     if let Some(Range { first, last: end }) = range {
-        let total = length(&api, network, last).await?;
+        let Layout { sections, total } = Layout::measure(&api, network, last).await?;
         if first >= total {
             let expected = format!("a byte before {total}");
             let at = "Range";
@@ -134,14 +150,37 @@ pub(super) async fn archive(
             return Err(ApiError::new(status, "no such bytes", expected, first, at));
         }
         let end = end.map_or(total - 1, |end| end.min(total - 1));
-        (status, skip, left) = (StatusCode::PARTIAL_CONTENT, first, end - first + 1);
+        (status, left) = (StatusCode::PARTIAL_CONTENT, end - first + 1);
+        // Of the first section there is more: the archive's first frame.
+        (skip, next) = (first, 1);
+        for (start, section) in sections.into_iter().zip(0..).skip(1) {
+            if start <= first {
+                (skip, next) = (first - start, section * SECTION + 1);
+            }
+        }
         let range = HeaderValue::from_str(&format!("bytes {first}-{end}/{total}"));
         fields.extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
         fields.insert(header::CONTENT_LENGTH, left.into());
     }
     let sink = Sink::default();
     let writer = Writer::new(sink.clone(), network).ok();
-    let progress = Progress { api, sink, writer, next: 1, last, skip, left, _share: share };
+    if next > 1 {
+        // What stands before all blocks has been served.
+        sink.fetch();
+    }
+    let is_part = status == StatusCode::PARTIAL_CONTENT;
+    let progress = Progress {
+        api,
+        sink,
+        writer,
+        next,
+        last,
+        skip,
+        left,
+        of_section: 0,
+        is_part,
+        _share: share,
+    };
     let pieces = stream::unfold(progress, piece);
     Ok((status, fields, Body::from_stream(pieces.boxed())).into_response())
 }
@@ -166,17 +205,50 @@ impl Range {
     }
 }
 
-/// How long the archive up to a block is.
-async fn length(api: &Api, network: Network, last: u64) -> Result<u64, ApiError> {
-    let sink = Sink::default();
-    let mut writer = Writer::new(sink.clone(), network).map_err(|_| NoProof::Broken(0))?;
-    let mut length = 0;
-    for height in 1..=last {
-        write(api, &mut writer, height).await.map_err(|_| NoProof::NotKept(height))?;
-        length += sink.fetch().len() as u64;
+/// Where the sections of an archive begin, and how long it is.
+struct Layout {
+    sections: Vec<u64>,
+    total: u64,
+}
+
+impl Layout {
+    /// Of the archive up to a block. What is not known yet is written to nowhere; if that takes long
+    /// the caller is to come again, and finds more of it known.
+    async fn measure(api: &Api, network: Network, last: u64) -> Result<Self, ApiError> {
+        let began = Instant::now();
+        let sink = Sink::default();
+        let mut writer = Writer::new(sink.clone(), network).map_err(|_| NoProof::Broken(0))?;
+        let mut total = sink.fetch().len() as u64;
+        let mut sections = Vec::new();
+        for section in 0..last.div_ceil(SECTION) {
+            sections.push(total);
+            let end = (section + 1) * SECTION;
+            // The last block is always read: its head ends the archive.
+            if let Some(known) = api.lengths.of(section).filter(|_| end < last) {
+                total += known;
+                continue;
+            }
+            for height in section * SECTION + 1..=end.min(last) {
+                write(api, &mut writer, height).await.map_err(|_| NoProof::NotKept(height))?;
+            }
+            let length = sink.fetch().len() as u64;
+            total += length;
+            let same = end > last || api.lengths.wrote(section, length, head(api));
+            if !same || began.elapsed() > MEASURING {
+                let (status, expected) = (StatusCode::SERVICE_UNAVAILABLE, "a measured archive");
+                let found = format!("one measured up to block {}", end.min(last));
+                let error = ApiError::new(status, "node is busy", expected, found, "Range");
+                return Err(error.retry_after(RETRY_AFTER));
+            }
+        }
+        writer.finish().map_err(|_| NoProof::Broken(last))?;
+        Ok(Self { sections, total: total + sink.fetch().len() as u64 })
     }
-    writer.finish().map_err(|_| NoProof::Broken(last))?;
-    Ok(length + sink.fetch().len() as u64)
+}
+
+/// Height of the newest block.
+fn head(api: &Api) -> u64 {
+    api.shared.chain().state().head().height
 }
 
 /// Writes a block with its certificate.
@@ -198,7 +270,13 @@ async fn piece(mut progress: Progress) -> Option<(io::Result<Bytes>, Progress)> 
         let ended = writer.finish().map(|_| progress.fetch());
         return Some((ended, progress));
     }
+    let before = progress.sink.length();
     if let Err(error) = write(&progress.api, &mut writer, progress.next).await {
+        return Some((Err(error), progress));
+    }
+    progress.of_section += progress.sink.length() - before;
+    if !progress.is_as_known() {
+        let error = io::Error::other("the archive has changed since its length was measured");
         return Some((Err(error), progress));
     }
     progress.writer = Some(writer);
@@ -207,6 +285,16 @@ async fn piece(mut progress: Progress) -> Option<(io::Result<Bytes>, Progress)> 
 }
 
 impl Progress {
+    /// Notes the length of a section at its end; false if this is a part of an archive in which it had
+    /// another.
+    fn is_as_known(&mut self) -> bool {
+        if !self.next.is_multiple_of(SECTION) {
+            return true;
+        }
+        let (section, length) = (self.next / SECTION - 1, std::mem::take(&mut self.of_section));
+        self.api.lengths.wrote(section, length, head(&self.api)) || !self.is_part
+    }
+
     /// What has been written of what is asked for.
     fn fetch(&mut self) -> Bytes {
         let mut bytes = self.sink.fetch();
