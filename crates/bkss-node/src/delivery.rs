@@ -2,7 +2,8 @@
 //!
 //! The engine delivers each block in order and at least once, also after a crash; it is applied
 //! exactly once. A block that has no certificate of its own waits for the next of its round that
-//! has; the last block of a round always has one, since nothing is built on it before. After that
+//! has; the last block of a round always has one, since nothing is built on it before; a
+//! node that has lost it asks the others for half a minute, then goes on without and says so. After that
 //! block the next round starts, and only then is the block acknowledged. What lies too far from a
 //! certificate to be proven is passed on all the same, without a proof.
 

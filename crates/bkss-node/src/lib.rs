@@ -1,6 +1,7 @@
 //! A service provider: the consensus engine, the store and the gateway of its meters.
 //!
-//! The only crate that names the engine (simplex and marshal of commonware). [`node::start`] runs a
+//! Beside the world of `bkss-sim` the only crate that names the engine's consensus (simplex and marshal
+//! of commonware). [`node::start`] runs a
 //! provider on any of the engine's runtimes; [`Consortium`] runs several of them in one process on
 //! loopback TCP. The ledger's rules are in `bkss-ledger`; this crate brings them blocks.
 

@@ -334,13 +334,20 @@ impl<E: Storage + Metrics + Clock + Supervisor> Prover<E> {
         if chains.iter().all(later) { Ok(()) } else { Err(NoProof::RecordsAfter(begins)) }
     }
 
-    /// The receipt of an opened reading.
+    /// The receipt of an opened reading: of this chain of the meter, or of the newest that has opened
+    /// the link.
     ///
     /// # Errors
     ///
     /// [`NoProof`].
-    pub async fn receipt(&self, meter: MeterId, index: LinkIndex) -> Result<Vec<u8>, NoProof> {
-        for (row, chain) in self.chains(meter, index)? {
+    pub async fn receipt(
+        &self,
+        meter: MeterId,
+        index: LinkIndex,
+        of: Option<Digest>,
+    ) -> Result<Vec<u8>, NoProof> {
+        let asked = |(_, chain): &(Row, Chain)| of.is_none_or(|id| chain.id == id);
+        for (row, chain) in self.chains(meter, index)?.into_iter().filter(asked) {
             let slot = chain.schedule.slot(index);
             if let Some(height) = self.opened(row, slot).await? {
                 return self.receipt_of((row, &chain), index, height).await;

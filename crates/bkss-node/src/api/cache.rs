@@ -1,4 +1,4 @@
-//! What never changes, and need not be sent again.
+//! What has been sent once and need not be sent again.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -7,8 +7,23 @@ use axum::{
 
 use super::{body::Encoding, hex};
 
-/// For good, by anybody.
-const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// How long an answer may be kept by whoever has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Keep {
+    /// For good: it never changes.
+    ForGood,
+    /// It may change: whoever has it asks whether it has.
+    Ask,
+}
+
+impl Keep {
+    const fn field(self) -> HeaderValue {
+        match self {
+            Self::ForGood => HeaderValue::from_static("public, max-age=31536000, immutable"),
+            Self::Ask => HeaderValue::from_static("public, no-cache"),
+        }
+    }
+}
 
 /// The tag of an answer: a digest of what it says, and how it is encoded.
 pub(super) fn tag(digest: &[u8; 32], encoding: Encoding) -> String {
@@ -19,10 +34,11 @@ pub(super) fn tag(digest: &[u8; 32], encoding: Encoding) -> String {
     format!("\"{}-{suffix}\"", hex::encode(digest))
 }
 
-/// An answer that stays what it is: 304 for whoever has it.
-pub(super) fn immutable(
+/// An answer with a tag: 304 for whoever has it.
+pub(super) fn tagged(
     headers: &HeaderMap,
     tag: &str,
+    keep: Keep,
     answer: impl FnOnce() -> Response,
 ) -> Response {
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|it| it.to_str().ok());
@@ -34,7 +50,7 @@ pub(super) fn immutable(
     if let Ok(tag) = HeaderValue::from_str(tag) {
         fields.insert(header::ETAG, tag);
     }
-    fields.insert(header::CACHE_CONTROL, FOR_GOOD);
+    fields.insert(header::CACHE_CONTROL, keep.field());
     fields.insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }

@@ -8,13 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bkss_ledger::{self as ledger, Block};
-use bkss_scheme::{LedgerTime, LinkIndex, MeterId, ProviderIdentity, TreeHead, codec, hash};
+use bkss_scheme::{
+    Digest, LedgerTime, LinkIndex, MeterId, ProviderIdentity, TreeHead, codec, hash,
+};
 use serde::Deserialize;
 
 use super::{
     Api,
     body::{self, Encoding},
-    cache,
+    cache::{self, Keep},
     error::{ApiError, ErrorBody, malformed},
     hex, millis,
     types::{
@@ -98,6 +100,17 @@ pub(super) fn slot_body(meter: MeterId, index: LinkIndex, found: &SlotStatus) ->
     SlotBody { meter, index, chain, status: status.to_owned(), requested, opened }
 }
 
+/// Of which chain of a meter.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfChain {
+    /// The chain's id, as `/v1/meters/{meter}` shows it. Without it the newest chain counts that has
+    /// opened this link: once a meter's next chain has opened it, that is another reading.
+    #[param(pattern = "^[0-9a-f]{64}$")]
+    chain: Option<String>,
+}
+
 /// The receipt of an opened reading.
 #[utoipa::path(
     get,
@@ -105,6 +118,7 @@ pub(super) fn slot_body(meter: MeterId, index: LinkIndex, found: &SlotStatus) ->
     params(
         ("meter" = u32, Path, description = "the meter's number"),
         ("index" = u32, Path, description = "the link, from 1", minimum = 1, maximum = 1_048_576),
+        OfChain,
     ),
     responses(
         (
@@ -120,12 +134,20 @@ pub(super) async fn receipt(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     link: Link,
+    query: Result<Query<OfChain>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (meter, index) = path(link)?;
+    let Query(OfChain { chain }) =
+        query.map_err(|error| malformed("chain=ID", error.body_text(), "query"))?;
+    let id = |text: String| {
+        let bytes = hex::decode_array(&text);
+        bytes.map(Digest).ok_or_else(|| malformed("32 bytes as hexadecimal", text, "chain"))
+    };
+    let chain = chain.map(id).transpose()?;
     let _turn = api.proofs.acquire().await;
-    let bytes = api.prover.receipt(MeterId(meter), link_index(index)?).await?;
+    let bytes = api.prover.receipt(MeterId(meter), link_index(index)?, chain).await?;
     let tag = cache::tag(&hash::plain(&bytes).0, Encoding::accepted(&headers));
-    Ok(cache::immutable(&headers, &tag, || proof(&headers, "receipt", bytes)))
+    Ok(cache::tagged(&headers, &tag, Keep::Ask, || proof(&headers, "receipt", bytes)))
 }
 
 /// What a meter checks before its first release.
@@ -255,8 +277,13 @@ pub(super) async fn block(
     let block = api.prover.block(height).await;
     let block = block.ok_or(crate::receipts::NoProof::NotKept(height))?;
     let encoding = Encoding::accepted(&headers);
-    let tag = cache::tag(&block.id().0, encoding);
-    Ok(cache::immutable(&headers, &tag, || {
+    // The id is the same where bodies have been erased.
+    let (id, keep) = match block.has_all_bodies() {
+        true => (block.id(), Keep::ForGood),
+        false => (hash::plain(&block.encode()), Keep::Ask),
+    };
+    let tag = cache::tag(&id.0, encoding);
+    Ok(cache::tagged(&headers, &tag, keep, || {
         let summary = || body::json(&block_body(&block));
         body::answer(StatusCode::OK, encoding, || block.encode(), summary)
     }))

@@ -125,7 +125,7 @@ impl<'a> World<'a> {
             let records = self.records(life, &self.blocks).await;
             let prover = Prover::new(node.shared.clone(), node.marshal.clone(), records.clone());
             for one in &self.receipts {
-                let receipt = prover.receipt(one.meter, one.index).await.unwrap();
+                let receipt = prover.receipt(one.meter, one.index, None).await.unwrap();
                 assert_eq!(receipt, one.receipt, "{life} life, meter {}", one.meter);
                 let slot = prover.slot(one.meter, one.index).await.unwrap();
                 // A meter knows its own request by what it is of.
@@ -146,11 +146,11 @@ impl<'a> World<'a> {
                 let proof = prover.registration(id).await.unwrap();
                 assert_eq!(Some(proof), self.witness.registration_proof(id), "{life} life");
                 let index = LinkIndex::new(9, 13).unwrap();
-                assert_eq!(prover.receipt(id, index).await, Err(NoProof::NotOpened(index)));
+                assert_eq!(prover.receipt(id, index, None).await, Err(NoProof::NotOpened(index)));
             }
             let unknown = MeterId(99);
             let index = LinkIndex::new(1, 13).unwrap();
-            let refused = prover.receipt(unknown, index).await;
+            let refused = prover.receipt(unknown, index, None).await;
             assert_eq!(refused, Err(NoProof::UnknownMeter(unknown)));
             let after = self.blocks[self.blocks.len() / 2].header().time;
             let proof = prover.time_proof(Some(LedgerTime(after.0 - 1))).await.unwrap();
@@ -191,7 +191,7 @@ impl<'a> World<'a> {
         let not_here = NoProof::RecordsAfter(after);
         let slot = prover.slot(one.meter, one.index).await;
         assert_eq!(slot, Err(not_here.clone()));
-        assert_eq!(prover.receipt(one.meter, one.index).await, Err(not_here.clone()));
+        assert_eq!(prover.receipt(one.meter, one.index, None).await, Err(not_here.clone()));
         assert_eq!(prover.registration(one.meter).await, Err(not_here));
     }
 

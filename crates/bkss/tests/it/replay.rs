@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     membership::Network,
+    providers::agent,
     shared::{bkss, code, said, text},
 };
 
@@ -89,6 +90,31 @@ fn meters_replay_through_a_kill_and_a_stop() {
     let earlier = std::fs::metadata(&archive).unwrap().len();
     let of_run = summary["ledger_bytes_per_reading"].as_f64().unwrap() * 12.0;
     assert!(of_run > 0.0 && of_run <= (whole - earlier + 6000) as f64, "{of_run} of {whole}");
+    // Either chain has opened link 1: each receipt is there, and the newest where nobody says which.
+    let get = |path: &str| {
+        let url = format!("{}{path}", network.url(1));
+        let mut answer = agent().get(&url).header("accept", "application/cbor").call().unwrap();
+        let kept = answer.headers()["cache-control"].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), kept, answer.body_mut().read_to_vec().unwrap())
+    };
+    let mut meter = agent().get(format!("{}/v1/meters/5", network.url(1))).call().unwrap();
+    let meter: Value = serde_json::from_slice(&meter.body_mut().read_to_vec().unwrap()).unwrap();
+    let ids: Vec<_> = meter["chains"].as_array().unwrap().iter().map(|it| &it["chain"]).collect();
+    assert_eq!(ids.len(), 2, "{meter}");
+    let [newest, first] = [0, 1].map(|at| {
+        let id = ids[at].as_str().unwrap();
+        get(&format!("/v1/receipts/5/1?chain={id}"))
+    });
+    assert_eq!((newest.0, newest.1.as_str()), (200, "public, no-cache"), "nobody keeps it unasked");
+    assert_eq!(get("/v1/receipts/5/1").2, newest.2);
+    assert_ne!(first.2, newest.2);
+    for (name, receipt) in [("first.receipt", &first.2), ("newest.receipt", &newest.2)] {
+        let path = network.path(name);
+        std::fs::write(&path, receipt).unwrap();
+        let genesis = network.path("second/genesis.bkss");
+        let verified = bkss(&["verify", "--genesis", text(&genesis), text(&path)]);
+        assert_eq!(code(&verified), 0, "{name}: {}", said(&verified));
+    }
     let receipts = network.path("second/receipts/5");
     let owner = network.path("net/providers/0");
     let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
