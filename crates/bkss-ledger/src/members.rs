@@ -1,7 +1,8 @@
 //! The members of a consortium: service providers and SDIs, present and former (scheme s4.3).
 //!
 //! Numbers and keys are never given twice, so that what was signed once can be checked for ever. A
-//! former provider still vouches for the meters it registered; it can do nothing new.
+//! former provider still vouches for the meters it registered, and can still revoke them together with
+//! an SDI; it can do nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 

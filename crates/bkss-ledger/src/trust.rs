@@ -2,8 +2,9 @@
 //!
 //! A genesis file is the genesis and then any number of handovers, each certified by the committee
 //! that the ones before it have put in office. All committees and members that it names follow from
-//! the genesis alone. A file that ends earlier than a receipt's round is of no use for it, and does
-//! no harm.
+//! the genesis alone. A file that ends earlier than a receipt's round serves it as long as the
+//! committee is the same; after a change it refuses honest receipts, and would take those of the
+//! former committee.
 
 use bkss_scheme::{
     Committee, Digest, Era, Eras, Handover, ProviderIdentity, SdiIdentity, codec,
