@@ -3,8 +3,7 @@
 //! A record names what a block registered, requested and opened by slot and registry number, what
 //! it skipped, and why it is final: a few bytes per reading. Receipts are built from blocks on
 //! demand, so they survive restarts and cost no multiple of the ledger. In memory is only which
-//! blocks concern which slot. Of empty blocks one a second
-//! has a record, most have none.
+//! blocks concern which slot. Of empty blocks one a second has a record, most have none.
 
 mod record;
 
