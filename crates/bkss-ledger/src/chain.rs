@@ -5,7 +5,7 @@
 //! opened from, and `r` and the SDI, which receipts take from the block of the registration. `mr`
 //! commits to all of them.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bkss_scheme::{
     Digest, LedgerTime, Link, LinkIndex, MeterId, ProviderId, RootMessage, Salt,
@@ -55,7 +55,8 @@ pub struct Live {
     pub counts_until: Until,
     /// Whether and when the chain ends before its last slot.
     pub end: Option<End>,
-    /// Accepted requests that are not opened; no longer than it has to be. Those of a slot go when
+    /// Accepted requests that are not opened, by ascending slot, since at any time those of one slot
+    /// alone are accepted; no longer than it has to be. Those of a slot go when
     /// one of them is opened. Those that can no longer be opened stay until another request of the
     /// chain is accepted, and go then.
     pub pending: Arc<[Pending]>,
@@ -108,7 +109,8 @@ impl Live {
         if hash_chain::walk(salt, from, to, upper) != *lower {
             return None;
         }
-        let others = self.pending.iter().filter(|pending| pending.index != index);
+        let Range { start, end } = self.place_of(index);
+        let others = self.pending[..start].iter().chain(&self.pending[end..]);
         Some(Self {
             last_index: from,
             last_link: upper.clone(),
@@ -116,6 +118,23 @@ impl Live {
             end: self.end,
             pending: others.copied().collect(),
         })
+    }
+
+    /// The requests of a slot that wait for its opening.
+    pub fn pending_of(&self, index: LinkIndex) -> &[Pending] {
+        &self.pending[self.place_of(index)]
+    }
+
+    /// The requests from this link on that wait for their openings.
+    pub fn pending_from(&self, least: u32) -> &[Pending] {
+        let start = self.pending.partition_point(|pending| pending.index.get() < least);
+        &self.pending[start..]
+    }
+
+    fn place_of(&self, index: LinkIndex) -> Range<usize> {
+        let start = self.pending.partition_point(|pending| pending.index < index);
+        let length = self.pending[start..].partition_point(|pending| pending.index == index);
+        start..start + length
     }
 
     /// Steps that are walked to open a link, from the newest that is opened or to it.
@@ -126,7 +145,7 @@ impl Live {
     /// When the last slot ends that this chain has requested: the next chain begins no earlier.
     pub fn requested_until(&self, schedule: &Schedule) -> LedgerTime {
         let opened = LinkIndex::new(self.last_index, schedule.slots);
-        let pending = self.pending.iter().map(|pending| pending.index);
+        let pending = self.pending.last().map(|pending| pending.index);
         let ends = opened.into_iter().chain(pending).map(|index| schedule.ends(index));
         ends.max().unwrap_or(LedgerTime(0))
     }
@@ -174,14 +193,14 @@ pub(crate) fn decode_entry(decoder: &mut Decoder<'_>) -> Result<(Chain, Live), d
     let device = decoder.decode()?;
     let revocation_lock = codec::optional(decoder, Decoder::decode)?;
     let chain = Chain { id, meter, owner, salt, schedule, device, revocation_lock };
-    let live = Live {
-        last_index: decoder.u32()?,
-        last_link: Link::from_bytes(codec::bytes(decoder)?),
-        counts_until: decoder.u32()?,
-        end: codec::optional(decoder, decode_end)?,
-        pending: list(decoder, MAX_PENDING)?.into(),
-    };
-    Ok((chain, live))
+    let (last_index, last_link) = (decoder.u32()?, Link::from_bytes(codec::bytes(decoder)?));
+    let (counts_until, end) = (decoder.u32()?, codec::optional(decoder, decode_end)?);
+    let at = decoder.position();
+    let pending: Vec<Pending> = list(decoder, MAX_PENDING)?;
+    if !pending.is_sorted_by_key(|pending| pending.index) {
+        return Err(decode::Error::message("requests that wait are not by ascending slot").at(at));
+    }
+    Ok((chain, Live { last_index, last_link, counts_until, end, pending: pending.into() }))
 }
 
 fn decode_end(decoder: &mut Decoder<'_>) -> Result<End, decode::Error> {

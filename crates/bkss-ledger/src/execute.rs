@@ -199,6 +199,8 @@ pub(crate) struct Draft<'a> {
     steps: u32,
     /// Steps that were walked, of what is left out too.
     walked: u32,
+    /// Looks at requests that wait, to find room for others.
+    looks: usize,
 }
 
 /// An opening that the rules accept, and what it makes of its chain.
@@ -251,7 +253,13 @@ impl<'a> Draft<'a> {
             changed: BTreeSet::new(),
             steps: view.genesis().charter().limits.steps,
             walked: 0,
+            looks: 0,
         }
+    }
+
+    /// Looks at requests that wait, of what is left out too.
+    pub(crate) const fn looks(&self) -> usize {
+        self.looks
     }
 
     /// Steps that were walked, of what is left out too.
@@ -265,8 +273,7 @@ impl<'a> Draft<'a> {
         let of_row = |row: &Row| {
             let index = self.chain(*row)?.schedule.index(batch.slot)?;
             let live = self.outcome.delta.live.get(row).or_else(|| self.view.live(*row))?;
-            let waits = live.pending.iter().any(|pending| pending.index == index);
-            waits.then(|| live.steps(index))
+            (!live.pending_of(index).is_empty()).then(|| live.steps(index))
         };
         batch.rows.iter().filter_map(of_row).fold(0, u32::saturating_add)
     }
@@ -507,23 +514,19 @@ impl<'a> Draft<'a> {
         if !live.has(&schedule, index) {
             return Err(SkipReason::Ended);
         }
-        // What can no longer be opened makes room. There may be many of them: one look at each, and
-        // none is copied in vain.
-        let least = schedule.first_openable(time, reveal_s);
-        let (mut openable, mut own) = (0, 0);
-        for pending in &*live.pending {
-            if pending.submitter == submitter && pending.index == index {
-                return Err(SkipReason::SecondRequest);
-            }
-            let counts = pending.index.get() >= least;
-            openable += usize::from(counts);
-            own += usize::from(counts && pending.submitter == submitter);
+        let own = |pending: &&Pending| pending.submitter == submitter;
+        if live.pending_of(index).iter().any(|pending| own(&pending)) {
+            return Err(SkipReason::SecondRequest);
         }
-        if own >= most {
+        // What can no longer be opened makes room. There may be many others: one look at each, and none
+        // is copied in vain.
+        let openable = live.pending_from(schedule.first_openable(time, reveal_s));
+        self.looks = self.looks.saturating_add(openable.len());
+        if openable.len() >= most && openable.iter().filter(own).count() >= most {
             return Err(SkipReason::TooManyPending);
         }
-        let mut left = Vec::with_capacity(openable + 1);
-        left.extend(live.pending.iter().filter(|pending| pending.index.get() >= least));
+        let mut left = Vec::with_capacity(openable.len() + 1);
+        left.extend_from_slice(openable);
         left.push(Pending { index, submitter, value: *value });
         if let Some(live) = self.live(row) {
             live.pending = left.into();
@@ -580,12 +583,16 @@ impl<'a> Draft<'a> {
         if !schedule.accepts_opening(index, self.time, self.reveal_s) {
             return Err(SkipReason::WrongTime.into());
         }
-        let commitment = request::commitment(&chain.id, index, body_hash);
-        let value = request::request_value(&commitment, link);
         let live = self.outcome.delta.live.get(&row).or_else(|| self.view.live(row));
         let live = live.ok_or(SkipReason::UnknownMeter)?;
-        let same = |pending: &&Pending| pending.index == index && pending.value == value;
-        let submitter = live.pending.iter().find(same).ok_or(SkipReason::NoRequest)?.submitter;
+        let waits = live.pending_of(index);
+        if waits.is_empty() {
+            return Err(SkipReason::NoRequest.into());
+        }
+        let commitment = request::commitment(&chain.id, index, body_hash);
+        let value = request::request_value(&commitment, link);
+        let same = |pending: &&Pending| pending.value == value;
+        let submitter = waits.iter().find(same).ok_or(SkipReason::NoRequest)?.submitter;
         *steps = steps.checked_sub(live.steps(index)).ok_or(SkipReason::OverBudget)?;
         let live = live.open(salt, index, link).ok_or(NotOpened::Foreign)?;
         let opening = Opening { meter, index, link: link.clone(), body_hash: *body_hash };

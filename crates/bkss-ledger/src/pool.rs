@@ -1,7 +1,8 @@
 //! Transactions that wait for a block.
 //!
-//! Each gateway has a share of its own, so that none can crowd out another (A12); within a share
-//! the newest yields. What was left out comes again: gateways keep and re-send until it is final.
+//! Each gateway has a share of its own, so that none can crowd out another (A12): one for its requests,
+//! one for its openings, and one for its votes, changes and registrations, so that whoever fills one
+//! of them through an honest gateway keeps none of the others out. Within a share the newest yields. What was left out comes again: gateways keep and re-send until it is final.
 //! Whatever a pool takes, an honest leader can propose: nothing is longer than a block, and batches
 //! come with all bodies, of registered chains. A gateway that signs a batch which no block can
 //! contain is passed over for the rest of the round.
@@ -21,9 +22,11 @@ use crate::{
     verify::MAX_FRAMING,
 };
 
-/// Most bytes that wait per gateway.
+/// Most bytes of openings that wait per gateway.
 pub const MAX_SHARE: usize = 8 << 20;
-/// Most transactions that wait per gateway.
+/// Most bytes of requests that wait per gateway, and of all that is no batch.
+pub const MAX_OTHERS: usize = 4 << 20;
+/// Most transactions of each kind that wait per gateway.
 pub const MAX_TRANSACTIONS: usize = 1024;
 /// Looks that pruning takes for one block: at an item of a batch, or at a request that waits for one.
 const LOOKS: usize = 1 << 20;
@@ -38,11 +41,33 @@ pub struct Pool {
     known: BTreeMap<Digest, u64>,
     /// By what a registration, a change or a revocation is about, whoever signed it.
     things: BTreeMap<Digest, u64>,
-    shares: BTreeMap<Share, Used>,
+    shares: BTreeMap<(Share, Kind), Used>,
     liars: BTreeMap<ProviderId, Liar>,
     next: u64,
     /// Where pruning goes on.
     looked: u64,
+}
+
+/// What shares are kept apart for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Requests,
+    Openings,
+    Other,
+}
+
+impl Kind {
+    fn of(transaction: &Transaction) -> Self {
+        match transaction {
+            Transaction::Requests(_) => Self::Requests,
+            Transaction::Openings(_) => Self::Openings,
+            _ => Self::Other,
+        }
+    }
+
+    const fn most(self) -> usize {
+        if matches!(self, Self::Openings) { MAX_SHARE } else { MAX_OTHERS }
+    }
 }
 
 /// What waits of a share.
@@ -118,6 +143,7 @@ impl Pool {
             return Err(TransactionRefusal::TooLong { found, limit }.into());
         }
         let batch = is_batch(&candidate);
+        let kind = Kind::of(candidate.transaction());
         let admitted = admit(view, candidate)?;
         let share = admitted.share();
         if let Share::Of(gateway) = share
@@ -130,7 +156,7 @@ impl Pool {
                 return Err(PoolError::PassedOver { gateway });
             }
         }
-        self.room(share, found)?;
+        self.room((share, kind), found)?;
         Ok(Some(admitted))
     }
 
@@ -150,12 +176,12 @@ impl Pool {
         if same.is_some_and(|same| self.things.contains_key(&same)) {
             return Ok(false);
         }
-        let bytes = length(&candidate);
-        self.room(share, bytes)?;
+        let (bytes, kind) = (length(&candidate), Kind::of(candidate.transaction()));
+        self.room((share, kind), bytes)?;
         if let Some(same) = same {
             self.things.insert(same, self.next);
         }
-        let of_gateway = self.shares.entry(share).or_default();
+        let of_gateway = self.shares.entry((share, kind)).or_default();
         of_gateway.bytes += bytes;
         of_gateway.transactions += 1;
         self.known.insert(leaf, self.next);
@@ -164,11 +190,13 @@ impl Pool {
         Ok(true)
     }
 
-    fn room(&self, share: Share, bytes: usize) -> Result<(), PoolError> {
-        let full = self.shares.get(&share).is_some_and(|used| {
-            used.bytes + bytes > MAX_SHARE || used.transactions == MAX_TRANSACTIONS
-        });
-        if full || bytes > MAX_SHARE { Err(PoolError::Full { share }) } else { Ok(()) }
+    fn room(&self, (share, kind): (Share, Kind), bytes: usize) -> Result<(), PoolError> {
+        let most = kind.most();
+        let full = self
+            .shares
+            .get(&(share, kind))
+            .is_some_and(|used| used.bytes + bytes > most || used.transactions == MAX_TRANSACTIONS);
+        if full || bytes > most { Err(PoolError::Full { share }) } else { Ok(()) }
     }
 
     /// Passes over a gateway's batches for the rest of a round: it has signed this one, which no
@@ -230,7 +258,8 @@ impl Pool {
         if let Some(same) = same_thing(&waiting.candidate) {
             self.things.remove(&same);
         }
-        if let Some(used) = self.shares.get_mut(&waiting.share) {
+        let kind = Kind::of(waiting.candidate.transaction());
+        if let Some(used) = self.shares.get_mut(&(waiting.share, kind)) {
             used.bytes -= waiting.bytes;
             used.transactions -= 1;
         }
@@ -327,18 +356,16 @@ fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) ->
             let open = |schedule: &Schedule, index| time < schedule.closes(index);
             let requested = |pending: &Pending| pending.submitter == batch.submitter;
             *looks == 0
-                || look(view, *row, batch.slot, looks, open).is_some_and(|(index, live)| {
-                    !waits(live, looks, |pending| pending.index == index && requested(pending))
-                })
+                || look(view, *row, batch.slot, looks, open)
+                    .is_some_and(|(index, live)| !waits(live, index, looks, requested))
         }),
         Transaction::Openings(batch) => batch.rows.iter().any(|row| {
             let open = |schedule: &Schedule, index| {
                 time < schedule.closes(index) || schedule.accepts_opening(index, time, reveal_s)
             };
             *looks == 0
-                || look(view, *row, batch.slot, looks, open).is_some_and(|(index, live)| {
-                    waits(live, looks, |pending| pending.index == index)
-                })
+                || look(view, *row, batch.slot, looks, open)
+                    .is_some_and(|(index, live)| waits(live, index, looks, |_| true))
         }),
     }
 }
@@ -357,8 +384,14 @@ fn look<'a>(
     Some((index, view.live(row)?))
 }
 
-/// Whether such a request waits.
-fn waits(live: &Live, looks: &mut usize, such: impl FnMut(&Pending) -> bool) -> bool {
-    *looks = looks.saturating_sub(live.pending.len());
-    live.pending.iter().any(such)
+/// Whether such a request of a slot waits.
+fn waits(
+    live: &Live,
+    index: LinkIndex,
+    looks: &mut usize,
+    such: impl FnMut(&Pending) -> bool,
+) -> bool {
+    let waiting = live.pending_of(index);
+    *looks = looks.saturating_sub(waiting.len());
+    waiting.iter().any(such)
 }

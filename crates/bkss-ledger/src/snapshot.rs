@@ -434,9 +434,9 @@ mod tests {
             device: Digest([4; 32]),
             revocation_lock: Some(Digest([5; 32])),
         };
-        let of_gateway = |gateway: u16| {
-            (0..requests).map(move |request| Pending {
-                index: LinkIndex::new(MAX_SLOTS - request, MAX_SLOTS).unwrap(),
+        let of_slot = |request: u32| {
+            (0..gateways).map(move |gateway| Pending {
+                index: LinkIndex::new(MAX_SLOTS - requests + 1 + request, MAX_SLOTS).unwrap(),
                 submitter: ProviderId(u16::MAX - gateway),
                 value: Digest([6; 32]),
             })
@@ -445,7 +445,7 @@ mod tests {
             last_index: MAX_SLOTS,
             counts_until: u32::MAX,
             end: Some(End::Replaced(LedgerTime(u64::MAX))),
-            pending: (0..gateways).flat_map(of_gateway).collect(),
+            pending: (0..requests).flat_map(of_slot).collect(),
             ..Live::new(&message)
         };
         state.push_chain(Chain::new(&message, Digest([7; 32])), live);

@@ -159,16 +159,18 @@ pub struct Built {
     pub invalid: Vec<(ProviderId, Digest)>,
     /// Steps that were walked for it, in vain or not.
     pub steps: u32,
+    /// Items that were looked at for it, each as often as it was, in vain or not.
+    pub items: u64,
 }
 
 /// Builds a block of this time on top of a view from candidates.
 ///
 /// Left out are candidates that break a rule, that would contribute nothing, that lack bodies, or
-/// that no longer fit the block: what is built passes [`verify()`] as it travels. Bytes and steps are
-/// shared among those who have brought something: each has its share before anybody has more, so
-/// that nobody keeps the others' openings out. Candidates keep their order but for openings, which
-/// come last, those with short gaps first. Of whoever brings much that comes to nothing, the rest is
-/// not looked at.
+/// that no longer fit the block: what is built passes [`verify()`] as it travels. Bytes, places and
+/// steps are shared among those who have brought something: each has its share before anybody has
+/// more, so that nobody keeps the others' openings out. Candidates keep their order but for openings,
+/// which come last, those with short gaps first. Of whoever brings much that comes to nothing, the rest
+/// is not looked at.
 ///
 /// # Errors
 ///
@@ -184,22 +186,28 @@ pub fn build(
     if time <= head.time {
         return Err(Refusal::Time { height, before: head.time, found: time });
     }
-    let turns = in_turn(view, time, candidates);
+    let turns = turns(view, time, candidates);
     let mut assembly = Assembly::new(view, time, &turns);
+    let (first, rest) = assembly.in_turn(turns);
     let mut later = Vec::new();
-    for turn in &turns {
-        let steps = assembly.draft.steps_of(turn.candidate.transaction());
-        if assembly.is_within_share(turn, steps) {
-            assembly.take(turn, steps);
+    for turn in first {
+        if assembly.is_spent(&turn) {
+            continue;
+        }
+        let steps = assembly.steps_of(&turn);
+        if assembly.is_within_share(&turn, steps) {
+            assembly.take(&turn, steps);
         } else {
             later.push(turn);
         }
     }
-    for turn in later {
-        let steps = assembly.draft.steps_of(turn.candidate.transaction());
-        assembly.take(turn, steps);
+    for turn in later.into_iter().chain(rest) {
+        if !assembly.is_spent(&turn) {
+            let steps = assembly.steps_of(&turn);
+            assembly.take(&turn, steps);
+        }
     }
-    let Assembly { draft, transactions, invalid, .. } = assembly;
+    let Assembly { draft, transactions, invalid, items, .. } = assembly;
     let steps = draft.walked();
     let (outcome, handed_over) = draft.finish()?;
     let header = Header {
@@ -216,7 +224,7 @@ pub fn build(
     };
     let block = Block::new(view.genesis().network(), header, transactions);
     let outcome = outcome.named(block.id());
-    Ok(Built { verified: Verified { block, outcome }, invalid, steps })
+    Ok(Built { verified: Verified { block, outcome }, invalid, steps, items })
 }
 
 /// [`build`] from transactions of which nothing is known.
@@ -247,8 +255,11 @@ struct Turn {
 /// Items that a transaction which is no batch counts as, where it comes to nothing.
 const ITEMS: u32 = 64;
 
-/// Candidates in the order in which a leader tries them: openings last, those with short gaps first.
-fn in_turn(
+/// Looks at requests that wait, that count as an item.
+const LOOKS: usize = 64;
+
+/// Candidates that may be tried in a block of this time.
+fn turns(
     view: &View<'_>,
     time: LedgerTime,
     candidates: impl IntoIterator<Item = Candidate>,
@@ -267,15 +278,7 @@ fn in_turn(
     };
     let candidates = candidates.into_iter().filter(Candidate::is_complete);
     let candidates = candidates.filter(|candidate| !is_early(view, time, candidate.transaction()));
-    let (mut openings, mut turns): (Vec<_>, Vec<_>) =
-        candidates.map(turn).partition(|turn| turn.candidate.openings_of().is_some());
-    // Stable: of gaps that are as short, the oldest first.
-    let draft = Draft::new(view, time);
-    openings.sort_by_cached_key(|turn| {
-        draft.steps_of(turn.candidate.transaction()).checked_ilog2().unwrap_or(0)
-    });
-    turns.extend(openings);
-    turns
+    candidates.map(turn).collect()
 }
 
 /// Whether a batch of requests is for a slot that has not begun, of its first chain.
@@ -295,15 +298,31 @@ struct Assembly<'a> {
     transactions: Vec<Transaction>,
     invalid: Vec<(ProviderId, Digest)>,
     length: usize,
-    /// What each share has at least: bytes, and steps of a gateway with openings.
-    least: (usize, u32),
+    /// What each share has at least.
+    least: Least,
     used: BTreeMap<Share, Used>,
+    /// That were looked at so far.
+    items: u64,
+}
+
+/// What whoever has brought something has for himself.
+#[derive(Clone, Copy, Debug)]
+struct Least {
+    bytes: usize,
+    places: usize,
+    /// Items that are looked at in vain.
+    items: u32,
+    /// Of a gateway with openings.
+    steps: u32,
+    /// Bytes of a gateway's openings among which those with short gaps come first.
+    sorted: usize,
 }
 
 /// What somebody's transactions have taken.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     bytes: usize,
+    places: usize,
     steps: u32,
     /// Items that were looked at in vain: in openings, and in all else.
     wasted: [u32; 2],
@@ -316,14 +335,24 @@ impl<'a> Assembly<'a> {
         let gateways: BTreeSet<_> =
             turns.iter().filter_map(|turn| turn.candidate.openings_of()).collect();
         let room = (limits.block_bytes as usize).saturating_sub(MAX_FRAMING);
-        let steps = limits.steps / u32::try_from(gateways.len().max(1)).unwrap_or(u32::MAX);
+        let number = |count: usize| u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        let least = Least {
+            bytes: room / shares.len().max(1),
+            places: crate::block::MAX_TRANSACTIONS / shares.len().max(1),
+            items: (limits.batch_items / number(shares.len()))
+                .max(limits.batch_items / 16)
+                .saturating_mul(2),
+            steps: limits.steps / number(gateways.len()),
+            sorted: 2 * (room / gateways.len().max(1)),
+        };
         Self {
             draft: Draft::new(view, time),
             limits,
             transactions: Vec::new(),
             invalid: Vec::new(),
             length: MAX_FRAMING,
-            least: (room / shares.len().max(1), steps),
+            least,
+            items: 0,
             used: shares.into_iter().map(|share| (share, Used::default())).collect(),
         }
     }
@@ -337,19 +366,54 @@ impl<'a> Assembly<'a> {
         let used = self.used(turn);
         let bytes = used.bytes.saturating_add(turn.bytes);
         let steps = used.steps.saturating_add(steps);
-        bytes <= self.least.0 && steps <= self.least.1
+        bytes <= self.least.bytes && steps <= self.least.steps && used.places < self.least.places
+    }
+
+    /// In which order a leader tries what there is: openings last, those with short gaps first. What a
+    /// gateway has beyond what it may hope for comes behind all of that, as it came: nobody makes a
+    /// leader look at much that no block has room for.
+    fn in_turn(&mut self, turns: Vec<Turn>) -> (Vec<Turn>, Vec<Turn>) {
+        let (openings, mut first): (Vec<_>, Vec<_>) =
+            turns.into_iter().partition(|turn| turn.candidate.openings_of().is_some());
+        let mut bytes: BTreeMap<Share, usize> = BTreeMap::new();
+        let (mut sorted, rest): (Vec<_>, Vec<_>) = openings.into_iter().partition(|turn| {
+            let bytes = bytes.entry(turn.share).or_default();
+            let has = *bytes < self.least.sorted;
+            *bytes = bytes.saturating_add(turn.bytes);
+            has
+        });
+        // Stable: of gaps that are as short, the oldest first.
+        sorted.sort_by_cached_key(|turn| self.steps_of(turn).checked_ilog2().unwrap_or(0));
+        first.extend(sorted);
+        (first, rest)
+    }
+
+    /// Steps that a turn would be walked, behind what the block has already.
+    fn steps_of(&mut self, turn: &Turn) -> u32 {
+        let transaction = turn.candidate.transaction();
+        if matches!(&**transaction, Transaction::Openings(_)) {
+            self.items += u64::from(turn.items);
+        }
+        self.draft.steps_of(transaction)
+    }
+
+    /// Whether a turn is not looked at any more: there is no room for it, or whoever brings it has
+    /// brought much that came to nothing. Of a gateway one false batch is walked, whatever else it has
+    /// signed.
+    fn is_spent(&self, turn: &Turn) -> bool {
+        let opens = turn.candidate.openings_of();
+        let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
+        let wasted = self.used(turn).wasted[usize::from(opens.is_none())];
+        of_liar
+            || wasted > self.least.items
+            || self.length.saturating_add(turn.bytes) > self.limits.block_bytes as usize
+            || self.transactions.len() == crate::block::MAX_TRANSACTIONS
     }
 
     /// Puts a candidate of so many steps into the block if it fits and contributes something.
     fn take(&mut self, turn: &Turn, steps: u32) {
         let Turn { candidate, bytes, items, .. } = turn;
-        let opens = candidate.openings_of();
-        let wasted = usize::from(opens.is_none());
-        // One false batch of a gateway is walked, whatever else it has signed.
-        let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
-        if of_liar || self.used(turn).wasted[wasted] > self.limits.batch_items.saturating_mul(2) {
-            return;
-        }
+        let wasted = usize::from(candidate.openings_of().is_none());
         // A batch that would find the steps used up half way waits for the next block. Where half of
         // them are left it begins in this one: the next might have no more for it. What was walked in
         // vain counts: this is about the leader's time.
@@ -357,22 +421,20 @@ impl<'a> Assembly<'a> {
         if steps > left && left < self.limits.steps / 2 {
             return;
         }
-        let longer = self.length.saturating_add(*bytes);
-        if longer > self.limits.block_bytes as usize
-            || self.transactions.len() == crate::block::MAX_TRANSACTIONS
-        {
-            return;
-        }
         let transaction = candidate.transaction();
-        let walked = self.draft.walked();
+        let (walked, looks) = (self.draft.walked(), self.draft.looks());
         let executed = self.draft.execute(transaction, candidate.digest(), candidate.signed());
+        let looks = self.draft.looks().saturating_sub(looks) / LOOKS;
+        let items = u32::try_from(looks).unwrap_or(u32::MAX).max(*items);
+        self.items += u64::from(items);
         let used = self.used.entry(turn.share).or_default();
         used.steps = used.steps.saturating_add(self.draft.walked().saturating_sub(walked));
         match executed {
             Ok(accepted) if accepted > 0 => {
                 self.transactions.push(Transaction::clone(transaction));
-                self.length = longer;
+                self.length = self.length.saturating_add(*bytes);
                 used.bytes = used.bytes.saturating_add(*bytes);
+                used.places += 1;
                 return;
             }
             Err(Refusal::Transaction {
@@ -381,7 +443,7 @@ impl<'a> Assembly<'a> {
             }) => self.invalid.push((gateway, candidate.leaf())),
             _ => {}
         }
-        used.wasted[wasted] = used.wasted[wasted].saturating_add(*items);
+        used.wasted[wasted] = used.wasted[wasted].saturating_add(items);
         self.draft.forget();
     }
 }

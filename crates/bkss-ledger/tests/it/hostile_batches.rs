@@ -4,12 +4,12 @@
 use bkss_ledger::{
     Block, Candidate, Change, OpeningBatch, Pool, Refusal, RequestBatch, Revocation, Rounds, State,
     Transaction, Vote,
-    block::BlockError,
+    block::{BlockError, MAX_TRANSACTIONS},
     build,
     candidate::{Share, share_of},
     change,
     execute::{SkipReason, TransactionRefusal},
-    pool::{PoolError, may_contribute},
+    pool::{self, PoolError, may_contribute},
     propose,
     revocation::{Reason, Right},
     transaction_batch::{Bodies, Shape},
@@ -475,6 +475,98 @@ fn no_gateway_takes_the_bytes_of_another() {
     assert_eq!(built.verified.openings().len(), 40);
     let bytes = built.verified.block().encoded_length();
     assert!(bytes > 60_000, "what is left of the block is the other's: {bytes} bytes");
+}
+
+/// Nor with batches of one request each, of which a block takes so many and no more.
+#[test]
+fn no_gateways_take_the_places_of_another() {
+    const METERS: u32 = 1024;
+    let mut consortium = Consortium::with(2, 20, SHORT);
+    let meters = meters(&mut consortium, METERS);
+    let mut state = registered(&consortium, &meters);
+    let (signed, requests) = requested(&consortium, 19, 1, &meters);
+    block(&mut state, at(1, 1), [requests]);
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    let mut pool = Pool::default();
+    assert_eq!(pool.add(&state.view(), consortium.openings(19, &items)), Ok(true));
+    let places = u32::try_from(MAX_TRANSACTIONS).unwrap();
+    for single in 0..places {
+        let (gateway, row) = (single / METERS, single % METERS);
+        let values = [(row, Digest([3; 32]))];
+        let single = consortium.requests(gateway as usize, 2, &values);
+        assert_eq!(pool.add(&state.view(), single), Ok(true));
+    }
+    let built = turn(&mut state, &mut pool, at(2, 1));
+    assert_eq!(built.verified.block().transactions().len(), MAX_TRANSACTIONS);
+    assert_eq!(built.verified.openings().len(), METERS as usize);
+}
+
+/// An honest gateway that was made to sign more requests than its share holds still brings openings,
+/// registrations and its vote.
+#[test]
+fn a_full_share_of_requests_leaves_room_for_all_else() {
+    let mut consortium = Consortium::new(3);
+    let meters = meters(&mut consortium, 3);
+    let mut state = registered(&consortium, &meters[..2]);
+    let (signed, requests) = requested(&consortium, 0, 1, &meters[..1]);
+    block(&mut state, at(1, 1), [requests]);
+    block(&mut state, at(1, 301), []);
+    let (mut pool, full) = (Pool::default(), PoolError::Full { share: Share::Of(ProviderId(0)) });
+    for value in 0..pool::MAX_TRANSACTIONS {
+        let mut bytes = [1; 32];
+        bytes[..8].copy_from_slice(&value.to_be_bytes());
+        let single = consortium.requests(0, 2, &[(1, Digest(bytes))]);
+        assert_eq!(pool.add(&state.view(), single), Ok(true));
+    }
+    let one_more = consortium.requests(0, 2, &[(1, Digest([2; 32]))]);
+    assert_eq!(pool.add(&state.view(), one_more), Err(full));
+    assert_eq!(pool.add(&state.view(), consortium.openings(0, &[(0, &signed[0])])), Ok(true));
+    let (network, key) = (consortium.genesis.network(), &consortium.keys[0]);
+    let vote = Vote::sign(network, ProviderId(0), key, 0, vec![ProviderId(1), ProviderId(2)]);
+    assert_eq!(pool.add(&state.view(), Transaction::Vote(vote)), Ok(true));
+    assert_eq!(turn(&mut state, &mut pool, at(1, 302)).verified.openings().len(), 1);
+}
+
+/// Openings that fit no request, for slots of which requests wait, are no proof of a lie: they wait as
+/// long as an opening could come. However many wait, a leader looks at no more of them than blocks have
+/// room for.
+#[test]
+fn what_a_leader_looks_at_does_not_grow_with_what_waits() {
+    const CHAINS: u32 = 100;
+    const LIARS: usize = 5;
+    let mut consortium = Consortium::founded(4, 16, |charter| {
+        (charter.limits.block_bytes, charter.limits.batch_items) = (1 << 18, 128);
+    });
+    let meters = meters(&mut consortium, CHAINS);
+    let mut state = registered(&consortium, &meters);
+    let values: Vec<_> = (0..CHAINS).map(|row| (row, Digest([1; 32]))).collect();
+    let requests = (0..LIARS).map(|gateway| consortium.requests(gateway, 1, &values));
+    block(&mut state, at(1, 1), requests);
+    let (signed, requests) = requested(&consortium, 15, 1, &meters);
+    block(&mut state, at(1, 2), [requests]);
+    block(&mut state, at(1, 301), []);
+    let mut pool = Pool::default();
+    let (mut waiting, mut looked) = (0, Vec::new());
+    for some in [50, 400] {
+        for number in 0..some * LIARS {
+            let (gateway, seed) = (number % LIARS, waiting);
+            let false_ones: Vec<_> =
+                meters.iter().map(|meter| invented(meter, 1, (seed % 251) as u8)).collect();
+            let items: Vec<_> = (0..).zip(&false_ones).take(1 + seed % 100).collect();
+            if pool.add(&state.view(), consortium.openings(gateway, &items)) == Ok(true) {
+                waiting += 1;
+            }
+        }
+        let built = build(&state.view(), at(1, 302), pool.candidates()).unwrap();
+        assert_eq!(built.verified.openings().len(), 0);
+        assert!(built.invalid.is_empty(), "it is no proof of a lie");
+        looked.push(built.items);
+    }
+    assert!(waiting > 1000 && looked[1] < 2 * looked[0], "of {waiting} batches: {looked:?} items");
+    let items: Vec<_> = (0..).zip(&signed).collect();
+    assert_eq!(pool.add(&state.view(), consortium.openings(15, &items)), Ok(true));
+    let built = turn(&mut state, &mut pool, at(1, 303));
+    assert_eq!(built.verified.openings().len(), CHAINS as usize);
 }
 
 /// Of whoever brings much that comes to nothing, a leader looks at some, and then at nothing more of
