@@ -160,6 +160,11 @@ impl Trust {
         &self.genesis
     }
 
+    /// Who takes part, as of the newest block that the file knows, and its height.
+    pub const fn members(&self) -> (&Members, u64) {
+        (&self.members, self.newest)
+    }
+
     /// The committees, oldest first, each with its end but the last.
     pub fn eras(&self) -> Eras<'_> {
         Eras {

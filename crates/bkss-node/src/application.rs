@@ -206,7 +206,17 @@ where
             return false;
         }
         if !self.reach(&ctx, &block, ancestry).await {
-            return self.shared.chain().standing(&block) == Standing::Final;
+            let chain = self.shared.chain();
+            let is_final = chain.standing(&block) == Standing::Final;
+            if !is_final {
+                let head = chain.state().head().height;
+                tracing::info!(
+                    height,
+                    head,
+                    "proposal does not follow on this node's blocks: it may be behind"
+                );
+            }
+            return is_final;
         }
         match self.check(&ctx, block.clone()).await {
             Some(Ok(_)) => true,

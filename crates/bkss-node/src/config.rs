@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_ledger::Genesis;
 use bkss_scheme::{
-    Era, ProviderId, SecretKey,
+    Era, ProviderId, ProviderIdentity, SecretKey,
     certificate::{VoteKey, vote_namespace},
 };
 use bytes::Bytes;
@@ -17,6 +17,16 @@ use crate::LedgerClock;
 /// the node will be stopped and started with that key. It does not enter the round then.
 pub type Rekey = Arc<dyn Fn(&VoteKey) -> bool + Send + Sync>;
 
+/// The providers as a genesis file knows them. A node that is far behind it would call the others with
+/// keys that they have given up since, and be a stranger to all.
+#[derive(Clone, Debug, Default)]
+pub struct Latest {
+    /// Height of the block up to which the file knows them.
+    pub height: u64,
+    /// Those who are present there.
+    pub providers: Vec<ProviderIdentity>,
+}
+
 /// A provider's keys and how its node keeps time.
 #[derive(Clone)]
 pub struct Config {
@@ -24,6 +34,8 @@ pub struct Config {
     pub genesis: Arc<Genesis>,
     /// The committees so far, as the genesis file knows them.
     pub eras: Vec<Era>,
+    /// The providers, as the genesis file knows them.
+    pub latest: Latest,
     /// Which provider this is.
     pub provider: ProviderId,
     /// Signs batches.

@@ -34,6 +34,7 @@ use commonware_utils::{Acknowledgement, acknowledgement::Exact, channel::mpsc, v
 
 use crate::{
     chain::{Broken, Shared},
+    config::Latest,
     engine_block::EngineBlock,
     plan::{Plan, Schemes, participants},
     retention::Retention,
@@ -153,6 +154,8 @@ pub struct Delivery {
     /// The committee of the round whose last block was applied last.
     ended: Option<Committee>,
     retention: Retention,
+    /// The providers as the genesis file knows them.
+    latest: Latest,
 }
 
 impl Delivery {
@@ -184,6 +187,7 @@ impl Delivery {
             snapshots,
             ended: None,
             retention: Retention::default(),
+            latest: Latest::default(),
         }
     }
 
@@ -202,6 +206,12 @@ impl Delivery {
     /// Erases sealed bodies that are too old at the end of each round.
     pub const fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Talks to the providers that a genesis file knows as well, while it is behind the file.
+    pub fn with_latest(mut self, latest: Latest) -> Self {
+        self.latest = latest;
         self
     }
 
@@ -276,7 +286,7 @@ impl Delivery {
             self.turn().await?;
         } else if block.block().header().members.is_some() {
             // Whoever joins is talked to at once, so that it has the ledger when its round begins.
-            let plan = Plan::of(self.shared.chain().state());
+            let plan = Plan::of(self.shared.chain().state()).with(&self.latest);
             self.follow(plan).await?;
         }
         Ok(())
@@ -301,7 +311,7 @@ impl Delivery {
 
     /// Everybody it talks to.
     fn peers(&self) -> Option<NonEmptyVec<PublicKey>> {
-        let plan = Plan::of(self.shared.chain().state());
+        let plan = Plan::of(self.shared.chain().state()).with(&self.latest);
         let peers = plan.peers().iter().map(|peer| peer.key.clone());
         let peers: Vec<_> = peers.filter(|key| *key != self.me).collect();
         NonEmptyVec::try_from(peers).ok()
@@ -340,7 +350,7 @@ impl Delivery {
 
     /// Starts the round of the next block unless it runs.
     async fn turn(&mut self) -> Result<(), Broken> {
-        let plan = Plan::of(self.shared.chain().state());
+        let plan = Plan::of(self.shared.chain().state()).with(&self.latest);
         if self.round.is_none_or(|round| round < plan.number()) {
             self.follow(plan).await?;
         }

@@ -92,7 +92,7 @@ impl Duties {
     fn look(&mut self, now: SystemTime, connected: &[PublicKey]) {
         let (plan, members) = {
             let chain = self.shared.chain();
-            (Plan::of(chain.state()), chain.state().members().clone())
+            (Plan::of(chain.state()).with(&self.config.latest), chain.state().members().clone())
         };
         let name = |provider: ProviderId| {
             members

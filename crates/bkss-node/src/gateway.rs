@@ -28,7 +28,7 @@ use commonware_storage::journal::Error;
 use commonware_utils::channel::mpsc;
 
 use crate::{
-    Event, Pacing,
+    Event, LedgerClock, Pacing,
     chain::Shared,
     journal::{Group, Journal, MAX_GROUP, Reply, Stopped, Writer},
     message::{Answer, Message},
@@ -60,6 +60,7 @@ const LEAST_BATCH_BYTES: usize = 4 << 10;
 /// The gateway of one provider.
 pub struct Gateway<E: Storage + RuntimeMetrics> {
     signer: Signer,
+    clock: LedgerClock,
     shared: Shared,
     pacing: Pacing,
     metrics: Metrics,
@@ -85,6 +86,8 @@ pub struct Owner {
     pub key: SecretKey,
     /// Names this node's part of the storage.
     pub partition: String,
+    /// Shows when slots begin.
+    pub clock: LedgerClock,
 }
 
 impl<E> Gateway<E>
@@ -139,7 +142,9 @@ where
             limit: limits.batch_items as usize,
             bytes: BATCH_BYTES.min(limits.block_bytes as usize / 4), // as of the founding
         };
-        Ok((Self { signer, shared, pacing, metrics, inbox, checks, journal, work }, mailbox))
+        let clock = owner.clock;
+        let gateway = Self { signer, clock, shared, pacing, metrics, inbox, checks, journal, work };
+        Ok((gateway, mailbox))
     }
 
     /// Runs until the node stops, or the journal can no longer be written.
@@ -150,13 +155,14 @@ where
         mut receiver: impl Receiver<PublicKey = PublicKey>,
         mut events: mpsc::Receiver<Event>,
     ) {
-        let Self { signer, shared, pacing, metrics, mut inbox, checks, journal, work } = self;
+        let Self { signer, clock, shared, pacing, metrics, mut inbox, checks, journal, work } =
+            self;
         let (writer, _task) = journal.start(&ctx);
         let (checks, checker) = checks;
         let checked = shared.clone();
         ctx.child("checks").dedicated().spawn(move |_| checker.run(checked));
         let (walks, mut walked) = Walks::new();
-        let mut desk = Desk { signer, shared, pacing, metrics, writer, work, walks };
+        let mut desk = Desk { signer, clock, shared, pacing, metrics, writer, work, walks };
         let mut flush = ctx.current() + pacing.gather;
         loop {
             select! {
@@ -253,6 +259,7 @@ fn put(group: &mut Group, kept: &Kept) {
 /// A gateway at work.
 struct Desk {
     signer: Signer,
+    clock: LedgerClock,
     shared: Shared,
     pacing: Pacing,
     metrics: Metrics,
@@ -375,7 +382,7 @@ impl Desk {
             return Vec::new();
         }
         let Work { held, outgoing, resumed } = &mut self.work;
-        {
+        let time = {
             let chain = self.shared.chain();
             let view = chain.state().view();
             if !std::mem::replace(resumed, true) {
@@ -386,8 +393,9 @@ impl Desk {
             let block = view.genesis().charter().limits.block_bytes as usize;
             let shares = view.members().count().saturating_add(2).max(4);
             self.signer.bytes = BATCH_BYTES.min(block / shares).max(LEAST_BATCH_BYTES);
-        }
-        for transaction in outgoing.flush(&self.signer) {
+            view.head().time.max(self.clock.at(now))
+        };
+        for transaction in outgoing.flush(&self.signer, time) {
             outgoing.keep(transaction.digest(self.signer.network), transaction, now);
         }
         let (due, useless) = outgoing.due(&self.shared.chain().state().view(), now);

@@ -172,6 +172,7 @@ where
         provider: config.provider,
         key: config.identity.clone(),
         partition: config.partition.clone(),
+        clock: config.clock.clone(),
     };
     let (gateway, mailbox) = Gateway::open(
         &ctx.child("gateway"),
@@ -224,7 +225,8 @@ where
     let mut delivery = Delivery::new(shared.clone(), status.clone(), me, turns, listeners, applied)
         .with_schemes(schemes.clone(), config.namespace().to_vec())
         .with_snapshots(snapshots.clone(), config.snapshot_rounds)
-        .with_retention(Retention::days(config.keep_bodies_days));
+        .with_retention(Retention::days(config.keep_bodies_days))
+        .with_latest(config.latest.clone());
     let duties = Duties::new(config, shared.clone(), status.clone());
     let (blocks, ready) = (marshal.clone(), mailbox.clone());
     let task = ctx.child("node").spawn(move |ctx| async move {

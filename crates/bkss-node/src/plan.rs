@@ -24,7 +24,7 @@ use commonware_cryptography::{
 use commonware_p2p::{Blocker, Provider};
 use commonware_utils::ordered::Set;
 
-use crate::status::Schedule;
+use crate::{config::Latest, status::Schedule};
 
 /// Most members of a committee, for the limits of messages.
 #[expect(clippy::cast_possible_truncation, reason = "32")]
@@ -80,6 +80,21 @@ impl Plan {
         let tenure_views = state.genesis().charter().rounds.tenure_views;
         let (height, began) = (state.head().height, state.head().time);
         Self { round, peers, height, tenure_views, began }
+    }
+
+    /// Talks to those as well that a genesis file knows, on a state that is older than the file.
+    pub fn with(mut self, latest: &Latest) -> Self {
+        if self.height < latest.height {
+            let peers = Arc::make_mut(&mut self.peers);
+            for identity in &latest.providers {
+                let Some(key) = public_key(&identity.vote_key) else { continue };
+                if peers.iter().all(|peer| peer.key != key) {
+                    let address = identity.address.to_string();
+                    peers.push(Peer { provider: identity.id, key, address });
+                }
+            }
+        }
+        self
     }
 
     /// The key that a provider has in this round.

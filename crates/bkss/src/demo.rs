@@ -14,7 +14,10 @@ use std::{
 };
 
 use bkss_ledger::{Genesis, Trust};
-use bkss_node::{Config, Consortium, LedgerClock, Pacing, config::vote_key};
+use bkss_node::{
+    Config, Consortium, LedgerClock, Pacing,
+    config::{Latest, vote_key},
+};
 
 use crate::{
     clock,
@@ -158,6 +161,7 @@ fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config,
             snapshot_rounds: 0,
             keep_bodies_days: None,
             eras: Vec::new(),
+            latest: Latest::default(),
             events_from: 1,
             vote_without_memory: false,
             partition: "ledger".into(),

@@ -13,7 +13,7 @@ use std::{
 use bkss_ledger::{Beginning, Trust};
 use bkss_node::{
     Config, LedgerClock,
-    config::{Rekey, public_half, vote_key},
+    config::{Latest, Rekey, public_half, vote_key},
     origin::adopt,
     process::start_provider,
     records::Records,
@@ -330,6 +330,8 @@ fn config(
 ) -> Result<Config, Failed> {
     let genesis = trust.genesis().clone();
     let eras = trust.eras().eras.to_vec();
+    let (members, height) = trust.members();
+    let latest = Latest { height, providers: members.present().cloned().collect() };
     let anchors = trust.anchors();
     let identity = anchors.providers.iter().find(|provider| provider.id == keys.id);
     check_names(settings, keys.id, &anchors)?;
@@ -361,6 +363,7 @@ fn config(
         vote_without_memory: false,
         partition: PARTITION.into(),
         eras,
+        latest,
         genesis: Arc::new(genesis),
     })
 }

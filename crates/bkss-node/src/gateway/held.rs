@@ -196,7 +196,7 @@ impl Held {
             return Err(Reason::MeterFull { held: links });
         }
         if !place.has_closed() && !taken {
-            outgoing.request(place.slot(), place.row, value);
+            outgoing.request(place.begins(), place.slot(), place.row, value);
         }
         let section = self.sections.current();
         let value = Value { value, body: body.into(), section, link: Fitting::Unknown };
@@ -593,13 +593,14 @@ mod tests {
         carried.into_iter().for_each(|kept| held.restore(70, kept));
         held.resume(&state.view(), gateway, &mut outgoing);
         assert_eq!((held.items(), held.sections.count()), (3, 2));
-        let sent = outgoing.flush(&super::super::outgoing::Signer {
+        let signer = super::super::outgoing::Signer {
             provider: gateway,
             key: consortium.keys[0].clone(),
             network: consortium.genesis.network(),
             limit: 16,
             bytes: 1 << 20,
-        });
+        };
+        let sent = outgoing.flush(&signer, state.head().time);
         let [Transaction::Openings(batch)] = &sent[..] else { unreachable!("{sent:?}") };
         assert_eq!((&batch.rows[..], &batch.links[..]), (&[1][..], &[signed[1].link.clone()][..]));
     }

@@ -12,7 +12,7 @@ use bkss_ledger::{
     transaction_batch::{Bodies, Row, Shape},
 };
 use bkss_scheme::{
-    Digest, Link, Network, ProviderId, SecretKey, Slot,
+    Digest, LedgerTime, Link, LinkIndex, Network, ProviderId, SecretKey, Slot,
     codec::{self, MAX_BODY},
 };
 
@@ -25,6 +25,10 @@ struct Sent {
     tries: u32,
 }
 
+/// So many batches of requests, and as many of openings, are under way at most: what comes meanwhile
+/// is gathered into fewer and longer ones. It is a part of the gateway's share of the pools.
+const UNDER_WAY: usize = 256;
+
 /// The wait before a batch is sent again doubles so many times: what is late because there is much
 /// of it must not become more by being repeated.
 const MOST_DOUBLINGS: u32 = 4;
@@ -35,6 +39,8 @@ type Opened = (Link, Box<[u8]>);
 /// Items that wait for a batch, and batches that wait for a block.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
+    /// Values by when their slots begin: no block takes them before.
+    early: BTreeMap<LedgerTime, BTreeMap<(Slot, Row), Digest>>,
     requests: BTreeMap<Slot, BTreeMap<Row, Digest>>,
     openings: BTreeMap<(Slot, Shape), BTreeMap<Row, Opened>>,
     transactions: Vec<Transaction>,
@@ -52,9 +58,9 @@ pub(super) struct Signer {
 }
 
 impl Outgoing {
-    /// Has a value requested.
-    pub(super) fn request(&mut self, slot: Slot, row: Row, value: Digest) {
-        self.requests.entry(slot).or_default().insert(row, value);
+    /// Has a value requested, once its slot begins.
+    pub(super) fn request(&mut self, begins: LedgerTime, slot: Slot, row: Row, value: Digest) {
+        self.early.entry(begins).or_default().insert((slot, row), value);
     }
 
     /// Has a body opened.
@@ -75,17 +81,26 @@ impl Outgoing {
         self.sent.values().map(|sent| sent.made).min()
     }
 
-    /// Signs what was gathered into transactions.
-    pub(super) fn flush(&mut self, signer: &Signer) -> Vec<Transaction> {
+    /// Signs what was gathered up to a ledger time into transactions.
+    pub(super) fn flush(&mut self, signer: &Signer, time: LedgerTime) -> Vec<Transaction> {
         let Signer { provider, key, network, limit, bytes } = signer;
         let mut transactions = std::mem::take(&mut self.transactions);
-        for (slot, items) in std::mem::take(&mut self.requests) {
+        let later = self.early.split_off(&LedgerTime(time.0.saturating_add(1)));
+        for ((slot, row), value) in
+            std::mem::replace(&mut self.early, later).into_values().flatten()
+        {
+            self.requests.entry(slot).or_default().insert(row, value);
+        }
+        let [requests, openings] = self.under_way().map(|batches| batches < UNDER_WAY);
+        let requests = if requests { std::mem::take(&mut self.requests) } else { BTreeMap::new() };
+        for (slot, items) in requests {
             for items in chunks(items, (*limit, *bytes), |_| 32) {
                 let batch = RequestBatch::sign(*network, *provider, key, slot, items);
                 transactions.push(Transaction::Requests(batch));
             }
         }
-        for ((slot, shape), items) in std::mem::take(&mut self.openings) {
+        let openings = if openings { std::mem::take(&mut self.openings) } else { BTreeMap::new() };
+        for ((slot, shape), items) in openings {
             for items in chunks(items, (*limit, *bytes), |(_, body)| 32 + body.len()) {
                 let mut bodies = Bodies::new(shape);
                 let mut links = Vec::new();
@@ -99,6 +114,16 @@ impl Outgoing {
             }
         }
         transactions
+    }
+
+    /// How many batches of requests and of openings are on their way.
+    fn under_way(&self) -> [usize; 2] {
+        let is_request = |sent: &&Sent| matches!(sent.transaction, Transaction::Requests(_));
+        let is_opening = |sent: &&Sent| matches!(sent.transaction, Transaction::Openings(_));
+        [
+            self.sent.values().filter(is_request).count(),
+            self.sent.values().filter(is_opening).count(),
+        ]
     }
 
     /// Remembers a transaction until it is in a block or of no use; it is due at once.
@@ -173,12 +198,11 @@ impl Outgoing {
                 let Some((row, value)) = batch.rows.get(item).zip(batch.values.get(item)) else {
                     continue;
                 };
-                let schedule = view.chain(*row).map(|chain| chain.schedule);
-                let still = |index| {
-                    schedule.is_some_and(|schedule| view.head().time < schedule.closes(index))
-                };
-                if schedule.and_then(|schedule| schedule.index(batch.slot)).is_some_and(still) {
-                    self.request(batch.slot, *row, *value);
+                let Some(schedule) = view.chain(*row).map(|chain| chain.schedule) else { continue };
+                let index = schedule.index(batch.slot);
+                let still = |index: &LinkIndex| view.head().time < schedule.closes(*index);
+                if let Some(index) = index.filter(still) {
+                    self.request(schedule.opens(index), batch.slot, *row, *value);
                 }
             }
         }

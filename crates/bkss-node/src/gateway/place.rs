@@ -66,22 +66,27 @@ impl<'a> Place<'a> {
             && !self.chain.schedule.accepts_opening(self.index, self.time, self.reveal_s)
     }
 
+    /// When the slot begins.
+    pub(super) fn begins(&self) -> LedgerTime {
+        self.chain.schedule.opens(self.index)
+    }
+
     /// Whether a value is requested and not opened.
     pub(super) fn pending(&self, value: &Digest) -> bool {
-        self.live.pending.iter().any(|p| p.index == self.index && p.value == *value)
+        self.live.pending_of(self.index).iter().any(|p| p.value == *value)
     }
 
     /// Whether a gateway has a request for this link.
     pub(super) fn pending_through(&self, gateway: ProviderId) -> bool {
-        self.live.pending.iter().any(|p| p.index == self.index && p.submitter == gateway)
+        self.live.pending_of(self.index).iter().any(|p| p.submitter == gateway)
     }
 
     /// Whether the ledger has room for one more request of this chain through a gateway.
     pub(super) fn check_room(&self, gateway: ProviderId) -> Result<(), Reason> {
         let least = self.chain.schedule.first_openable(self.time, self.reveal_s);
-        let own =
-            self.live.pending.iter().filter(|p| p.submitter == gateway && p.index.get() >= least);
-        let full = own.count() >= self.most as usize;
+        let (waiting, most) = (self.live.pending_from(least), self.most as usize);
+        let own = || waiting.iter().filter(|p| p.submitter == gateway).count();
+        let full = waiting.len() >= most && own() >= most;
         if full { Err(Reason::PendingFull { most: self.most }) } else { Ok(()) }
     }
 

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use bkss_ledger::{Block, Transaction};
+use bkss_ledger::{Block, Transaction, Vote};
 use bkss_node::{
-    Answer, Event, Mailbox, Message, Pacing,
+    Answer, Event, LedgerClock, Mailbox, Message, Pacing,
     chain::Shared,
     gateway::{self, Gateway, Owner},
     message::Reason,
@@ -27,7 +27,7 @@ use commonware_runtime::{
 };
 use commonware_utils::{NZU16, NZUsize, channel::mpsc, probability};
 
-use crate::consortium::{Consortium, FIRST, Meter, Signed, at};
+use crate::consortium::{Consortium, FIRST, Meter, SLOTS, Signed, at};
 
 /// A gateway with a ledger whose blocks the test makes.
 pub(crate) struct World<'a> {
@@ -51,6 +51,7 @@ impl<'a> World<'a> {
             provider: ProviderId(0),
             key: consortium.keys[0].clone(),
             partition: "node".into(),
+            clock: LedgerClock::stopped(consortium.genesis.charter().start, 1),
         };
         let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
         let (gateway, mailbox) = Gateway::open(
@@ -325,6 +326,95 @@ fn a_gateway_takes_no_more_requests_of_a_chain_than_may_wait() {
 }
 
 /// What was taken for a chain does not come back for the next one, which has the same links again.
+/// Leaves a value of no meaning at a gateway for each of these meters, one after the other, as fast as
+/// batches are made; how many were accepted.
+async fn leave_garbage(
+    world: &World<'_>,
+    meters: &[Meter],
+    index: LinkIndex,
+    body: &[u8],
+) -> usize {
+    let mut accepted = 0;
+    for (number, meter) in (0_u32..).zip(meters) {
+        let mut value = Digest([7; 32]);
+        value.0[..4].copy_from_slice(&number.to_be_bytes());
+        let meter = meter.registration.message.meter;
+        let answer = world.take(Submit { meter, index, value, body }).await;
+        accepted += usize::from(answer == ACCEPTED);
+        world.ctx.sleep(Duration::from_millis(11)).await;
+    }
+    accepted
+}
+
+/// Whoever reaches the interface has values requested for meters that are not his. None of it keeps
+/// anything else of the gateway's provider from the ledger.
+#[test]
+fn what_strangers_leave_for_the_next_slot_keeps_nothing_from_the_ledger() {
+    deterministic::Runner::seeded(12).start(|ctx| async move {
+        let mut consortium = Consortium::new(12);
+        let meters: Vec<_> = (0..1100).map(|number| consortium.meter(number)).collect();
+        let meter = consortium.meter(4000);
+        let later = Slot(FIRST.0 + 50);
+        let another = consortium.meter_with(4001, |message| message.schedule.first = later);
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        for meter in meters.iter().chain([&meter]) {
+            let registration = Transaction::Registration(meter.registration.clone());
+            assert_eq!(world.shared.add(registration), Ok(true));
+        }
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        let signed = meter.sign(1, 26);
+        assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+        world.blocks([at(1, 10), at(1, 20), at(1, 310)]).await;
+        let id = meter.registration.message.meter;
+        assert_eq!(world.pending(id, 1), [signed.value]);
+
+        let next = LinkIndex::new(2, SLOTS).unwrap();
+        assert_eq!(leave_garbage(&world, &meters, next, &signed.body).await, meters.len());
+        assert_eq!(world.shared.candidates(), 0, "what no block takes yet is not signed yet");
+        assert_eq!(world.take(release(&meter, &signed)).await, ACCEPTED);
+        assert_eq!(world.take(registration(&another)).await, ACCEPTED);
+        let picks = vec![ProviderId(1), ProviderId(2)];
+        let (network, key) = (consortium.genesis.network(), &consortium.keys[0]);
+        let vote = Vote::sign(network, ProviderId(0), key, 0, picks);
+        assert_eq!(world.shared.add(Transaction::Vote(vote)), Ok(true));
+        world.blocks([at(1, 320), at(1, 330)]).await;
+        assert_eq!(world.last_opened(id), 1);
+        assert_eq!(world.shared.chain().state().meters(), 1102);
+
+        // The slot begins: all of it becomes a few batches, and what comes behind it is in time.
+        let signed = meter.sign(2, 27);
+        assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+        world.blocks([at(2, 1), at(2, 2)]).await;
+        assert_eq!(world.pending(id, 2), [signed.value]);
+        let blocks = world.blocks.lock().unwrap();
+        let batches = |block: &Block| block.transactions().len();
+        assert!(blocks.iter().rev().take(2).map(batches).sum::<usize>() <= 4);
+    });
+}
+
+/// Nor does what comes while no block becomes final.
+#[test]
+fn batches_that_wait_for_a_block_become_longer_and_not_more() {
+    deterministic::Runner::seeded(13).start(|ctx| async move {
+        let mut consortium = Consortium::new(13);
+        let meters: Vec<_> = (0..1100).map(|number| consortium.meter(number)).collect();
+        let world = World::start(ctx, &consortium, Arc::default()).await;
+        for meter in &meters {
+            let registration = Transaction::Registration(meter.registration.clone());
+            assert_eq!(world.shared.add(registration), Ok(true));
+        }
+        world.blocks([at(0, 10), at(0, 20), at(1, 1)]).await;
+        let body = meters[0].sign(1, 26).body;
+        let first = LinkIndex::new(1, SLOTS).unwrap();
+        assert_eq!(leave_garbage(&world, &meters, first, &body).await, meters.len());
+        let waiting = world.shared.candidates();
+        assert!((200..300).contains(&waiting), "{waiting} batches wait");
+        world.blocks([at(1, 2), at(1, 3)]).await;
+        let requested = meters.iter().map(|meter| meter.registration.message.meter);
+        assert!(requested.into_iter().all(|meter| world.pending(meter, 1).len() == 1));
+    });
+}
+
 #[test]
 fn after_a_restart_nothing_is_requested_for_another_chain_than_it_was_taken_for() {
     let mut consortium = Consortium::new(5);

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bkss_node::{
-    Config, LedgerClock, Pacing, config, node,
+    Config, LedgerClock, Pacing,
+    config::{self, Latest},
+    node,
     simulated::{self, Running, SimulatedSender},
 };
 use bkss_scheme::{Era, ProviderId};
@@ -37,6 +39,7 @@ pub(crate) fn configs(consortium: &Consortium, start: std::time::SystemTime) -> 
                 snapshot_rounds: 0,
                 keep_bodies_days: None,
                 eras: vec![Era::new(0, consortium.genesis.committee().clone())],
+                latest: Latest::default(),
                 events_from: 1,
                 vote_without_memory: false,
                 partition: format!("provider-{i}"),

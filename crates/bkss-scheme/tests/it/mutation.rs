@@ -39,6 +39,7 @@ pub(crate) fn count() -> u64 {
 }
 
 /// Runs `try_one` on mutations of these inputs, each tried as often as the others.
+#[allow(dead_code, reason = "the node takes them a few at a time")]
 pub(crate) fn each(seed: u64, inputs: &[Vec<u8>], try_one: impl FnMut(usize, &[u8])) {
     some(seed, count(), inputs, try_one);
     println!("seed {seed}: {} mutated inputs of {} kinds", count(), inputs.len());

@@ -6,7 +6,10 @@ use bkss_ledger::{
     Genesis, Rounds, Terms,
     genesis::{Charter, Weighing},
 };
-use bkss_node::{Config, LedgerClock, config};
+use bkss_node::{
+    Config, LedgerClock,
+    config::{self, Latest},
+};
 use bkss_scheme::{
     Digest, Era, LedgerTime, LinkIndex, MeterId, Network, ProviderId, ProviderIdentity, SdiId,
     SdiIdentity, SecretKey, Slot,
@@ -243,6 +246,7 @@ fn config_of(genesis: &Arc<Genesis>, place: usize, key: &SecretKey, seat: &Seat)
         keep_bodies_days: None,
         rekey: None,
         eras: Vec::new(),
+        latest: Latest::default(),
         events_from: 1,
         vote_without_memory: false,
         partition: format!("provider-{place}"),

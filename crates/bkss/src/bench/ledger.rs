@@ -9,7 +9,10 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bkss_ledger::Rounds;
-use bkss_node::{Config, Consortium, LedgerClock, Pacing, config::vote_key};
+use bkss_node::{
+    Config, Consortium, LedgerClock, Pacing,
+    config::{Latest, vote_key},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -95,6 +98,7 @@ fn bench(args: &Args) -> Result<(), CommandError> {
             snapshot_rounds: 0,
             keep_bodies_days: None,
             eras: Vec::new(),
+            latest: Latest::default(),
             events_from: 1,
             // Ledger time stands still at first: by it no round begins after the node has started.
             vote_without_memory: true,

@@ -99,6 +99,39 @@ fn a_provider_votes_with_its_next_key_without_a_restart_by_hand() {
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
+/// A provider that was away while all others took other keys is a stranger to them, until it calls them by
+/// the keys of a newer genesis file. So is one whose disk was lost.
+#[test]
+fn a_newer_genesis_file_leads_to_others_that_have_all_taken_other_keys() {
+    let mut providers = Providers::found(4, &ROUND);
+    providers.start_all();
+    (0..4).for_each(|provider| providers.reach(provider, 5));
+    providers.kill(3);
+    let counts = (0..3).map(|provider| rotate(&providers, provider)).max().unwrap();
+    providers.until("rounds by the next keys", |providers| {
+        (0..3).all(|provider| round(providers, provider) > counts)
+    });
+    for lost in [false, true] {
+        let dir = providers.directory(3);
+        let (node, genesis) = (providers.url(0), dir.join("genesis.bkss"));
+        if lost {
+            providers.kill(3);
+            std::fs::remove_dir_all(dir.join("store")).unwrap();
+        }
+        let fetched = bkss(&["genesis", "fetch", "--node", &node, "--out", text(&genesis)]);
+        assert_eq!(code(&fetched), 0, "{}", said(&fetched));
+        providers.start(3);
+        let head = providers.height(0);
+        providers.reach(3, head);
+        votes_again(&providers, 3);
+    }
+    providers.kill(1);
+    providers.progress(3, 25);
+    providers.start(1);
+    providers.progress(1, 5);
+    assert_no_faults(&providers);
+}
+
 #[test]
 fn a_provider_that_was_down_when_its_next_key_began_to_count_takes_it_later() {
     let mut providers = Providers::found(4, &ROUND);
