@@ -52,7 +52,9 @@ pub enum Finding {
     #[error("block {height} is {found}, the head that was given says {expected}: two histories")]
     OtherHead { height: u64, expected: Digest, found: Digest },
     /// The archive ends before a block that is known to be final.
-    #[error("the archive ends with block {newest}, the head that was given is block {height}")]
+    #[error(
+        "the archive ends with block {newest}, the head that was given is block {height}: later blocks were left out, or the archive was fetched before the head"
+    )]
     BeforeHead { newest: u64, height: u64 },
     /// The archive does not have the block with this id.
     #[error("no block of the archive has the id {0} that was given")]

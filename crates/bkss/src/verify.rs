@@ -9,7 +9,7 @@ use std::{
 use bkss_ledger::{Genesis, Trust, trust::MAX_BYTES};
 use bkss_scheme::{
     LedgerTime, LinkIndex, codec,
-    receipt::{Check, Receipt, Status, Verdict},
+    receipt::{Check, Failure, Receipt, Status, Verdict},
 };
 use serde_json::{Map, Value, json};
 
@@ -166,6 +166,8 @@ enum Outcome {
         slot: u32,
         window: Option<(LedgerTime, LedgerTime)>,
         verdict: Box<Verdict>,
+        /// What may be the reason if it is refused.
+        hint: Option<String>,
     },
     /// Not a receipt.
     Malformed(String),
@@ -191,11 +193,13 @@ impl Outcome {
         let schedule = &message.schedule;
         // A receipt may carry any number as its link; only those of the chain have a window.
         let index = LinkIndex::new(receipt.index.get(), schedule.slots);
+        let verdict = receipt.verify(&trust.anchors());
         Self::Checked {
             meter: message.meter.0,
             slot: receipt.index.get(),
             window: index.map(|index| (schedule.opens(index), schedule.closes(index))),
-            verdict: Box::new(receipt.verify(&trust.anchors())),
+            hint: hint(trust, &receipt, &verdict),
+            verdict: Box::new(verdict),
         }
     }
 
@@ -209,8 +213,8 @@ impl Outcome {
 
     fn json(&self, path: &Path) -> Value {
         let file = path.display().to_string();
-        match self {
-            Self::Checked { meter, slot, window, verdict } => json!({
+        let mut object = match self {
+            Self::Checked { meter, slot, window, verdict, .. } => json!({
                 "file": file,
                 "valid": verdict.valid(),
                 "meter": meter,
@@ -229,12 +233,18 @@ impl Outcome {
                 "window": null,
                 "checks": Check::ALL.map(|check| check_json((check, Status::NotReached))),
             }),
+        };
+        if let Self::Checked { hint: Some(hint), .. } = self {
+            object["hint"] = hint.as_str().into();
         }
+        object
     }
 
     fn text(&self, path: &Path) -> String {
-        let (meter, slot, window, verdict) = match self {
-            Self::Checked { meter, slot, window, verdict } => (meter, slot, window, verdict),
+        let (meter, slot, window, verdict, hint) = match self {
+            Self::Checked { meter, slot, window, verdict, hint } => {
+                (meter, slot, window, verdict, hint)
+            }
             Self::Malformed(error) => return format!("REFUSED {error}"),
             Self::Unreadable(error) => return format!("error: {error}"),
         };
@@ -251,8 +261,32 @@ impl Outcome {
                 let _ = write!(text, "\n    expected {expected}\n    found    {found}");
             }
         }
+        if let Some(hint) = hint {
+            let _ = write!(text, "\n  {hint}");
+        }
         text
     }
+}
+
+/// A genesis file that is older than a receipt does not know who was in office: what looks like a forgery
+/// may be none.
+fn hint(trust: &Trust, receipt: &Receipt<'_>, verdict: &Verdict) -> Option<String> {
+    let newest = trust.members().1;
+    let failure = verdict.checks().find_map(|(_, status)| match status {
+        Status::Failed(failure) => Some(failure),
+        _ => None,
+    })?;
+    let block = match failure {
+        Failure::NotFinal { block, .. } => block,
+        Failure::UnknownOwner(_) | Failure::UnknownSdi(_) => receipt.registered.header.height,
+        _ => return None,
+    };
+    (block > newest).then(|| {
+        format!(
+            "The genesis file knows committees and members up to block {newest} alone, and this is about \
+             block {block}: with a newer one (bkss genesis fetch) the receipt may be valid."
+        )
+    })
 }
 
 fn check_json((check, status): (Check, Status)) -> Value {

@@ -83,6 +83,12 @@ fn meters_replay_through_a_kill_and_a_stop() {
         assert_eq!(opened, "3", "final readings of meter {meter}");
     }
 
+    // Another vote key is another committee: from the next round on, which the genesis file of the
+    // founding does not know.
+    let (dir, node) = (network.path("net/providers/0"), network.url(3));
+    let rotated = bkss(&["provider", "rotate", "--vote", "--dir", text(&dir), "--node", &node]);
+    assert_eq!(code(&rotated), 0, "{}", said(&rotated));
+
     // The same devices again: each gets its next chain, whose receipts open as well.
     let summary = complete(&network, "second", 4, 3);
     assert_eq!(summary["readings"], 12, "{summary}");
@@ -115,6 +121,13 @@ fn meters_replay_through_a_kill_and_a_stop() {
         let verified = bkss(&["verify", "--genesis", text(&genesis), text(&path)]);
         assert_eq!(code(&verified), 0, "{name}: {}", said(&verified));
     }
+    let (founded, receipts) = (network.path("net/genesis.bkss"), network.path("second/receipts"));
+    let refused = bkss(&["verify", "--genesis", text(&founded), text(&receipts)]);
+    assert_eq!(code(&refused), 1, "{}", said(&refused));
+    let hint = "The genesis file knows committees and members up to block 0 alone";
+    let lines = String::from_utf8(refused.stdout).unwrap();
+    let of = |part: &str| lines.lines().filter(|line| line.contains(part)).count();
+    assert!(of("REFUSED") > 0 && of(hint) == of("REFUSED"), "{lines}");
     let receipts = network.path("second/receipts/5");
     let owner = network.path("net/providers/0");
     let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
