@@ -119,6 +119,8 @@ pub(crate) struct Run {
     pub(crate) openings_final: u64,
     /// Readings in them.
     pub(crate) readings_final: u64,
+    /// Readings that had become final in runs before this one.
+    pub(crate) readings_before: u64,
     /// Final blocks.
     pub(crate) blocks: u64,
     /// Time from a block's time stamp to its finality, milliseconds.
@@ -157,6 +159,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
                 openings_final: issued,
                 receipts: issued,
                 readings_final: opened as u64,
+                readings_before: opened as u64,
                 ..Run::default()
             },
             registered: BTreeSet::new(),

@@ -132,7 +132,7 @@ impl Summary {
             "receipts": self.valid_receipts,
             "blocks": run.blocks,
             "wall_s": round(self.wall_s),
-            "readings_per_s": round(run.readings_final as f64 / self.wall_s.max(1e-9)),
+            "readings_per_s": round(self.own_readings() as f64 / self.wall_s.max(1e-9)),
             "finality_ms": { "p50": round(p50), "p99": round(p99) },
             "ledger_bytes_per_reading": round(self.per_reading(run.archive_bytes)),
             "uplink_bytes_per_reading": round(self.per_reading(run.uplink_bytes)),
@@ -145,7 +145,12 @@ impl Summary {
     }
 
     fn per_reading(&self, bytes: u64) -> f64 {
-        bytes as f64 / self.readings().max(1) as f64
+        bytes as f64 / self.own_readings().max(1) as f64
+    }
+
+    /// Readings that have become final in this run.
+    const fn own_readings(&self) -> u64 {
+        self.run.readings_final.saturating_sub(self.run.readings_before)
     }
 
     /// Median and 99th percentile, milliseconds.
