@@ -187,6 +187,7 @@ impl Api {
         StatusBody {
             height: now.height,
             head_age_ms: millis(self.head_age()),
+            head_time_ms: now.head_time.0,
             round: now.round,
             leader: now.leader.map(|provider| provider.0),
             committee: now.committee.iter().map(|provider| provider.0).collect(),

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use bkss_scheme::LedgerTime;
 use serde_json::json;
 
-use crate::{client::Client, output};
+use crate::{client::Client, output, verify::utc};
 
 /// Options of `bkss status`.
 #[derive(clap::Args, Debug)]
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         output::json(&json!({
             "height": status.height,
             "head_age_ms": status.head_age_ms,
+            "head_time_ms": status.head_time_ms,
             "round": status.round,
             "leader": status.leader,
             "committee": status.committee,
@@ -46,9 +48,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let list: Vec<_> = status.committee.iter().map(ToString::to_string).collect();
     let leader = status.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     output::result(&format!(
-        "block {} final {:.1} s ago, round {}, provider {leader} leads, committee {}, {} votes \
+        "block {} of {}, applied {:.1} s ago, round {}, provider {leader} leads, committee {}, {} votes \
          needed, {} reachable, this node {}, version {}",
         status.height,
+        utc(LedgerTime(status.head_time_ms)),
         f64::from(u32::try_from(status.head_age_ms).unwrap_or(u32::MAX)) / 1000.0,
         status.round,
         list.join(" "),

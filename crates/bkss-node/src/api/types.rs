@@ -418,8 +418,11 @@ pub struct PeerBody {
 pub struct StatusBody {
     /// Height of the newest final block.
     pub height: u64,
-    /// Milliseconds since it was applied here, or since the node's start.
+    /// Milliseconds since it was applied here, or since the node's start. A node that reads in old
+    /// blocks applies them all the time: how far behind it is the time of the block says.
     pub head_age_ms: u64,
+    /// Ledger time of the newest final block.
+    pub head_time_ms: u64,
     /// The round that this node is in; 0 until it has entered one.
     pub round: u64,
     /// The provider whose turn it is to lead.

@@ -19,6 +19,7 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     let expected = [
         "height",
         "head_age_ms",
+        "head_time_ms",
         "round",
         "leader",
         "committee",
