@@ -549,10 +549,9 @@ fn what_a_leader_looks_at_does_not_grow_with_what_waits() {
     let (mut waiting, mut looked) = (0, Vec::new());
     for some in [50, 400] {
         for number in 0..some * LIARS {
-            let (gateway, seed) = (number % LIARS, waiting);
-            let false_ones: Vec<_> =
-                meters.iter().map(|meter| invented(meter, 1, (seed % 251) as u8)).collect();
-            let items: Vec<_> = (0..).zip(&false_ones).take(1 + seed % 100).collect();
+            let (gateway, seed) = (number % LIARS, u8::try_from(waiting % 251).unwrap());
+            let false_ones: Vec<_> = meters.iter().map(|meter| invented(meter, 1, seed)).collect();
+            let items: Vec<_> = (0..).zip(&false_ones).take(1 + waiting % 100).collect();
             if pool.add(&state.view(), consortium.openings(gateway, &items)) == Ok(true) {
                 waiting += 1;
             }
