@@ -202,7 +202,9 @@ where
         vote_without_memory: config.vote_without_memory,
         network,
     };
+    // A genesis file that has grown is of a network that has blocks.
     let has_ledger = shared.chain().state().head().height > 0
+        || config.latest.height > 0
         || marshal.get_block(Height::new(1)).await.is_some();
     let newest = newest_possible(&config, ctx.current());
     let memory = Memory::open(&ctx, &config.partition, has_ledger, newest).await?;

@@ -274,6 +274,7 @@ pub(super) async fn block(
             "height",
         ));
     }
+    let _turn = api.proofs.acquire().await;
     let block = api.prover.block(height).await;
     let block = block.ok_or(crate::receipts::NoProof::NotKept(height))?;
     let encoding = Encoding::accepted(&headers);
