@@ -81,14 +81,15 @@ impl Vouchers {
 }
 
 /// Whether a registration says again what the newest chain of its meter says, and with whose keys its
-/// signatures are checked; `None` as well if one of these is no member any more.
+/// signatures are checked; `None` as well if the SDI is no member any more.
 pub fn repeats_newest(view: &View<'_>, registration: &Registration) -> Option<Vouchers> {
     let message = &registration.message;
     let newest = view.chain(view.row(message.meter)?)?;
     if newest.id != message.id(view.genesis().network()) {
         return None;
     }
-    let (sdi, owner) = (view.members().sdi(message.sdi)?, view.members().provider(message.owner)?);
+    let members = view.members();
+    let (sdi, owner) = (members.sdi(message.sdi)?, members.provider_ever(message.owner)?);
     Some(Vouchers { sdi: sdi.key, owner: owner.key })
 }
 

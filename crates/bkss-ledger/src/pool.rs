@@ -355,9 +355,13 @@ fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) ->
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
             let open = |schedule: &Schedule, index| time < schedule.closes(index);
             let requested = |pending: &Pending| pending.submitter == batch.submitter;
+            // A chain that has ended does not come back.
             *looks == 0
-                || look(view, *row, batch.slot, looks, open)
-                    .is_some_and(|(index, live)| !waits(live, index, looks, requested))
+                || look(view, *row, batch.slot, looks, open).is_some_and(
+                    |(schedule, index, live)| {
+                        live.has(schedule, index) && !waits(live, index, looks, requested)
+                    },
+                )
         }),
         Transaction::Openings(batch) => batch.rows.iter().any(|row| {
             let open = |schedule: &Schedule, index| {
@@ -365,7 +369,7 @@ fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) ->
             };
             *looks == 0
                 || look(view, *row, batch.slot, looks, open)
-                    .is_some_and(|(index, live)| waits(live, index, looks, |_| true))
+                    .is_some_and(|(_, index, live)| waits(live, index, looks, |_| true))
         }),
     }
 }
@@ -377,11 +381,11 @@ fn look<'a>(
     slot: Slot,
     looks: &mut usize,
     open: impl FnOnce(&Schedule, LinkIndex) -> bool,
-) -> Option<(LinkIndex, &'a Live)> {
+) -> Option<(&'a Schedule, LinkIndex, &'a Live)> {
     *looks = looks.saturating_sub(1);
     let schedule = &view.chain(row)?.schedule;
     let index = schedule.index(slot).filter(|index| open(schedule, *index))?;
-    Some((index, view.live(row)?))
+    Some((schedule, index, view.live(row)?))
 }
 
 /// Whether such a request of a slot waits.

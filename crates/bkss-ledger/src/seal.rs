@@ -98,10 +98,12 @@ impl State {
     }
 
     /// Keeps the digest of this state, the end of a round, until it is certified. One of another state
-    /// is not taken; this one's is made.
+    /// is not taken, nor one of a state that ends no round.
     pub fn keep_sealed(&mut self, sealed: Sealed) {
-        let digest = if sealed.head == self.head.id { self.take(sealed) } else { self.seal() };
-        self.seals.keep(digest);
+        if sealed.head == self.head.id && self.seals.kept.is_none() {
+            let digest = self.take(sealed);
+            self.seals.keep(digest);
+        }
     }
 
     fn take(&mut self, sealed: Sealed) -> Digest {

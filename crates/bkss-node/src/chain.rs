@@ -1,7 +1,7 @@
 //! A node's view of the ledger: finalized state, and verified blocks that are not final yet.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -159,7 +159,15 @@ impl Shared {
     /// Builds a block on `parent`, a verified block or the finalized head, and keeps it as
     /// verified; `None` if the parent is neither any more, or the time is not after its time.
     pub fn propose(&self, parent: Digest, time: LedgerTime) -> Option<Arc<Verified>> {
-        let candidates = self.pool().candidates();
+        let path = self.chain().path(parent)?;
+        let mut candidates = self.pool().candidates();
+        // What the blocks have that are not final yet comes to nothing.
+        let mut taken = BTreeSet::new();
+        for block in path.iter().map(|verified| verified.block()) {
+            let transactions = block.transactions().iter().zip(block.digests());
+            taken.extend(transactions.map(|(transaction, digest)| transaction.leaf(digest)));
+        }
+        candidates.retain(|candidate| !taken.contains(&candidate.leaf()));
         let (Built { verified, invalid, .. }, round) = {
             let chain = self.chain();
             let path = chain.path(parent)?;

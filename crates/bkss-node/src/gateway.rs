@@ -17,7 +17,7 @@ mod walks;
 use std::{sync::atomic::Ordering, time::SystemTime};
 
 use bkss_ledger::{FinalBlock, pool::PoolError, transaction_batch::Row};
-use bkss_scheme::{ProviderId, SecretKey};
+use bkss_scheme::{LedgerTime, ProviderId, SecretKey};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_macros::select;
 use commonware_p2p::{Receiver, Recipients, Sender};
@@ -393,7 +393,10 @@ impl Desk {
             let block = view.genesis().charter().limits.block_bytes as usize;
             let shares = view.members().count().saturating_add(2).max(4);
             self.signer.bytes = BATCH_BYTES.min(block / shares).max(LEAST_BATCH_BYTES);
-            view.head().time.max(self.clock.at(now))
+            // Blocks come at the latest after a while: a clock that is far ahead counts no further.
+            let head = view.head().time;
+            let latest = head.0.saturating_add(self.clock.ledger_ms(2 * self.pacing.idle));
+            head.max(self.clock.at(now).min(LedgerTime(latest)))
         };
         for transaction in outgoing.flush(&self.signer, time) {
             outgoing.keep(transaction.digest(self.signer.network), transaction, now);

@@ -88,9 +88,10 @@ impl Plan {
             let peers = Arc::make_mut(&mut self.peers);
             for identity in &latest.providers {
                 let Some(key) = public_key(&identity.vote_key) else { continue };
-                if peers.iter().all(|peer| peer.key != key) {
-                    let address = identity.address.to_string();
-                    peers.push(Peer { provider: identity.id, key, address });
+                let (provider, address) = (identity.id, identity.address.to_string());
+                match peers.iter_mut().find(|peer| peer.key == key) {
+                    Some(known) => known.address = address,
+                    None => peers.push(Peer { provider, key, address }),
                 }
             }
         }

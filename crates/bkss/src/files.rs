@@ -161,6 +161,10 @@ pub(crate) fn fill_directory<T, E: From<FileError>>(
 ) -> Result<T, E> {
     let was_there = path.exists();
     empty_directory(path, readers)?;
+    // Another command that fills it meanwhile must not find its files gone.
+    let lock = File::open(path).map_err(unreadable(path))?;
+    lock.try_lock().map_err(|error| unwritable(path)(error.into()))?;
+    empty_directory(path, readers)?;
     let filled = fill();
     if filled.is_err() {
         clear(path, was_there);

@@ -151,7 +151,11 @@ fn a_head_from_elsewhere_tells_what_an_archive_leaves_out() {
             "cut",
             &short,
             known(Some(6), ids[1]),
-            Some("the archive ends with block 5, the head that was given is block 6".to_owned()),
+            Some(
+                "the archive ends with block 5, the head that was given is block 6: later blocks were left \
+                 out, or the archive was fetched before the head"
+                    .to_owned(),
+            ),
         ),
         (
             "cut, of an id alone",

@@ -252,6 +252,24 @@ fn what_no_block_can_accept_any_more_does_not_wait() {
     assert!(pool.is_empty(), "it is too late");
 }
 
+/// An owner that has values requested through a gateway and ends the chains before leaves nothing behind
+/// that its leaders look at in vain.
+#[test]
+fn a_request_of_a_chain_that_has_ended_does_not_wait() {
+    let mut consortium = Consortium::new(5);
+    let meters = meters(&mut consortium, 2);
+    let mut state = registered(&consortium, &meters);
+    let (_, requests) = requested(&consortium, 1, 2, &meters[..1]);
+    let mut pool = Pool::default();
+    assert_eq!(pool.add(&state.view(), requests.clone()), Ok(true));
+    turn(&mut state, &mut pool, at(1, 1));
+    assert!(may_contribute(&state.view(), &requests) && pool.len() == 1);
+    let revocation = consortium.revocation(&state.view().chain(0).unwrap().clone());
+    block(&mut state, at(1, 2), [revocation]);
+    pool.prune(&state.view());
+    assert!(!may_contribute(&state.view(), &requests) && pool.is_empty());
+}
+
 #[test]
 fn a_batch_has_as_many_items_as_allowed() {
     let mut consortium = Consortium::founded(5, 4, |charter| charter.limits.batch_items = 2);

@@ -91,16 +91,19 @@ impl Outgoing {
         {
             self.requests.entry(slot).or_default().insert(row, value);
         }
-        let [requests, openings] = self.under_way().map(|batches| batches < UNDER_WAY);
-        let requests = if requests { std::mem::take(&mut self.requests) } else { BTreeMap::new() };
-        for (slot, items) in requests {
+        let [mut requests, mut openings] = self.under_way();
+        while requests < UNDER_WAY
+            && let Some((slot, items)) = self.requests.pop_first()
+        {
             for items in chunks(items, (*limit, *bytes), |_| 32) {
                 let batch = RequestBatch::sign(*network, *provider, key, slot, items);
                 transactions.push(Transaction::Requests(batch));
+                requests += 1;
             }
         }
-        let openings = if openings { std::mem::take(&mut self.openings) } else { BTreeMap::new() };
-        for ((slot, shape), items) in openings {
+        while openings < UNDER_WAY
+            && let Some(((slot, shape), items)) = self.openings.pop_first()
+        {
             for items in chunks(items, (*limit, *bytes), |(_, body)| 32 + body.len()) {
                 let mut bodies = Bodies::new(shape);
                 let mut links = Vec::new();
@@ -111,19 +114,19 @@ impl Outgoing {
                 }
                 let batch = OpeningBatch::sign(*network, *provider, key, slot, links, bodies);
                 transactions.push(Transaction::Openings(batch));
+                openings += 1;
             }
         }
         transactions
     }
 
-    /// How many batches of requests and of openings are on their way.
+    /// How many batches of requests and of openings are on their way; of those that have been sent many
+    /// times something else than a block is the matter.
     fn under_way(&self) -> [usize; 2] {
+        let fresh = || self.sent.values().filter(|sent| sent.tries <= MOST_DOUBLINGS);
         let is_request = |sent: &&Sent| matches!(sent.transaction, Transaction::Requests(_));
         let is_opening = |sent: &&Sent| matches!(sent.transaction, Transaction::Openings(_));
-        [
-            self.sent.values().filter(is_request).count(),
-            self.sent.values().filter(is_opening).count(),
-        ]
+        [fresh().filter(is_request).count(), fresh().filter(is_opening).count()]
     }
 
     /// Remembers a transaction until it is in a block or of no use; it is due at once.

@@ -392,6 +392,33 @@ fn what_strangers_leave_for_the_next_slot_keeps_nothing_from_the_ledger() {
     });
 }
 
+/// A leader builds on blocks that are not final yet, and what they have still waits: it is not taken for
+/// something that comes to nothing, behind which nothing of the same gateway is looked at.
+#[test]
+fn what_the_parent_has_keeps_nothing_out_of_the_next_block() {
+    let mut consortium = Consortium::founded(14, 4, |charter| charter.limits.batch_items = 8);
+    let meters: Vec<_> = (0..32).map(|number| consortium.meter(number)).collect();
+    let shared = Shared::new(consortium.genesis.clone());
+    for meter in &meters {
+        let registration = Transaction::Registration(meter.registration.clone());
+        assert_eq!(shared.add(registration), Ok(true));
+    }
+    let head = |shared: &Shared| shared.chain().state().head().id;
+    let registered = shared.propose(head(&shared), at(0, 1)).unwrap();
+    shared.finalize(registered.block()).unwrap();
+    let request = |rows: std::ops::Range<u32>| {
+        let values: Vec<_> = rows.map(|row| (row, Digest([1; 32]))).collect();
+        assert_eq!(shared.add(consortium.requests(0, 1, &values)), Ok(true));
+    };
+    (0..3).for_each(|batch| request(8 * batch..8 * batch + 8));
+    let parent = shared.propose(head(&shared), at(1, 1)).unwrap();
+    assert_eq!(parent.requests().len(), 24);
+    shared.keep(&parent);
+    request(24..32);
+    let next = shared.propose(parent.block().id(), at(1, 2)).unwrap();
+    assert_eq!((next.requests().len(), next.block().transactions().len()), (8, 1));
+}
+
 /// Nor does what comes while no block becomes final.
 #[test]
 fn batches_that_wait_for_a_block_become_longer_and_not_more() {
