@@ -244,7 +244,7 @@ impl Pool {
                 stopped = *number;
                 break;
             }
-            if !contributes(view, waiting.candidate.transaction(), &mut looks) {
+            if !contributes(view, waiting.candidate.transaction(), Room::Now, &mut looks) {
                 useless.push(*number);
             }
         }
@@ -324,11 +324,20 @@ fn is_batch(candidate: &Candidate) -> bool {
 /// hold.
 pub fn may_contribute(view: &View<'_>, transaction: &Transaction) -> bool {
     let mut looks = usize::MAX;
-    contributes(view, transaction, &mut looks)
+    contributes(view, transaction, Room::Later, &mut looks)
+}
+
+/// For when a chain has to have room for a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Room {
+    /// For the next block: until there is room the gateway keeps the request and sends it again.
+    Now,
+    /// For any block.
+    Later,
 }
 
 /// The same, with so many looks; true once they are used up.
-fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) -> bool {
+fn contributes(view: &View<'_>, transaction: &Transaction, room: Room, looks: &mut usize) -> bool {
     *looks = looks.saturating_sub(1);
     let time = view.head().time;
     let reveal_s = view.genesis().charter().terms.reveal_s;
@@ -355,11 +364,22 @@ fn contributes(view: &View<'_>, transaction: &Transaction, looks: &mut usize) ->
         Transaction::Requests(batch) => batch.rows.iter().any(|row| {
             let open = |schedule: &Schedule, index| time < schedule.closes(index);
             let requested = |pending: &Pending| pending.submitter == batch.submitter;
+            let most = view.genesis().charter().limits.pending as usize;
+            let has_room = |schedule: &Schedule, live: &Live, looks: &mut usize| {
+                let waiting = live.pending_from(schedule.first_openable(time, reveal_s));
+                if room == Room::Later || waiting.len() < most {
+                    return true;
+                }
+                *looks = looks.saturating_sub(waiting.len());
+                waiting.iter().filter(|pending| requested(pending)).count() < most
+            };
             // A chain that has ended does not come back.
             *looks == 0
                 || look(view, *row, batch.slot, looks, open).is_some_and(
                     |(schedule, index, live)| {
-                        live.has(schedule, index) && !waits(live, index, looks, requested)
+                        live.has(schedule, index)
+                            && !waits(live, index, looks, requested)
+                            && has_room(schedule, live, looks)
                     },
                 )
         }),

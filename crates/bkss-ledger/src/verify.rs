@@ -252,6 +252,15 @@ struct Turn {
     items: u32,
 }
 
+/// For what it is counted that something comes to nothing.
+const fn kind(transaction: &Transaction) -> usize {
+    match transaction {
+        Transaction::Openings(_) => 0,
+        Transaction::Requests(_) => 1,
+        _ => 2,
+    }
+}
+
 /// Items that a transaction which is no batch counts as, where it comes to nothing.
 const ITEMS: u32 = 64;
 
@@ -324,8 +333,8 @@ struct Used {
     bytes: usize,
     places: usize,
     steps: u32,
-    /// Items that were looked at in vain: in openings, and in all else.
-    wasted: [u32; 2],
+    /// Items that were looked at in vain: in openings, in requests, and in all else.
+    wasted: [u32; 3],
 }
 
 impl<'a> Assembly<'a> {
@@ -403,7 +412,7 @@ impl<'a> Assembly<'a> {
     fn is_spent(&self, turn: &Turn) -> bool {
         let opens = turn.candidate.openings_of();
         let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
-        let wasted = self.used(turn).wasted[usize::from(opens.is_none())];
+        let wasted = self.used(turn).wasted[kind(turn.candidate.transaction())];
         of_liar
             || wasted > self.least.items
             || self.length.saturating_add(turn.bytes) > self.limits.block_bytes as usize
@@ -413,7 +422,7 @@ impl<'a> Assembly<'a> {
     /// Puts a candidate of so many steps into the block if it fits and contributes something.
     fn take(&mut self, turn: &Turn, steps: u32) {
         let Turn { candidate, bytes, items, .. } = turn;
-        let wasted = usize::from(candidate.openings_of().is_none());
+        let wasted = kind(candidate.transaction());
         // A batch that would find the steps used up half way waits for the next block. Where half of
         // them are left it begins in this one: the next might have no more for it. What was walked in
         // vain counts: this is about the leader's time.

@@ -270,6 +270,26 @@ fn a_request_of_a_chain_that_has_ended_does_not_wait() {
     assert!(!may_contribute(&state.view(), &requests) && pool.is_empty());
 }
 
+/// Nor does a request for which its chain has no room: the gateway that has it sends it again.
+#[test]
+fn a_request_waits_at_its_gateway_until_there_is_room() {
+    let mut consortium = Consortium::founded(6, 4, |charter| charter.limits.pending = 1);
+    let meters = meters(&mut consortium, 1);
+    let mut state = registered(&consortium, &meters);
+    let (signed, first) = requested(&consortium, 0, 1, &meters);
+    block(&mut state, at(1, 1), [first]);
+    block(&mut state, at(1, 301), []);
+    let (_, second) = requested(&consortium, 0, 2, &meters);
+    let mut pool = Pool::default();
+    assert_eq!(pool.add(&state.view(), second.clone()), Ok(true));
+    pool.prune(&state.view());
+    assert!(pool.is_empty() && may_contribute(&state.view(), &second), "it is not given up");
+    block(&mut state, at(1, 302), [consortium.openings(0, &[(0, &signed[0])])]);
+    assert_eq!(pool.add(&state.view(), second), Ok(true));
+    pool.prune(&state.view());
+    assert_eq!(turn(&mut state, &mut pool, at(2, 1)).verified.requests().len(), 1);
+}
+
 #[test]
 fn a_batch_has_as_many_items_as_allowed() {
     let mut consortium = Consortium::founded(5, 4, |charter| charter.limits.batch_items = 2);
