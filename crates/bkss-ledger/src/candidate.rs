@@ -117,6 +117,24 @@ impl Checked {
     }
 }
 
+/// What is kept apart within a share.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Kind {
+    Openings,
+    Requests,
+    Other,
+}
+
+impl Kind {
+    pub(crate) const fn of(transaction: &Transaction) -> Self {
+        match transaction {
+            Transaction::Openings(_) => Self::Openings,
+            Transaction::Requests(_) => Self::Requests,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Whose share of pools and blocks a transaction counts against.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Share {

@@ -2,8 +2,8 @@
 //!
 //! Each gateway has a share of its own, so that none can crowd out another (A12): one for its requests,
 //! one for its openings, and one for its votes, changes and registrations, so that whoever fills one
-//! of them through an honest gateway keeps none of the others out. Within a share the newest yields. What was left out comes again: gateways keep and re-send until it is final.
-//! Whatever a pool takes, an honest leader can propose: nothing is longer than a block, and batches
+//! of them through an honest gateway keeps none of the others out. Within a share the newest yields.
+//! What was left out comes again: gateways keep and re-send until it is final. Whatever a pool takes, an honest leader can propose: nothing is longer than a block, and batches
 //! come with all bodies, of registered chains. A gateway that signs a batch which no block can
 //! contain is passed over for the rest of the round.
 
@@ -13,7 +13,7 @@ use bkss_scheme::{Digest, LinkIndex, ProviderId, Slot, slot::Schedule};
 
 use crate::{
     Block, Live, Transaction, View,
-    candidate::{Admitted, Candidate, Checked, Share, admit},
+    candidate::{Admitted, Candidate, Checked, Kind, Share, admit},
     chain::Pending,
     execute::{TransactionRefusal, check_revocation},
     membership::{check_room, check_rules},
@@ -46,28 +46,6 @@ pub struct Pool {
     next: u64,
     /// Where pruning goes on.
     looked: u64,
-}
-
-/// What shares are kept apart for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Kind {
-    Requests,
-    Openings,
-    Other,
-}
-
-impl Kind {
-    fn of(transaction: &Transaction) -> Self {
-        match transaction {
-            Transaction::Requests(_) => Self::Requests,
-            Transaction::Openings(_) => Self::Openings,
-            _ => Self::Other,
-        }
-    }
-
-    const fn most(self) -> usize {
-        if matches!(self, Self::Openings) { MAX_SHARE } else { MAX_OTHERS }
-    }
 }
 
 /// What waits of a share.
@@ -191,7 +169,7 @@ impl Pool {
     }
 
     fn room(&self, (share, kind): (Share, Kind), bytes: usize) -> Result<(), PoolError> {
-        let most = kind.most();
+        let most = if kind == Kind::Openings { MAX_SHARE } else { MAX_OTHERS };
         let full = self
             .shares
             .get(&(share, kind))

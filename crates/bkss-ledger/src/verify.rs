@@ -9,7 +9,7 @@ use bkss_scheme::{Digest, Header, LedgerTime, ProviderId, TreeHead, root_message
 
 use crate::{
     Block, Limits, Transaction, View,
-    candidate::{Candidate, Checked, Share, share_of},
+    candidate::{Candidate, Checked, Kind, Share, share_of},
     execute::{AcceptedOpening, AcceptedRequest, Draft, Outcome, Skipped, TransactionRefusal},
     members::MembersChange,
     state::Delta,
@@ -252,15 +252,6 @@ struct Turn {
     items: u32,
 }
 
-/// For what it is counted that something comes to nothing.
-const fn kind(transaction: &Transaction) -> usize {
-    match transaction {
-        Transaction::Openings(_) => 0,
-        Transaction::Requests(_) => 1,
-        _ => 2,
-    }
-}
-
 /// Items that a transaction which is no batch counts as, where it comes to nothing.
 const ITEMS: u32 = 64;
 
@@ -333,7 +324,7 @@ struct Used {
     bytes: usize,
     places: usize,
     steps: u32,
-    /// Items that were looked at in vain: in openings, in requests, and in all else.
+    /// Items that were looked at in vain, by [`Kind`].
     wasted: [u32; 3],
 }
 
@@ -412,7 +403,7 @@ impl<'a> Assembly<'a> {
     fn is_spent(&self, turn: &Turn) -> bool {
         let opens = turn.candidate.openings_of();
         let of_liar = self.invalid.iter().any(|(liar, _)| Some(*liar) == opens);
-        let wasted = self.used(turn).wasted[kind(turn.candidate.transaction())];
+        let wasted = self.used(turn).wasted[Kind::of(turn.candidate.transaction()) as usize];
         of_liar
             || wasted > self.least.items
             || self.length.saturating_add(turn.bytes) > self.limits.block_bytes as usize
@@ -422,7 +413,7 @@ impl<'a> Assembly<'a> {
     /// Puts a candidate of so many steps into the block if it fits and contributes something.
     fn take(&mut self, turn: &Turn, steps: u32) {
         let Turn { candidate, bytes, items, .. } = turn;
-        let wasted = kind(candidate.transaction());
+        let wasted = Kind::of(candidate.transaction()) as usize;
         // A batch that would find the steps used up half way waits for the next block. Where half of
         // them are left it begins in this one: the next might have no more for it. What was walked in
         // vain counts: this is about the leader's time.

@@ -3,8 +3,8 @@
 //! Every record has a checksum. A record that does not read well is named in the log and dropped
 //! together with its section, and the engine is told to begin again: it keeps what is there, fetches
 //! what is missing from peers, and nothing altered is ever served. What an archive lacks goes from
-//! another only where that would say something false without it: a block without its bodies. A node that has lost blocks is behind the round it has voted in, so it follows until it
-//! has caught up (see [`crate::memory`]). What can be made again from the blocks, or holds only what
+//! another only where that would say something false without it: a block without its bodies. A node
+//! that has lost blocks is behind the round it has voted in, so it follows until it has caught up (see [`crate::memory`]). What can be made again from the blocks, or holds only what
 //! is not final yet, is dropped alone. A disk that fails is another thing: what is on it may be whole,
 //! so nothing is dropped, and the node does not start.
 
