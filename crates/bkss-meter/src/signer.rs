@@ -245,6 +245,25 @@ impl<F: Flash, S: AsRef<[Link]>> Meter<F, S> {
         }
     }
 
+    /// Takes up a reading that was signed before the last start, or dropped for
+    /// [`MAX_PENDING`] others, and whose body is still at a gateway: its link is released as if the
+    /// power had not gone. Says whether it is pending now: not if its link was never reserved, or if
+    /// too many others are.
+    ///
+    /// Only links whose window has closed are ever released, so that nothing is lost by an index
+    /// that was not signed.
+    pub fn resume(&mut self, index: LinkIndex) -> bool {
+        if self.pending.contains(&Some(index)) {
+            return true;
+        }
+        let free = self.pending.iter_mut().find(|place| place.is_none());
+        match free.filter(|_| index.get() <= self.journal.reserved()) {
+            Some(place) => *place = Some(index),
+            None => return false,
+        }
+        true
+    }
+
     /// Starts a new sealing session, as each UTC day does; its key goes into every body until
     /// one of them is final.
     ///

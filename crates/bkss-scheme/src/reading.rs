@@ -184,6 +184,34 @@ impl Reading {
         Self { channel, start_s, scaler, intervals }
     }
 
+    /// A block of as many of the first of these measured values as one exponent and
+    /// [`MAX_INTERVALS`] hold; `None` if there are none, or if 8 bits do not
+    /// hold the exponent.
+    ///
+    /// The values are in units of `10^unit` of the channel's unit. All values of a block have the
+    /// exponent of the finest, so that none loses a digit; a block ends before a value that does not
+    /// fit 32 bits then.
+    pub fn of_measured(
+        channel: Channel,
+        start_s: u64,
+        unit: i8,
+        values: &[Decimal],
+    ) -> Option<Self> {
+        let mut finest = values.first()?.exponent;
+        let mut count = 0;
+        for value in values.iter().take(MAX_INTERVALS) {
+            let finer = finest.min(value.exponent);
+            let fits = |value: &Decimal| value.in_units_of(finer).is_some();
+            if !values[..=count].iter().all(fits) {
+                break;
+            }
+            (finest, count) = (finer, count + 1);
+        }
+        let scaled = |value: &Decimal| value.in_units_of(finest).map(Interval::measured);
+        let intervals = values[..count].iter().map(scaled).collect::<Option<_>>()?;
+        Some(Self { channel, start_s, scaler: finest.checked_add(unit)?, intervals })
+    }
+
     /// The bytes to be sealed, without padding; `None` if they exceed 928 bytes.
     pub fn to_bytes(&self) -> Option<Vec<u8, MAX_PLAINTEXT>> {
         let mut buffer = [0; MAX_PLAINTEXT];
@@ -248,32 +276,56 @@ pub struct Decimal {
     pub exponent: i8,
 }
 
+/// Why a text is no [`Decimal`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoDecimal {
+    /// There is no digit.
+    #[error("no digit")]
+    NoDigit,
+    /// Something else than a digit, a sign in front or the first point.
+    #[error("{0:?} where a digit is due")]
+    Character(char),
+    /// More digits than 32 bits hold, zeros in front not counted.
+    #[error("{0} digits, at most {MAX_DIGITS} can be signed")]
+    Digits(usize),
+}
+
+/// Most digits of a decimal number; any such number fits 32 bits.
+const MAX_DIGITS: usize = 9;
+
 impl Decimal {
-    /// Parses digits with at most one point and an optional minus, `-0.25`; `None` for anything
-    /// else, such as `1e3`, `+1`, `.5`, `5.`, `NaN`, `-0`, and for more than 9 digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (negative, digits) =
-            text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    /// Parses digits with at most one point and one sign, such as `0.25`, `-.250`, `+007` or `5.`:
+    /// the value is exact, and keeps the decimals that are written. Zero has no sign.
+    ///
+    /// # Errors
+    ///
+    /// [`NoDecimal`] for anything else, such as `1e3`, `1,5` or `NaN`.
+    pub fn parse(text: &str) -> Result<Self, NoDecimal> {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        let point = fraction.len() + 1 + whole.len() == digits.len();
-        let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty()
-            || whole.len() + fraction.len() > 9
-            || (point && fraction.is_empty())
-            || (whole.len() > 1 && whole.starts_with('0'))
-            || !plain(whole)
-            || !plain(fraction)
-        {
-            return None;
+        if let Some(other) = whole.chars().chain(fraction.chars()).find(|c| !c.is_ascii_digit()) {
+            return Err(NoDecimal::Character(other));
+        }
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(NoDecimal::NoDigit);
+        }
+        let whole = whole.trim_start_matches('0');
+        let length = whole.len() + fraction.len();
+        if length > MAX_DIGITS {
+            return Err(NoDecimal::Digits(length));
         }
         let magnitude = whole.bytes().chain(fraction.bytes()).fold(0_i32, |sum, byte| {
             10 * sum + i32::from(byte - b'0') // nine digits fit
         });
-        if negative && magnitude == 0 {
-            return None;
-        }
-        let exponent = -i8::try_from(fraction.len()).ok()?;
-        Some(Self { value: if negative { -magnitude } else { magnitude }, exponent })
+        let exponent = i8::try_from(fraction.len()).map_err(|_| NoDecimal::Digits(length))?;
+        let value = if text.starts_with('-') { -magnitude } else { magnitude };
+        Ok(Self { value, exponent: -exponent })
+    }
+
+    /// The same number as a multiple of `10^exponent`; `None` if that is no integer of 32 bits.
+    pub fn in_units_of(&self, exponent: i8) -> Option<i32> {
+        let digits = self.exponent.checked_sub(exponent)?;
+        10_i32.checked_pow(u32::try_from(digits).ok()?)?.checked_mul(self.value)
     }
 }
 
@@ -317,28 +369,69 @@ mod tests {
         for text in ["0", "0.01", "0.10", "12.5", "-0.003", "115.232", "7", "0.000", "-41"] {
             assert_eq!(Decimal::parse(text).unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "-",
-            "+1",
-            "1e3",
-            ".5",
-            "5.",
-            "1.2.3",
-            "NaN",
-            "inf",
-            "-0",
-            "-0.0",
-            "01",
-            " 1",
-            "1,5",
-            "1234567890",
-            "0x1",
-            "٣",
-        ] {
-            assert_eq!(Decimal::parse(text), None, "{text:?}");
-        }
         assert_eq!(Decimal { value: 5, exponent: 2 }.to_string(), "500");
+    }
+
+    #[test]
+    fn what_is_exact_is_read_however_it_is_written() {
+        for (text, value) in [
+            ("000123.456", "123.456"),
+            (".362", "0.362"),
+            ("5.", "5"),
+            ("+0.01", "0.01"),
+            ("-0.000", "0.000"),
+            ("-.5", "-0.5"),
+            ("0000000000.999999999", "0.999999999"),
+            ("-999999999", "-999999999"),
+        ] {
+            assert_eq!(Decimal::parse(text).unwrap().to_string(), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_decimal_says_which_rule_it_breaks() {
+        for (text, reason) in [
+            ("", "no digit"),
+            ("-", "no digit"),
+            (".", "no digit"),
+            ("1e3", "'e' where a digit is due"),
+            ("1.2.3", "'.' where a digit is due"),
+            ("+-1", "'-' where a digit is due"),
+            ("NaN", "'N' where a digit is due"),
+            ("inf", "'i' where a digit is due"),
+            (" 1", "' ' where a digit is due"),
+            ("1,5", "',' where a digit is due"),
+            ("0x1", "'x' where a digit is due"),
+            ("٣", "'٣' where a digit is due"),
+            ("1234567890", "10 digits, at most 9 can be signed"),
+            ("0.0000000000", "10 digits, at most 9 can be signed"),
+        ] {
+            assert_eq!(Decimal::parse(text).unwrap_err().to_string(), reason, "{text:?}");
+        }
+    }
+
+    fn block(texts: &[&str]) -> Option<(usize, i8)> {
+        let values: std::vec::Vec<_> =
+            texts.iter().map(|text| Decimal::parse(text).unwrap()).collect();
+        let reading = Reading::of_measured(Channel::net_energy(900), 0, 3, &values)?;
+        for (value, interval) in values.iter().zip(&reading.intervals) {
+            let scaled = Decimal { value: interval.value().unwrap(), exponent: reading.scaler - 3 };
+            assert_eq!(scaled.in_units_of(-9), value.in_units_of(-9), "{value}");
+        }
+        Some((reading.intervals.len(), reading.scaler))
+    }
+
+    #[test]
+    fn a_block_ends_before_a_value_that_does_not_fit_its_exponent() {
+        assert_eq!(block(&["251.75", "0.12345678"]), Some((1, 1)), "0.12345678 waits");
+        assert_eq!(block(&["0.12345678", "251.75"]), Some((1, -5)), "251.75 waits");
+        assert_eq!(block(&["21.47", "0.12345678", "21.48"]), Some((2, -5)));
+        assert_eq!(block(&["1", "0.5", "0.25"]), Some((3, 1)));
+        assert_eq!(block(&["1"; 200]), Some((MAX_INTERVALS, 3)));
+        assert_eq!(block(&[]), None);
+        let beyond = [Decimal { value: 1, exponent: i8::MAX }];
+        assert_eq!(Reading::of_measured(Channel::net_energy(900), 0, 3, &beyond), None);
+        assert_eq!(Decimal { value: 1, exponent: i8::MAX }.in_units_of(i8::MIN), None);
     }
 
     #[test]
@@ -387,6 +480,24 @@ mod tests {
             let mut padded = std::vec::Vec::from(&bytes[..]);
             padded.resize(bytes.len().next_multiple_of(PADDING), 0);
             prop_assert_eq!(Reading::from_padded(&padded), Ok(reading));
+        }
+
+        #[test]
+        fn no_measured_value_is_lost_or_changed(
+            numbers in prop::collection::vec((-999_999_999..=999_999_999, -9_i8..=0), 1..120),
+        ) {
+            let values: std::vec::Vec<_> =
+                numbers.iter().map(|(value, exponent)| Decimal { value: *value, exponent: *exponent }).collect();
+            let mut left = &values[..];
+            while !left.is_empty() {
+                let reading = Reading::of_measured(Channel::net_energy(900), 0, 3, left).unwrap();
+                prop_assert!(!reading.intervals.is_empty());
+                for (value, interval) in left.iter().zip(&reading.intervals) {
+                    prop_assert_eq!(value.in_units_of(reading.scaler - 3), interval.value());
+                    prop_assert!(interval.value().is_some());
+                }
+                left = &left[reading.intervals.len()..];
+            }
         }
 
         #[test]

@@ -103,12 +103,43 @@ fn after_a_restart_the_registration_is_asked_for_again_and_nothing_is_pending() 
     assert_eq!(released(&meter), Some(4));
 }
 
+#[test]
+fn a_reading_that_is_taken_up_after_a_restart_is_released_behind_its_window() {
+    let mut provisioned = Provisioned::new(1);
+    let meter = signed(&mut provisioned, &[3, 5]);
+    let mut meter = provisioned.restarted(meter);
+    provisioned.confirm(&mut meter);
+    assert!(meter.resume(index(3)) && meter.resume(index(5)) && meter.resume(index(3)));
+    assert!(!meter.resume(index(6)), "never reserved");
+    provisioned.bring_time(&mut meter, at(3, 299_999));
+    assert_eq!(released(&meter), None, "one millisecond early");
+    provisioned.bring_time(&mut meter, at(5, 300_000));
+    for link in [3, 5] {
+        assert_eq!(released(&meter), Some(link));
+        meter.acknowledged(index(link));
+    }
+    assert_eq!(released(&meter), None);
+}
+
+#[test]
+fn what_was_dropped_for_others_is_taken_up_once_there_is_room() {
+    let mut provisioned = Provisioned::new(1);
+    let links: Vec<u32> = (1..=u32::try_from(MAX_PENDING).unwrap() + 1).collect();
+    let mut meter = signed(&mut provisioned, &links);
+    assert!(!meter.resume(index(1)), "as many as there is room for are pending");
+    meter.acknowledged(index(2));
+    assert!(meter.resume(index(1)));
+    provisioned.bring_time(&mut meter, at(20, 0));
+    assert_eq!(released(&meter), Some(1));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Sign(u32, i64),
     Time(u32, i64),
     Acknowledge(u32),
     GiveUp(u32),
+    Resume(u32),
     Restart,
     Confirm,
 }
@@ -120,6 +151,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => moment.prop_map(|(link, ms)| Event::Time(link, ms)),
         2 => (1..40_u32).prop_map(Event::Acknowledge),
         1 => (1..40_u32).prop_map(Event::GiveUp),
+        1 => (1..40_u32).prop_map(Event::Resume),
         1 => Just(Event::Restart),
         2 => Just(Event::Confirm),
     ]
@@ -135,6 +167,7 @@ proptest! {
         let mut provisioned = Provisioned::new(1);
         let mut meter = provisioned.meter();
         let (mut signed, mut newest, mut confirmed) = (BTreeSet::new(), None, false);
+        let mut resumed = BTreeSet::new();
         for event in events {
             match event {
                 Event::Sign(link, ms) => {
@@ -149,6 +182,13 @@ proptest! {
                 }
                 Event::Acknowledge(link) => meter.acknowledged(index(link)),
                 Event::GiveUp(link) => meter.give_up(index(link)),
+                Event::Resume(link) => {
+                    let reserved = signed.last().is_some_and(|last| index(link) <= *last);
+                    if meter.resume(index(link)) {
+                        prop_assert!(reserved, "{link} was never reserved");
+                        resumed.insert(index(link));
+                    }
+                }
                 Event::Restart => {
                     meter = provisioned.restarted(meter);
                     (newest, confirmed) = (None, false);
@@ -159,7 +199,8 @@ proptest! {
                 }
             }
             if let Some(release) = meter.release() {
-                prop_assert!(confirmed && signed.contains(&release.index));
+                let known = signed.contains(&release.index) || resumed.contains(&release.index);
+                prop_assert!(confirmed && known);
                 prop_assert!(Some(SCHEDULE.closes(release.index)) <= newest);
             }
         }
