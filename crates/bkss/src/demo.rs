@@ -23,7 +23,8 @@ use crate::{
     clock,
     command::CommandError,
     files::{self, Readers},
-    households,
+    households::{self, Cut},
+    meter_ids::MeterIds,
     meters::{Drive, RunError, Shape, Summary},
     output,
 };
@@ -40,8 +41,14 @@ const GRID_S: u32 = 450;
 const TIME_SCALE: u32 = 900;
 /// Ledger seconds between the genesis and the first slot; registrations fall into them.
 const LEAD_S: u64 = 450;
-/// Chains for one year of quarter hours.
-const CHAIN_SLOTS: u32 = 365 * 96;
+/// Most meters of a demonstration.
+const MAX_METERS: u32 = 10_000;
+/// Most values of a meter: a year of quarter hours.
+const MAX_SLOTS: u32 = 366 * 96;
+/// Links of a chain: some more, since a value whose window was missed takes the next slot.
+const CHAIN_SLOTS: u32 = MAX_SLOTS + 40 * 96;
+/// Meters and values of the model.
+const MODEL: (u32, u32) = (60, 96);
 
 /// Options of `bkss demo`.
 #[derive(clap::Args, Debug)]
@@ -55,12 +62,12 @@ pub(crate) struct Args {
     /// Number of service providers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(4..=16))]
     providers: u16,
-    /// Number of meters
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    meters: u32,
-    /// Number of slots
-    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=35_000))]
-    slots: u32,
+    /// The first meters of the file, all of them without it; 60 of the model
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_METERS.into()))]
+    meters: Option<u32>,
+    /// The first values of each meter, one for each slot, all of them without it; 96 of the model
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_SLOTS.into()))]
+    slots: Option<u32>,
     /// Makes readings, keys and chains the same every time
     #[arg(long)]
     seed: Option<u64>,
@@ -97,16 +104,26 @@ fn demonstrate(args: &Args) -> Result<Summary, RunError> {
         Some(seed) => seed,
         None => getrandom::u64().map_err(CommandError::from)?,
     };
-    let slots = args.slots as usize;
-    let households = match &args.data {
-        Some(path) => households::read_csv(path, args.meters as usize, slots)?,
-        None => households::model(seed, args.meters, slots),
+    let cut = Cut { meters: args.meters, slots: args.slots };
+    let (table, source) = match &args.data {
+        Some(path) => {
+            let (table, _) = households::read_csv(path, cut, MAX_METERS, MAX_SLOTS)?;
+            (table, path.display().to_string())
+        }
+        None => {
+            let (meters, slots) = (args.meters.unwrap_or(MODEL.0), args.slots.unwrap_or(MODEL.1));
+            let table = households::model(seed, meters, slots);
+            (table, format!("built-in model, seed {seed}"))
+        }
     };
+    let mut ids = MeterIds::default();
+    let households = table.households(|id| ids.number(id, |_| Ok::<_, CommandError>(false)))?;
     let dir = directory(args.out.as_deref())?;
-    output::note(&match &args.data {
-        Some(path) => format!("{} households of {}", households.len(), path.display()),
-        None => format!("{} households of the built-in model, seed {seed}", households.len()),
-    });
+    output::note(&format!(
+        "{source}: {}; each is taken for kWh in {SLOT_S} s, the first from {} on (--start)",
+        table.size(),
+        args.start
+    ));
     output::note(&format!(
         "ledger time runs {TIME_SCALE} times faster than the clock: a slot of {SLOT_S} s takes \
          {:.1} s",
@@ -114,6 +131,7 @@ fn demonstrate(args: &Args) -> Result<Summary, RunError> {
     ));
     let founding = Founding::new(seed, args.providers, start_s, &households)?;
     founding.write(&dir)?;
+    ids.save(&dir.join("meters.csv"))?;
 
     let began = clock::now();
     let ledger_clock = LedgerClock::stopped(founding.genesis_time(), TIME_SCALE);
@@ -131,7 +149,7 @@ fn demonstrate(args: &Args) -> Result<Summary, RunError> {
     let shape = Shape {
         providers: founding.keys.len(),
         meters: founding.meters.len(),
-        slots: args.slots,
+        slots: table.slots(),
         time_scale: TIME_SCALE,
     };
     let mut summary = Summary::new(shape, run, &dir);

@@ -11,18 +11,51 @@ use bkss_scheme::{MeterId, reading::Decimal};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
-/// Most bytes of a line: a year of quarter hours needs less than a third of it.
+use crate::{meter_ids, output::shown};
+
+/// Most bytes of a line: three years of quarter hours need less.
 const MAX_LINE: u64 = 1 << 20;
 /// Most characters of a file's value that an error repeats.
 const MAX_QUOTE: usize = 24;
+/// Decimals of the finest value that a file can have.
+const FINEST: i32 = 9;
 
-/// A meter and its values, kWh per quarter hour, oldest first.
+/// A meter and its values, kWh per interval, oldest first.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Household {
-    /// `VID` of the file, or 1, 2, .. of the model.
+    /// Its number on the ledger.
     pub(crate) meter: MeterId,
     /// One value per slot.
     pub(crate) readings: Vec<Decimal>,
+}
+
+/// A line of an interval file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Row {
+    /// The meter, as the file names it.
+    pub(crate) id: String,
+    /// Number of the line.
+    line: u64,
+    readings: Vec<Decimal>,
+}
+
+/// What is taken of a file; all of it without a number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cut {
+    /// The first households.
+    pub(crate) meters: Option<u32>,
+    /// The first values of each.
+    pub(crate) slots: Option<u32>,
+}
+
+/// An interval file, or what a model has made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    /// Values of each row.
+    columns: usize,
+    /// What is taken of both.
+    taken: (usize, usize),
 }
 
 /// Why an interval file is refused.
@@ -34,54 +67,166 @@ pub(crate) enum DataError {
     Line { path: PathBuf, line: u64, reason: String },
     #[error("{path}: {found} households, --meters asks for {expected}")]
     Households { path: PathBuf, expected: usize, found: usize },
+    #[error("{path}: {found} {what}, at most {most} can be run: {option} takes the first")]
+    TooMany { path: PathBuf, what: &'static str, option: &'static str, found: usize, most: u32 },
+    #[error(
+        "{path}: expected meter {id}, which an earlier run into this directory had, found none"
+    )]
+    Gone { path: PathBuf, id: String },
+    #[error(
+        "{path}, line {line}, column {column}: expected {expected}, as in the earlier run into this \
+         directory, found {found}: a corrected file is replayed into another --out"
+    )]
+    Changed { path: PathBuf, line: u64, column: usize, expected: String, found: String },
 }
 
-/// Reads the first `slots` values of the first `meters` households of a wide interval file:
-/// a header `VID,V001,V002,..`, then a line per household.
+impl Table {
+    /// Takes the households that are asked for, each by the number that `number` gives it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `number`.
+    pub(crate) fn households<E>(
+        &self,
+        mut number: impl FnMut(&str) -> Result<MeterId, E>,
+    ) -> Result<Vec<Household>, E> {
+        let (meters, slots) = self.taken;
+        let household = |row: &Row| {
+            Ok(Household { meter: number(&row.id)?, readings: row.readings[..slots].to_vec() })
+        };
+        self.rows[..meters].iter().map(household).collect()
+    }
+
+    /// Ids of the households that are taken.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.rows[..self.taken.0].iter().map(|row| &*row.id)
+    }
+
+    /// Values of each household that are taken.
+    pub(crate) const fn slots(&self) -> usize {
+        self.taken.1
+    }
+
+    /// How much there is, and how much of it is taken.
+    pub(crate) fn size(&self) -> String {
+        let of = |taken: usize, all: usize| {
+            if taken == all { all.to_string() } else { format!("{taken} of {all}") }
+        };
+        let (meters, slots) = self.taken;
+        let (meters, slots) = (of(meters, self.rows.len()), of(slots, self.columns));
+        format!("{meters} households with {slots} values each")
+    }
+
+    /// Whether everything that an earlier table has is in this one, of the file at `path`, unchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`], naming the first difference.
+    pub(crate) fn check_contains(&self, earlier: &Self, path: &Path) -> Result<(), DataError> {
+        let rows: BTreeMap<_, _> = self.rows.iter().map(|row| (&*row.id, row)).collect();
+        for before in &earlier.rows {
+            let Some(row) = rows.get(&*before.id) else {
+                return Err(DataError::Gone { path: path.to_owned(), id: shown(&before.id) });
+            };
+            for (at, old) in before.readings.iter().enumerate() {
+                let new = row.readings.get(at);
+                if new.is_some_and(|new| finest(new) == finest(old)) {
+                    continue;
+                }
+                return Err(DataError::Changed {
+                    path: path.to_owned(),
+                    line: row.line,
+                    column: at + 2,
+                    expected: old.to_string(),
+                    found: new.map_or_else(|| "nothing".to_owned(), Decimal::to_string),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value of a file in units of the finest that one can have.
+fn finest(value: &Decimal) -> i64 {
+    let digits = u32::try_from(FINEST + i32::from(value.exponent)).unwrap_or(0);
+    i64::from(value.value) * 10_i64.pow(digits)
+}
+
+/// Reads a wide interval file: a header `VID,V001,V002,..`, then a line per household. All of it is
+/// looked at, also what is not taken: a broken file is not used in part. Returns its bytes as well.
 ///
 /// # Errors
 ///
 /// [`DataError`], naming file, line, column and what was expected.
 pub(crate) fn read_csv(
     path: &Path,
-    meters: usize,
-    slots: usize,
-) -> Result<Vec<Household>, DataError> {
+    cut: Cut,
+    most_meters: u32,
+    most_slots: u32,
+) -> Result<(Table, Vec<u8>), DataError> {
     let file = File::open(path)
         .map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
-    parse(path, file, meters, slots)
+    let mut bytes = Vec::new();
+    let table = parse(path, Copied { source: file, copy: &mut bytes }, cut)?;
+    let (meters, slots) = table.taken;
+    for (what, option, found, most) in [
+        ("households", "--meters", meters, most_meters),
+        ("values each", "--slots", slots, most_slots),
+    ] {
+        if found > most as usize {
+            return Err(DataError::TooMany { path: path.to_owned(), what, option, found, most });
+        }
+    }
+    Ok((table, bytes))
 }
 
-fn parse(
-    path: &Path,
-    source: impl Read,
-    meters: usize,
-    slots: usize,
-) -> Result<Vec<Household>, DataError> {
+/// The file that an earlier run has read, as it kept it.
+///
+/// # Errors
+///
+/// [`DataError`].
+pub(crate) fn read_kept(path: &Path) -> Result<Table, DataError> {
+    Ok(read_csv(path, Cut::default(), u32::MAX, u32::MAX)?.0)
+}
+
+fn parse(path: &Path, source: impl Read, cut: Cut) -> Result<Table, DataError> {
     let wrong = |line, reason| DataError::Line { path: path.to_owned(), line, reason };
-    let mut rows = Rows::new(path, source);
-    let Some((line, header)) = rows.next()? else {
+    let mut lines = Rows::new(path, source);
+    let Some((line, header)) = lines.next()? else {
         return Err(wrong(1, "expected a header VID,V001,.. and found nothing".into()));
     };
-    let columns = check_header(&header, slots).map_err(|reason| wrong(line, reason))?;
-    let mut households: Vec<Household> = Vec::new();
+    let columns = check_header(&header, cut.slots).map_err(|reason| wrong(line, reason))?;
+    let mut rows: Vec<Row> = Vec::new();
     let mut seen = BTreeMap::new();
-    while households.len() < meters
-        && let Some((line, record)) = rows.next()?
-    {
-        let household = parse_household(&record, columns, slots);
-        let household = household.map_err(|reason| wrong(line, reason))?;
-        if let Some(before) = seen.insert(household.meter, line) {
-            let meter = household.meter;
-            return Err(wrong(line, format!("VID {meter} is also in line {before}")));
+    while let Some((line, record)) = lines.next()? {
+        let row = parse_row(line, &record, columns).map_err(|reason| wrong(line, reason))?;
+        if let Some(before) = seen.insert(row.id.clone(), line) {
+            let id = shown(&row.id);
+            return Err(wrong(line, format!("VID {id} is also in line {before}")));
         }
-        households.push(household);
+        rows.push(row);
     }
-    let (expected, found) = (meters, households.len());
+    let (expected, found) = (cut.meters.map_or(1, |meters| meters as usize), rows.len());
     if found < expected {
         return Err(DataError::Households { path: path.to_owned(), expected, found });
     }
-    Ok(households)
+    let meters = cut.meters.map_or(found, |meters| meters as usize);
+    let slots = cut.slots.map_or(columns, |slots| slots as usize);
+    Ok(Table { rows, columns, taken: (meters, slots) })
+}
+
+/// Keeps what is read.
+struct Copied<'a, R> {
+    source: R,
+    copy: &'a mut Vec<u8>,
+}
+
+impl<R: Read> Read for Copied<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.copy.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// The lines of a file as records, with their numbers. The parser's own numbers are one short
@@ -165,7 +310,7 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 /// The number of columns with values.
-fn check_header(header: &csv::StringRecord, slots: usize) -> Result<usize, String> {
+fn check_header(header: &csv::StringRecord, slots: Option<u32>) -> Result<usize, String> {
     for (position, name) in header.iter().enumerate() {
         let expected = if position == 0 { "VID".into() } else { format!("V{position:03}") };
         if name != expected {
@@ -177,37 +322,27 @@ fn check_header(header: &csv::StringRecord, slots: usize) -> Result<usize, Strin
         }
     }
     let columns = header.len() - 1;
-    if columns < slots {
-        return Err(format!("{columns} columns with values, --slots asks for {slots}"));
+    let expected = slots.unwrap_or(1);
+    if columns < expected as usize {
+        return Err(format!("{columns} columns with values, --slots asks for {expected}"));
     }
     Ok(columns)
 }
 
-fn parse_household(
-    record: &csv::StringRecord,
-    columns: usize,
-    slots: usize,
-) -> Result<Household, String> {
+fn parse_row(line: u64, record: &csv::StringRecord, columns: usize) -> Result<Row, String> {
     if record.len() != columns + 1 {
         return Err(format!("expected {} columns, found {}", columns + 1, record.len()));
     }
-    let vid = record.get(0).unwrap_or_default();
-    let number = Some(vid).filter(|vid| vid.bytes().all(|byte| byte.is_ascii_digit()));
-    let number = number.and_then(|vid| vid.parse().ok());
-    let Some(number) = number else {
-        return Err(format!("column 1: expected a VID of up to 4294967295, found {}", quote(vid)));
-    };
+    let id = record.get(0).unwrap_or_default();
+    meter_ids::check(id)
+        .map_err(|expected| format!("column 1: expected {expected}, found {}", quote(id)))?;
     let value = |(column, text): (usize, &str)| {
-        Decimal::parse(text).ok_or_else(|| {
-            format!(
-                "column {column}: expected kWh as a decimal of up to nine digits, found {}",
-                quote(text)
-            )
+        Decimal::parse(text).map_err(|reason| {
+            format!("column {column}: expected kWh as a decimal, found {}: {reason}", quote(text))
         })
     };
-    // Every value is looked at, also of columns that are cut: a broken file is not used in part.
-    let readings: Vec<_> = (2..).zip(record.iter().skip(1)).map(value).collect::<Result<_, _>>()?;
-    Ok(Household { meter: MeterId(number), readings: readings[..slots].to_vec() })
+    let readings = (2..).zip(record.iter().skip(1)).map(value).collect::<Result<_, _>>()?;
+    Ok(Row { id: id.to_owned(), line, readings })
 }
 
 /// A value as it is repeated in an error.
@@ -221,8 +356,8 @@ fn quote(text: &str) -> String {
 
 /// Households of a simple model: a base load, a refrigerator, mornings and evenings, here and
 /// there a photovoltaic system that feeds in around noon. The same seed makes the same values.
-pub(crate) fn model(seed: u64, meters: u32, slots: usize) -> Vec<Household> {
-    let household = |number: u32| {
+pub(crate) fn model(seed: u64, meters: u32, slots: u32) -> Table {
+    let row = |number: u32| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::from(number));
         let mut below = |limit: u32| i32::try_from(rng.next_u32() % limit).unwrap_or(0);
@@ -257,28 +392,45 @@ pub(crate) fn model(seed: u64, meters: u32, slots: usize) -> Vec<Household> {
                 Decimal { value: wh, exponent: -3 }
             }
         };
-        Household { meter: MeterId(number), readings: (0..slots).map(&mut reading).collect() }
+        let readings = (0..slots as usize).map(&mut reading).collect();
+        Row { id: number.to_string(), line: 0, readings }
     };
-    (1..=meters).map(household).collect()
+    let rows = (1..=meters).map(row).collect();
+    let taken = (meters as usize, slots as usize);
+    Table { rows, columns: taken.1, taken }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(text: &[u8], meters: usize, slots: usize) -> Result<Vec<Household>, String> {
-        parse(Path::new("f.csv"), text, meters, slots).map_err(|error| error.to_string())
+    fn parsed(text: &[u8], meters: u32, slots: u32) -> Result<Table, String> {
+        let cut = Cut { meters: Some(meters), slots: Some(slots) };
+        parse(Path::new("f.csv"), text, cut).map_err(|error| error.to_string())
+    }
+
+    fn all(text: &[u8]) -> Table {
+        parse(Path::new("f.csv"), text, Cut::default()).unwrap()
+    }
+
+    fn values(table: &Table) -> Vec<(String, Vec<String>)> {
+        let (meters, slots) = table.taken;
+        let texts = |row: &Row| row.readings[..slots].iter().map(Decimal::to_string).collect();
+        table.rows[..meters].iter().map(|row| (row.id.clone(), texts(row))).collect()
     }
 
     #[test]
-    fn values_are_taken_digit_by_digit() {
-        let text = b"VID,V001,V002,V003\n7,0.01,0,-0.250\n9,1,2,3\n";
-        let households = parsed(text, 1, 2).unwrap();
-        assert_eq!(households.len(), 1);
-        let values: Vec<_> = households[0].readings.iter().map(Decimal::to_string).collect();
-        assert_eq!((households[0].meter, values), (MeterId(7), vec!["0.01".into(), "0".into()]));
-        let all = parsed(text, 2, 3).unwrap();
-        assert_eq!(all[0].readings[2].to_string(), "-0.250");
+    fn values_are_taken_digit_by_digit_and_ids_letter_by_letter() {
+        let text = b"VID,V001,V002,V003\n0007,0.01,0,-0.250\nAT 9,001,.2,3.\n";
+        let table = parsed(text, 1, 2).unwrap();
+        assert_eq!(values(&table), [("0007".into(), vec!["0.01".into(), "0".into()])]);
+        assert_eq!(table.size(), "1 of 2 households with 2 of 3 values each");
+        let table = all(text);
+        assert_eq!(values(&table)[1], ("AT 9".into(), vec!["1".into(), "0.2".into(), "3".into()]));
+        assert_eq!(table.size(), "2 households with 3 values each");
+        let numbered = table.households(|id| Ok::<_, ()>(MeterId(id.len() as u32))).unwrap();
+        assert_eq!(numbered[1].readings, table.rows[1].readings);
+        assert_eq!(numbered[0].meter, MeterId(4));
     }
 
     #[test]
@@ -291,12 +443,14 @@ mod tests {
             (b"VID,V001\n7,1\n", 2, 1, "f.csv: 1 households, --meters asks for 2"),
             (b"VID,V001\n7,1,2\n", 1, 1, "f.csv, line 2: expected 2 columns, found 3"),
             (b"VID,V001\n7\n", 1, 1, "f.csv, line 2: expected 2 columns, found 1"),
-            (b"VID,V001\n7,1\n7,1\n", 2, 1, "f.csv, line 3: VID 7 is also in line 2"),
+            (b"VID,V001\n7,1\n7,1\n", 1, 1, "f.csv, line 3: VID 7 is also in line 2"),
+            (b"VID,V001\n7,1\n8\n", 1, 1, "f.csv, line 3: expected 2 columns, found 1"),
             (
-                b"VID,V001\n-7,1\n",
+                b"VID,V001\n ,1\n",
                 1,
                 1,
-                "f.csv, line 2: column 1: expected a VID of up to 4294967295, found \"-7\"",
+                "f.csv, line 2: column 1: expected a meter's id without quotes, control characters or \
+                 spaces around it, found \" \"",
             ),
             (b"VID,V001\n", 1, 1, "f.csv: 0 households, --meters asks for 1"),
             (b"VID,V001\n7,1\n\n8,1\n", 1, 1, "f.csv, line 3: expected a household, found nothing"),
@@ -306,7 +460,8 @@ mod tests {
                 b"VID,V001\n\"7,1\n",
                 1,
                 1,
-                "f.csv, line 2: column 1: expected a VID of up to 4294967295, found \"\\\"7\"",
+                "f.csv, line 2: column 1: expected a meter's id without quotes, control characters or \
+                 spaces around it, found \"\\\"7\"",
             ),
         ] {
             assert_eq!(parsed(text, meters, slots), Err(expected.into()));
@@ -332,22 +487,77 @@ mod tests {
     #[test]
     fn line_ends_of_windows_empty_lines_at_the_end_and_a_byte_order_mark_change_nothing() {
         let text = b"\xEF\xBB\xBFVID,V001\r\n7,0.01\r\n\r\n";
-        assert_eq!(parsed(text, 1, 1).unwrap()[0].readings[0].to_string(), "0.01");
+        assert_eq!(values(&parsed(text, 1, 1).unwrap()), [("7".into(), vec!["0.01".into()])]);
     }
 
     #[test]
     fn an_endless_line_is_not_read_to_its_end() {
         let endless = b"VID,V001\n7,".chain(io::repeat(b'1'));
-        let error = parse(Path::new("f.csv"), endless, 1, 1).unwrap_err().to_string();
+        let error = parse(Path::new("f.csv"), endless, Cut::default()).unwrap_err().to_string();
         assert_eq!(error, "f.csv, line 2: longer than 1048576 bytes");
     }
 
     #[test]
+    fn a_file_is_read_whole_unless_it_is_too_long_or_less_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.csv");
+        let text = b"VID,V001,V002\n7,1,2\n8,3,4\n";
+        std::fs::write(&path, text).unwrap();
+        let (table, bytes) = read_csv(&path, Cut::default(), 2, 2).unwrap();
+        assert_eq!((table.taken, &bytes[..]), ((2, 2), &text[..]));
+        let refused = |cut, meters, slots| {
+            let error = read_csv(&path, cut, meters, slots).unwrap_err().to_string();
+            error.replace(&path.display().to_string(), "f.csv")
+        };
+        let expected = "f.csv: 2 households, at most 1 can be run: --meters takes the first";
+        assert_eq!(refused(Cut::default(), 1, 2), expected);
+        let expected = "f.csv: 2 values each, at most 1 can be run: --slots takes the first";
+        assert_eq!(refused(Cut::default(), 2, 1), expected);
+        assert!(read_csv(&path, Cut { meters: Some(1), slots: Some(1) }, 1, 1).is_ok());
+    }
+
+    #[test]
+    fn a_difference_from_an_earlier_file_is_named() {
+        let earlier = all(b"VID,V001,V002\n7,1,0.25\n8,3,4\n");
+        let differs = |text: &[u8]| {
+            let checked = all(text).check_contains(&earlier, Path::new("f.csv"));
+            checked.map_err(|error| error.to_string())
+        };
+        for same in [
+            &b"VID,V001,V002\n7,1,0.25\n8,3,4\n"[..],
+            b"VID,V001,V002\n8,3,4\n7,1,0.250\n",
+            b"VID,V001,V002,V003\n7,1,0.25,9\n8,3,4,9\n9,1,1,1\n",
+        ] {
+            assert_eq!(differs(same), Ok(()));
+        }
+        let again = "a corrected file is replayed into another --out";
+        let run = "as in the earlier run into this directory";
+        for (text, expected) in [
+            (
+                &b"VID,V001,V002\n8,3,4\n7,1,0.30\n"[..],
+                format!("f.csv, line 3, column 3: expected 0.25, {run}, found 0.30: {again}"),
+            ),
+            (
+                b"VID,V001\n7,1\n8,3\n",
+                format!("f.csv, line 2, column 3: expected 0.25, {run}, found nothing: {again}"),
+            ),
+            (
+                b"VID,V001,V002\n8,3,4\n07,1,0.25\n",
+                "f.csv: expected meter 7, which an earlier run into this directory had, found none"
+                    .into(),
+            ),
+        ] {
+            assert_eq!(differs(text), Err(expected));
+        }
+    }
+
+    #[test]
     fn the_model_is_its_seeds() {
-        let homes = model(1, 30, 96);
-        assert_eq!(homes, model(1, 30, 96));
-        assert_ne!(homes, model(2, 30, 96));
-        assert_eq!(homes[..10], model(1, 10, 96)[..], "a household does not depend on the others");
+        let homes = model(1, 30, 96).rows;
+        assert_eq!(homes, model(1, 30, 96).rows);
+        assert_ne!(homes, model(2, 30, 96).rows);
+        let ten = model(1, 10, 96).rows;
+        assert_eq!(homes[..10], ten[..], "a household does not depend on the others");
         let readings = || homes.iter().flat_map(|home| &home.readings);
         assert!(readings().any(|reading| reading.value < 0), "some feed in");
         for exponent in [-2, -3] {

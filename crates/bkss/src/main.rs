@@ -17,6 +17,7 @@ mod households;
 mod known_meter;
 mod log;
 mod meter_commands;
+mod meter_ids;
 mod meter_paper;
 mod meters;
 #[cfg(test)]

@@ -9,22 +9,21 @@ use std::{
     process::ExitCode,
 };
 
-use bkss_ledger::{
-    Revocation, Transaction, Trust,
-    revocation::{Reason, Right},
-};
-use bkss_scheme::MeterId;
-
 use crate::{
     changes::{bring, seen},
     command::{self, CommandError},
     documents, files,
     found::SdiKeys,
     known_meter::{KnownMeter, newest_chain},
+    meter_ids::MeterArgs,
     meter_paper::{Matter, MeterPaper},
     output,
     provider::Keys,
     verify,
+};
+use bkss_ledger::{
+    Revocation, Transaction, Trust,
+    revocation::{Reason, Right},
 };
 
 /// Bytes of a secret that revokes a meter.
@@ -59,9 +58,8 @@ pub(crate) struct RevokeArgs {
     /// A node of the consortium
     #[arg(long, value_name = "URL")]
     node: String,
-    /// Number of the meter
-    #[arg(long)]
-    meter: u32,
+    #[command(flatten)]
+    meter: MeterArgs,
     #[command(flatten)]
     signers: SignerArgs,
     /// File with the 32 bytes that revoke it
@@ -153,7 +151,7 @@ impl Signers {
 }
 
 fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
-    let known = KnownMeter::ask(&args.node, MeterId(args.meter))?;
+    let known = KnownMeter::ask(&args.node, args.meter.number()?)?;
     if let (Some(secret), Some(genesis)) = (&args.secret, &args.genesis) {
         return revoke_by_secret(args, &known, secret, genesis);
     }

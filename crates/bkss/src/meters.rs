@@ -5,6 +5,7 @@
 
 mod drive;
 mod flash;
+mod progress;
 mod provision;
 mod records;
 mod software_meter;
@@ -12,6 +13,7 @@ mod summary;
 
 pub(crate) use drive::{Drive, Gateways, News};
 pub(crate) use flash::SoftwareFlash;
+pub(crate) use progress::Progress;
 pub(crate) use provision::{Issued, Plan, Provisioned, issue, provision};
 pub(crate) use records::{Archive, write_whole};
 pub(crate) use software_meter::SoftwareMeter;

@@ -39,7 +39,7 @@ use crate::{
     found::SdiKeys,
     head,
     meter_paper::{Matter, MeterPaper},
-    meters::{Plan, Provisioned, SoftwareFlash, provision},
+    meters::{Plan, Progress, Provisioned, SoftwareFlash, provision},
     parallel,
     provider::Keys,
     sessions, verify,
@@ -311,7 +311,13 @@ fn meters(made: &consortium::Made, genesis: &Genesis, dir: &Path) -> Vec<Kind> {
             three[at] = bytes;
             let Ok(meter) = Provisioned::parse(Path::new("meter"), three) else { return };
             let _ = meter.paths();
-            let _ = meter.switch_on(SoftwareFlash::memory(), Vec::new(), 0, [0; 32], 0);
+            let _ = meter.switch_on(
+                SoftwareFlash::memory(),
+                Vec::new(),
+                0,
+                [0; 32],
+                Progress::default(),
+            );
         })
     };
     (0..3).map(kind).collect()

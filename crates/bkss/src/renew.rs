@@ -9,7 +9,7 @@ use bkss_ledger::{
     Trust,
     membership::{self, RegistrationRefusal},
 };
-use bkss_scheme::{MeterId, Network, RootMessage, Slot, slot::Schedule};
+use bkss_scheme::{Network, RootMessage, Slot, slot::Schedule};
 use bkss_sdi::{IssueError, Order, Sdi};
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     fleet,
     known_meter::KnownMeter,
     meter_commands::keep,
+    meter_ids::MeterArgs,
     meter_paper::{Matter, MeterPaper, end_of},
     meters::{CHAIN_BLOCK_LOG2, Issued, Plan, RunError, issue},
     output, verify,
@@ -36,9 +37,8 @@ pub(crate) struct RenewArgs {
     /// A node of the consortium
     #[arg(long, value_name = "URL")]
     node: String,
-    /// Number of the meter
-    #[arg(long)]
-    meter: u32,
+    #[command(flatten)]
+    meter: MeterArgs,
     /// Ledger seconds until the chain begins, at least; without it where the last one ends, but not
     /// within a day
     #[arg(long, value_name = "SECONDS")]
@@ -85,7 +85,7 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
         return Err(CommandError::Usage(format!("{folder}: expected a folder that is there")));
     }
     let (mut sdi, mut log) = fleet::open(&args.dir, network)?;
-    let known = KnownMeter::ask(&args.node, MeterId(args.meter))?;
+    let known = KnownMeter::ask(&args.node, args.meter.number()?)?;
     let trust = fetch::newest_trust(&known.client, network)?;
     let order = order(args, &sdi, &known, &trust)?;
     let owner = known.members.provider(order.owner);
@@ -147,8 +147,8 @@ fn order(
     known: &KnownMeter,
     trust: &Trust,
 ) -> Result<Order, CommandError> {
-    let meter = MeterId(args.meter);
     let last = &known.last;
+    let meter = last.meter;
     let device = sdi.device(meter).ok_or(IssueError::NotOffered(meter));
     let device = device.map_err(CommandError::refused("fleet of the SDI"))?;
     let slot_s = args.slot.unwrap_or(last.schedule.slot_s);

@@ -26,24 +26,28 @@ use crate::{
     clock,
     command::{self, CommandError},
     fetch,
+    files::{self, Readers},
     fleet::{self, FleetLog},
-    households::{self, Household},
+    households::{self, Cut, Household, Table},
     known_meter::newest_chain,
+    meter_ids::MeterIds,
     meters::{
-        CHAIN_BLOCK_LOG2, Drive, Plan, Provisioned, RunError, Shape, SoftwareFlash, SoftwareMeter,
-        Summary, provision, write_whole,
+        CHAIN_BLOCK_LOG2, Drive, Plan, Progress, Provisioned, RunError, Shape, SoftwareFlash,
+        SoftwareMeter, Summary, provision,
     },
     output,
     provider::Keys,
-    verify,
+    verify::{self, utc},
 };
-use remote::{Remote, opened_path};
+use remote::{Remote, progress_path};
+
+/// Most meters of a run.
+const MAX_METERS: u32 = 100_000;
+/// Most values of a meter: seven years of quarter hours. A chain has four links for each, and 2^20.
+const MAX_SLOTS: u32 = 250_000;
 
 /// Seconds from the provisioning of the first meter to the first slot, and for each fifty more.
 const LEAD_S: u64 = 20;
-
-/// Most bytes of a file with a number.
-const MAX_NUMBER: u64 = 32;
 
 /// Options of `bkss replay`.
 #[derive(clap::Args, Debug)]
@@ -60,12 +64,12 @@ pub(crate) struct Args {
     /// Directory of the owners' directories; providers beside that of the SDI without it
     #[arg(long, value_name = "DIR")]
     providers: Option<PathBuf>,
-    /// Number of meters
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    meters: u32,
-    /// Number of slots
-    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=35_000))]
-    slots: u32,
+    /// The first meters of the file; all of them without it
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_METERS.into()))]
+    meters: Option<u32>,
+    /// The first values of each meter, one for each slot; all of them without it
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_SLOTS.into()))]
+    slots: Option<u32>,
     /// Slot length, ledger seconds; 900, or the network's shortest if that is longer
     #[arg(long, value_name = "SECONDS")]
     slot: Option<u32>,
@@ -102,13 +106,17 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
-    let slots = args.slots as usize;
-    let households = households::read_csv(&args.data, args.meters as usize, slots)?;
+    let cut = Cut { meters: args.meters, slots: args.slots };
+    let (table, bytes) = households::read_csv(&args.data, cut, MAX_METERS, MAX_SLOTS)?;
+    let kept = args.out.join("data.csv");
+    if kept.exists() {
+        table.check_contains(&households::read_kept(&kept)?, &args.data)?;
+    }
     let clients: Vec<_> = args.node.iter().map(|url| Client::new(url)).collect::<Result<_, _>>()?;
     let known = verify::read_trust(&args.sdi.join("genesis.bkss"))?;
     let trust = trust_of(&clients, &known)?;
     let owners = owners(args)?;
-    std::fs::create_dir_all(&args.out).map_err(crate::files::unwritable(&args.out))?;
+    std::fs::create_dir_all(&args.out).map_err(files::unwritable(&args.out))?;
     let began = clock::now();
     let mut rng = match args.seed {
         Some(seed) => ChaCha20Rng::seed_from_u64(seed),
@@ -119,7 +127,10 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let (sdi, log) = fleet::open(&args.sdi, trust.genesis().network())?;
     let mut site =
         Site { args, trust: &trust, owners: &owners, now, client: &clients[0], sdi, log };
-    let provisioned = site.provision(&households, &mut rng)?;
+    let households = site.number(&table)?;
+    // From here on what is signed is known to be of this file.
+    files::replace(&kept, &bytes, Readers::All)?;
+    let provisioned = site.provision(&table, &households, &mut rng)?;
     let meters = switch_on(args, &provisioned, &households, &mut rng)?;
     drop(site); // the SDI is free for others
     let height = clients[0].status()?.height;
@@ -137,7 +148,7 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let shape = Shape {
         providers: trust.committee().keys().len(),
         meters: provisioned.len(),
-        slots: args.slots,
+        slots: table.slots(),
         time_scale: trust.genesis().charter().time_scale,
     };
     let mut summary = Summary::new(shape, run, &args.out);
@@ -163,10 +174,10 @@ fn trust_of(clients: &[Client], known: &Trust) -> Result<Trust, RunError> {
 fn owners(args: &Args) -> Result<Vec<Keys>, RunError> {
     let beside = || args.sdi.parent().unwrap_or(Path::new(".")).join("providers");
     let dir = args.providers.clone().unwrap_or_else(beside);
-    let entries = std::fs::read_dir(&dir).map_err(crate::files::unreadable(&dir))?;
+    let entries = std::fs::read_dir(&dir).map_err(files::unreadable(&dir))?;
     let mut owners = Vec::new();
     for entry in entries {
-        let path = entry.map_err(crate::files::unreadable(&dir))?.path();
+        let path = entry.map_err(files::unreadable(&dir))?.path();
         if path.join("keys.bkss").exists() {
             owners.push(Keys::load(&path).map_err(CommandError::from)?);
         }
@@ -196,17 +207,47 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
+    /// Gives each household its number on the ledger.
+    fn number(&self, table: &Table) -> Result<Vec<Household>, RunError> {
+        let path = self.args.out.join("meters.csv");
+        let mut ids = MeterIds::load_if_any(&path)?;
+        let households = table.households(|id| ids.number(id, |meter| self.is_taken(meter)))?;
+        ids.save(&path)?;
+        Ok(households)
+    }
+
+    /// Whether there is a meter of this number.
+    fn is_taken(&self, meter: MeterId) -> Result<bool, CommandError> {
+        Ok(self.sdi.device(meter).is_some() || self.newest(meter)?.is_some())
+    }
+
+    /// Where the newest chain of a meter begins that is on the ledger.
+    fn newest(&self, meter: MeterId) -> Result<Option<LedgerTime>, CommandError> {
+        match newest_chain(self.client, meter) {
+            Ok(message) => Ok(Some(message.schedule.begins())),
+            Err(CommandError::Node(ClientError::Refused { status: 404, .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Meters that are there, and new ones for the households that have none.
     fn provision(
         &mut self,
+        table: &Table,
         households: &[Household],
         rng: &mut ChaCha20Rng,
     ) -> Result<Vec<Provisioned>, RunError> {
-        let schedule = self.schedule(households.len())?;
+        let load =
+            |household: &Household| Provisioned::load(&meter_dir(&self.args.out, household.meter));
+        let there = households.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let schedule = self.schedule(households.len(), table.slots())?;
+        let first = there.iter().flatten().next().map(|meter| meter.message().schedule);
+        self.announce(table, &first.unwrap_or(schedule));
         let mut meters = Vec::new();
-        for (number, household) in households.iter().enumerate() {
+        let households = households.iter().zip(table.ids());
+        for (number, ((household, id), there)) in households.zip(there).enumerate() {
             let dir = meter_dir(&self.args.out, household.meter);
-            if let Some(meter) = Provisioned::load(&dir)? {
+            if let Some(meter) = there {
                 self.check_options(&meter)?;
                 meters.push(meter);
                 continue;
@@ -216,7 +257,7 @@ impl Site<'_> {
                 meter: household.meter,
                 owner: owner.id,
                 schedule,
-                serial: household.meter.to_string().into_bytes(),
+                serial: id.as_bytes().to_vec(),
                 block_log2: CHAIN_BLOCK_LOG2,
                 revocable_by_secret: false,
             };
@@ -255,11 +296,7 @@ impl Site<'_> {
         if issued.is_none() {
             return Ok(None);
         }
-        let newest = match newest_chain(self.client, meter) {
-            Ok(message) => Some(message.schedule.begins()),
-            Err(CommandError::Node(ClientError::Refused { status: 404, .. })) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let newest = self.newest(meter)?;
         if newest < issued {
             output::note(&format!(
                 "meter {meter}: a chain that was issued before is not on the ledger, this one takes \
@@ -269,8 +306,20 @@ impl Site<'_> {
         Ok(Some(newest))
     }
 
+    /// Says what the values are taken for: the file does not.
+    fn announce(&self, table: &Table, schedule: &Schedule) {
+        let (data, slot_s) = (self.args.data.display(), schedule.slot_s);
+        let start = schedule.begins().0.saturating_sub(1000 * u64::from(slot_s));
+        output::note(&format!(
+            "{data}: {}; each is taken for kWh in {slot_s} s (--slot), the first from {} on: a replay \
+             signs them as if they were measured now",
+            table.size(),
+            utc(LedgerTime(start))
+        ));
+    }
+
     /// Slots that begin when all meters can be registered.
-    fn schedule(&self, meters: usize) -> Result<Schedule, RunError> {
+    fn schedule(&self, meters: usize, values: usize) -> Result<Schedule, RunError> {
         let charter = self.trust.genesis().charter();
         let least = charter.terms.min_slot_s;
         let slot_s = self.args.slot.unwrap_or_else(|| least.max(900));
@@ -284,7 +333,8 @@ impl Site<'_> {
         }
         let lead = LEAD_S + meters as u64 / 50;
         let first = self.now.seconds() + lead * u64::from(charter.time_scale);
-        let slots = self.args.slots.saturating_mul(4).saturating_add(1000);
+        let values = u32::try_from(values).unwrap_or(u32::MAX);
+        let slots = values.saturating_mul(4).saturating_add(1000);
         let schedule = Schedule {
             first: Slot(first / u64::from(slot_s) + 1),
             slot_s,
@@ -311,26 +361,33 @@ fn switch_on(
     for (meter, household) in meters.iter().zip(households) {
         let dir = meter_dir(&args.out, household.meter);
         let path = dir.join("flash.bkss");
-        let flash = SoftwareFlash::open(&path).map_err(crate::files::unwritable(&path))?;
-        let opened = crate::files::read(&opened_path(&dir), MAX_NUMBER).ok();
-        let opened = opened.and_then(|opened| String::from_utf8(opened).ok());
-        let opened = opened.and_then(|opened| opened.trim().parse().ok()).unwrap_or(0);
+        let flash = SoftwareFlash::open(&path).map_err(files::unwritable(&path))?;
+        let progress = progress(&dir)?;
         let schedule = &meter.message().schedule;
         let start_s = schedule.begins().seconds().saturating_sub(schedule.slot_s.into());
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let readings = household.readings.clone();
-        let opened = readings.len().min(opened);
-        running.push(meter.switch_on(flash, readings, start_s, seed, opened)?);
+        running.push(meter.switch_on(flash, readings, start_s, seed, progress)?);
     }
-    let goes_on = running.iter().filter(|meter| meter.opened() > 0).count();
+    let goes_on = running.iter().filter(|meter| meter.progress().0.signed() > 0).count();
     if goes_on > 0 {
         output::note(&format!("{goes_on} of {} meters go on where they were", running.len()));
     }
-    // What a meter has done is known as soon as it is.
-    for meter in &running {
-        let path = opened_path(&meter_dir(&args.out, meter.id()));
-        write_whole(&path, meter.opened().to_string().as_bytes())?;
-    }
     Ok(running)
+}
+
+/// How far a meter has got.
+fn progress(dir: &Path) -> Result<Progress, RunError> {
+    let path = progress_path(dir);
+    let older = dir.join("opened");
+    if older.exists() && !path.exists() {
+        return Err(CommandError::Usage(format!(
+            "{}: noted by an earlier version, which did not keep what is under way; replay into \
+             another --out",
+            older.display()
+        ))
+        .into());
+    }
+    Ok(Progress::load(&path)?)
 }

@@ -23,8 +23,8 @@ use crate::{
     files,
     households::Household,
     meters::{
-        CHAIN_BLOCK_LOG2, Plan, Provisioned, RunError, SoftwareFlash, SoftwareMeter, provision,
-        write_whole,
+        CHAIN_BLOCK_LOG2, Plan, Progress, Provisioned, RunError, SoftwareFlash, SoftwareMeter,
+        provision, write_whole,
     },
     provider::Keys,
     sessions::Sessions,
@@ -107,7 +107,8 @@ impl Founding {
     /// The meters with their readings, switched on.
     pub(super) fn software_meters(&self, start_s: u64) -> Result<Vec<SoftwareMeter>, RunError> {
         let switch_on = |(meter, (readings, seed)): (&Provisioned, &(Vec<Decimal>, _))| {
-            meter.switch_on(SoftwareFlash::memory(), readings.clone(), start_s, *seed, 0)
+            let (flash, progress) = (SoftwareFlash::memory(), Progress::default());
+            meter.switch_on(flash, readings.clone(), start_s, *seed, progress)
         };
         self.meters.iter().zip(&self.readings).map(switch_on).collect()
     }
@@ -180,6 +181,7 @@ mod tests {
     fn a_seed_makes_the_same_network_chains_and_registrations() {
         let found = |seed| {
             let homes = households::model(seed, 2, 3);
+            let homes = homes.households(|id| id.parse().map(MeterId)).unwrap();
             let founding = Founding::new(seed, 4, 1_800_000_000, &homes).unwrap();
             let registrations: Vec<_> =
                 founding.meters.iter().map(|meter| meter.registration().clone()).collect();

@@ -209,6 +209,10 @@ impl Gateways for InProcess {
     }
 
     /// Nobody goes on with a demonstration.
+    fn outlives_process(&self) -> bool {
+        false
+    }
+
     fn note(&mut self, _: &[SoftwareMeter]) -> Result<(), RunError> {
         Ok(())
     }

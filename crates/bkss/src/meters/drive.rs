@@ -40,7 +40,7 @@ pub(crate) trait Gateways {
     /// The gateway of a meter's owner.
     fn home(&self, owner: ProviderId) -> usize;
 
-    /// Leaves a message at a gateway. Whether it was taken is seen when it is final, or not.
+    /// Leaves a message for a gateway. Whether it was taken is seen when it is final, or not.
     fn send(&mut self, gateway: usize, message: Message);
 
     /// A request that is not final after this goes to another gateway as well.
@@ -57,7 +57,11 @@ pub(crate) trait Gateways {
         registered: &BTreeSet<MeterId>,
     ) -> Result<Vec<News>, RunError>;
 
-    /// Notes how many readings of each meter are final, so that a run that is stopped can go on.
+    /// Whether a run that was stopped can go on: what is noted and kept has to outlive the process.
+    fn outlives_process(&self) -> bool;
+
+    /// Notes how far each meter has got. Nothing that meters have left at gateways since the last
+    /// call has gone out yet.
     ///
     /// # Errors
     ///
@@ -148,14 +152,22 @@ impl<'a, G: Gateways> Drive<'a, G> {
         let readings: usize = meters.iter().map(SoftwareMeter::readings).sum();
         let opened: usize = meters.iter().map(SoftwareMeter::opened).sum();
         // What a run before this one has left counts.
-        let receipts = Receipts::new(dir);
+        let receipts = Receipts::new(dir, gateways.outlives_process());
         let issued = receipts.count();
+        let stamped = meters.iter().map(|meter| meter.unopened().count() as u64).sum::<u64>();
+        // Which gateways were brought a body before this run is not known: all may have been.
+        let all = gateways.count().saturating_sub(1);
+        let others = meters.iter().flat_map(|meter| {
+            let under_way = meter.progress().0.under_way();
+            under_way.iter().map(move |sent| ((meter.id(), sent.index()), all))
+        });
+        let others = others.collect();
         Self {
             numbers: meters.iter().enumerate().map(|(at, meter)| (meter.id(), at)).collect(),
             receipts,
             progress: output::Progress::new(readings as u64),
             run: Run {
-                requests_final: issued,
+                requests_final: issued + stamped,
                 openings_final: issued,
                 receipts: issued,
                 readings_final: opened as u64,
@@ -165,7 +177,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
             registered: BTreeSet::new(),
             asked: None,
             submitted: BTreeMap::new(),
-            others: BTreeMap::new(),
+            others,
             dir: dir.to_owned(),
             provisioned,
             gateways,
@@ -186,7 +198,6 @@ impl<'a, G: Gateways> Drive<'a, G> {
             for news in self.gateways.news(&self.meters, &self.registered)? {
                 self.learn(news)?;
             }
-            self.gateways.note(&self.meters)?;
             self.register();
             let begun = self.registered.len() == self.meters.len();
             if begun {
@@ -194,6 +205,8 @@ impl<'a, G: Gateways> Drive<'a, G> {
             }
             self.gateways.keep_time(&self.meters, begun);
             self.release();
+            // Before any of it leaves, and before anybody hears that it is done.
+            self.gateways.note(&self.meters)?;
             std::thread::sleep(TICK);
         }
         Ok(())
@@ -334,8 +347,9 @@ impl<'a, G: Gateways> Drive<'a, G> {
                 self.submitted.insert(id, clock::now());
                 continue;
             }
-            let Some(sent) = self.submitted.get_mut(&id) else { continue };
-            if sent.elapsed() < retry {
+            // What was signed in a run before this one is brought again at once.
+            let sent = self.submitted.get(&id);
+            if sent.is_some_and(|sent| sent.elapsed() < retry) {
                 continue;
             }
             for signed in meter.unstamped() {
@@ -347,7 +361,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
                     self.gateways.send((home + *tries) % count, message.into());
                 }
             }
-            *sent = clock::now();
+            self.submitted.insert(id, clock::now());
         }
         Ok(())
     }

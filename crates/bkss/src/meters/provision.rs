@@ -16,7 +16,7 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use zeroize::Zeroizing;
 
-use super::{RunError, flash::SoftwareFlash, software_meter::SoftwareMeter};
+use super::{RunError, flash::SoftwareFlash, progress::Progress, software_meter::SoftwareMeter};
 use crate::{
     files::{self, FileError, Readers, malformed},
     provider::Keys,
@@ -207,7 +207,7 @@ impl Provisioned {
         readings: Vec<Decimal>,
         start_s: u64,
         seed: [u8; 32],
-        opened: usize,
+        progress: Progress,
     ) -> Result<SoftwareMeter, RunError> {
         let Made { bundle, checkpoints, checksum } = &self.made;
         let message = &bundle.root_message;
@@ -234,7 +234,7 @@ impl Provisioned {
             readings,
             start_s,
             ChaCha20Rng::from_seed(seed),
-            opened,
+            progress,
         ))
     }
 

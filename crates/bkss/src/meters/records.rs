@@ -12,6 +12,7 @@ use bkss_ledger::{FinalBlock, Genesis, archive::Writer, receipts::Issued};
 use bkss_scheme::{LinkIndex, MeterId, finality::Finality};
 
 use super::RunError;
+use crate::files::{self, Readers};
 
 /// Names the file that failed.
 pub(crate) fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> RunError + use<> {
@@ -30,30 +31,34 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
 
 /// The directory of receipts: one directory per meter, one file per slot.
 #[derive(Clone, Debug)]
-pub(crate) struct Receipts(PathBuf);
+pub(crate) struct Receipts {
+    root: PathBuf,
+    /// Whether a receipt is on the disk when it is written: a run that is stopped goes on there.
+    durable: bool,
+}
 
 impl Receipts {
     /// Below a run's directory.
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self(dir.join("receipts"))
+    pub(crate) fn new(dir: &Path, durable: bool) -> Self {
+        Self { root: dir.join("receipts"), durable }
     }
 
     /// The directory.
     pub(crate) fn root(&self) -> &Path {
-        &self.0
+        &self.root
     }
 
     /// File of a receipt.
     pub(crate) fn path(&self, meter: MeterId, index: LinkIndex) -> PathBuf {
-        self.0.join(meter.to_string()).join(format!("{:06}.receipt", index.get()))
+        self.root.join(meter.to_string()).join(format!("{:06}.receipt", index.get()))
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
-        if !self.0.is_dir() {
+        if !self.root.is_dir() {
             return 0;
         }
-        let found = crate::verify::expand(std::slice::from_ref(&self.0));
+        let found = crate::verify::expand(std::slice::from_ref(&self.root));
         found.map_or(0, |receipts| receipts.len() as u64)
     }
 
@@ -62,6 +67,9 @@ impl Receipts {
         let path = self.path(issued.meter, issued.index);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed(parent))?;
+        }
+        if self.durable {
+            return Ok(files::replace(&path, &issued.receipt, Readers::All)?);
         }
         write_whole(&path, &issued.receipt)
     }

@@ -46,9 +46,9 @@ pub(super) fn ledger_clock(genesis: &Genesis) -> LedgerClock {
     LedgerClock::new(origin, charter.start, charter.time_scale)
 }
 
-/// Where it is noted how many readings of a meter are final.
-pub(super) fn opened_path(dir: &Path) -> PathBuf {
-    dir.join("opened")
+/// Where it is noted how far a meter has got.
+pub(super) fn progress_path(dir: &Path) -> PathBuf {
+    dir.join("progress.bkss")
 }
 
 /// Where in an archive the blocks behind this height begin.
@@ -83,9 +83,8 @@ pub(super) struct Remote {
     out: PathBuf,
     outbox: Vec<Vec<Message>>,
     polled: Option<Instant>,
-    /// Heights of the meters' registrations: what an earlier chain of theirs did is before it.
-    /// Readings of each meter that are noted as final.
-    opened: BTreeMap<MeterId, usize>,
+    /// How often the progress of each meter had changed when it was noted last.
+    noted: BTreeMap<MeterId, u64>,
     heard: Instant,
     /// What a node has refused, once each.
     told: BTreeSet<String>,
@@ -106,7 +105,7 @@ impl Remote {
             followed: 0,
             handovers: Vec::new(),
             polled: None,
-            opened: BTreeMap::new(),
+            noted: BTreeMap::new(),
             heard: clock::now(),
             told: BTreeSet::new(),
             out: out.to_owned(),
@@ -363,11 +362,17 @@ impl Gateways for Remote {
         Duration::from_secs(3)
     }
 
+    fn outlives_process(&self) -> bool {
+        true
+    }
+
     fn note(&mut self, meters: &[SoftwareMeter]) -> Result<(), RunError> {
         for meter in meters {
-            if self.opened.insert(meter.id(), meter.opened()) != Some(meter.opened()) {
-                let path = opened_path(&meter_dir(&self.out, meter.id()));
-                write_whole(&path, meter.opened().to_string().as_bytes())?;
+            let (progress, changes) = meter.progress();
+            let noted = self.noted.entry(meter.id()).or_default();
+            if *noted != changes {
+                progress.save(&progress_path(&meter_dir(&self.out, meter.id())))?;
+                *noted = changes;
             }
         }
         Ok(())
@@ -388,8 +393,9 @@ impl Gateways for Remote {
             self.ask_registrations(meters, registered, &mut news)?;
         } else {
             self.ask_time(meters, &mut news)?;
-            self.ask_slots(meters, &mut news)?;
         }
+        // Also before the first reading is signed: what a run before this one has sent may be final.
+        self.ask_slots(meters, &mut news)?;
         self.polled = Some(clock::now());
         let waits = meters.iter().any(|meter| {
             let certified = meter.certified_time().unwrap_or(LedgerTime(0));
