@@ -3,6 +3,7 @@
 //! Anybody can seal to a provider, so that a body which opens proves nothing: a receipt is checked
 //! before it is opened, and what was not checked says so in every line.
 
+mod holding;
 mod owner;
 
 use std::{
@@ -11,16 +12,14 @@ use std::{
 };
 
 use bkss_scheme::{
-    LedgerTime, Reading,
+    LedgerTime,
     reading::{Decimal, Quality},
 };
 use serde_json::{Value, json};
 
-use crate::{output, parallel, verify};
+use crate::{meter_ids::MeterIds, output, parallel, verify};
+use holding::{Holding, Standing};
 use owner::{OpenError, Opened, Owner};
-
-/// Receipts that are opened before the first of them is reported.
-const AT_ONCE: usize = 1024;
 
 /// Options of `bkss open`.
 #[derive(clap::Args, Debug)]
@@ -35,6 +34,9 @@ pub(crate) struct Args {
     /// Every line says so, and the exit code is 1 at least
     #[arg(long)]
     unverified: bool,
+    /// Table of ids and numbers of meters, CSV: id,meter; ids are shown beside numbers
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
     /// Receipts; a directory stands for all files *.receipt below it
     #[arg(required = true, value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
@@ -46,6 +48,13 @@ pub(crate) struct Args {
 /// Checks and opens all receipts; each is reported.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let teller = Teller { unverified: args.unverified, objects: args.json };
+    let ids = match args.table.as_deref().map(MeterIds::load).transpose() {
+        Ok(ids) => ids.unwrap_or_default(),
+        Err(error) => {
+            output::failed(&error, args.json);
+            return error.exit_code();
+        }
+    };
     let opened = Owner::load(&args.provider, args.genesis.as_deref(), args.unverified)
         .and_then(|owner| Ok((owner, verify::expand(&args.receipts)?)));
     let (mut owner, receipts) = match opened {
@@ -63,24 +72,45 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         worst = 2;
         teller.say(&format!("error: {error}"));
     }
-    for some in receipts.chunks(AT_ONCE) {
-        let outcomes = parallel::map(some, |path| owner.open(path));
-        for (path, outcome) in some.iter().zip(outcomes) {
-            match outcome {
-                Ok(opened) if args.json => output::json(&opened.json(path)),
-                Ok(opened) => opened.tell(path, &teller),
-                Err(error) => {
-                    worst = worst.max(error.exit_code());
-                    teller.refuse(&error);
-                    if args.json {
-                        let file = path.display().to_string();
-                        output::json(&json!({ "file": file, "error": error.to_string() }));
-                    }
+    let outcomes = parallel::map(&receipts, |path| owner.open(path));
+    let opened =
+        (0..).zip(&outcomes).filter_map(|(at, outcome)| Some((at, outcome.as_ref().ok()?)));
+    let holding = Holding::of(opened);
+    for ((number, path), outcome) in (0..).zip(&receipts).zip(&outcomes) {
+        match outcome {
+            Ok(opened) => {
+                let shown = Shown { path, number, opened, holding: &holding, ids: &ids };
+                if args.json { output::json(&shown.json()) } else { shown.tell(&teller) }
+            }
+            Err(error) => {
+                worst = worst.max(error.exit_code());
+                teller.refuse(error);
+                if args.json {
+                    let file = path.display().to_string();
+                    output::json(&json!({ "file": file, "error": error.to_string() }));
                 }
             }
         }
     }
+    if receipts.len() > 1 {
+        teller.say(&summary(&holding));
+    }
     ExitCode::from(worst)
+}
+
+/// How many intervals there are, and what is said of them more than once.
+fn summary(holding: &Holding) -> String {
+    let (intervals, contested, repeated) = holding.counts();
+    let mut line = format!("{intervals} intervals");
+    if repeated > 0 {
+        line += &format!(", {repeated} readings say again what another has said");
+    }
+    if contested > 0 {
+        line += &format!(
+            ", {contested} intervals are contested: of several readings that of the earliest slot holds"
+        );
+    }
+    line
 }
 
 /// Talks to people.
@@ -102,47 +132,87 @@ impl Teller {
     }
 }
 
-impl Opened {
-    /// Start of each interval, its value in kWh with the decimals it was measured in, its quality.
-    fn intervals(&self) -> impl Iterator<Item = (String, Option<String>, Quality)> {
-        let Reading { channel, start_s, scaler, intervals } = &self.reading;
-        (0..).zip(intervals).map(move |(number, interval)| {
-            let start = start_s.saturating_add(number * u64::from(channel.interval_s));
-            // One kilowatt-hour is 10^3 watt-hours.
-            let exponent = scaler.saturating_sub(3);
-            let kwh = interval.value().map(|value| Decimal { value, exponent }.to_string());
-            (verify::utc(LedgerTime::from_seconds(start)), kwh, interval.quality())
+/// An opened receipt, as it is shown.
+struct Shown<'a> {
+    path: &'a Path,
+    /// Its place among all receipts.
+    number: usize,
+    opened: &'a Opened,
+    holding: &'a Holding,
+    ids: &'a MeterIds,
+}
+
+/// An interval, as it is shown.
+struct Line {
+    start: String,
+    /// With the decimals it was measured in.
+    kwh: Option<String>,
+    quality: Quality,
+    standing: Standing,
+}
+
+impl Shown<'_> {
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        let Opened { scaler, intervals, .. } = self.opened;
+        // One kilowatt-hour is 10^3 watt-hours.
+        let exponent = scaler.saturating_sub(3);
+        (0..).zip(intervals).map(move |(at, interval)| Line {
+            start: verify::utc(LedgerTime::from_seconds(self.opened.start_s(at))),
+            kwh: interval.value().map(|value| Decimal { value, exponent }.to_string()),
+            quality: interval.quality(),
+            standing: self.holding.standing(self.opened, (self.number, at)),
         })
     }
 
-    fn json(&self, path: &Path) -> Value {
-        let seconds = self.reading.channel.interval_s;
-        let interval = |(start, kwh, quality): (String, Option<String>, Quality)| {
-            let mut value = json!({ "start": start, "seconds": seconds, "kwh": kwh });
+    fn json(&self) -> Value {
+        let Opened { meter, slot, channel, verified, signed, .. } = self.opened;
+        let interval = |Line { start, kwh, quality, standing }| {
+            let holds = matches!(standing, Standing::Holds { .. });
+            let mut value = json!({ "start": start, "seconds": channel.interval_s, "kwh": kwh, "holds": holds });
             if quality != Quality::Measured {
                 value["quality"] = quality_name(quality).into();
             }
+            if let Standing::Holds { contested: true } | Standing::Overruled(_) = standing {
+                value["contested"] = true.into();
+            }
             value
         };
-        json!({
-            "file": path.display().to_string(),
-            "meter": self.meter.0,
-            "slot": self.slot.get(),
-            "verified": self.verified,
-            "intervals": self.intervals().map(interval).collect::<Vec<_>>(),
-        })
+        let mut value = json!({
+            "file": self.path.display().to_string(),
+            "meter": meter.0,
+            "slot": slot.get(),
+            "signed": verify::utc(*signed),
+            "verified": verified,
+            "intervals": self.lines().map(interval).collect::<Vec<_>>(),
+        });
+        if let Some(id) = self.ids.id(*meter) {
+            value["id"] = id.into();
+        }
+        value
     }
 
-    fn tell(&self, path: &Path, teller: &Teller) {
-        let (file, seconds) = (output::shown_path(path), self.reading.channel.interval_s);
-        teller.say(&format!("{file}: meter {}, slot {}", self.meter, self.slot));
-        for (start, kwh, quality) in self.intervals() {
+    fn tell(&self, teller: &Teller) {
+        let Opened { meter, slot, channel, .. } = self.opened;
+        let file = output::shown_path(self.path);
+        let id = self.ids.id(*meter).map_or_else(String::new, |id| format!(" ({id})"));
+        teller.say(&format!("{file}: meter {meter}{id}, slot {slot}"));
+        for Line { start, kwh, quality, standing } in self.lines() {
             let value = kwh.map_or_else(|| "no value".into(), |kwh| format!("{kwh} kWh"));
             let quality = match quality {
                 Quality::Measured => String::new(),
                 quality => format!(", {}", quality_name(quality)),
             };
-            teller.say(&format!("  {start}, {seconds} s: {value}{quality}"));
+            let standing = match standing {
+                Standing::Holds { contested: false } => String::new(),
+                Standing::Holds { contested: true } => ", holds, contested by another".into(),
+                Standing::Repeats => ", counts once: another reading says the same".into(),
+                Standing::Overruled(signed) => {
+                    let signed = verify::utc(signed);
+                    format!(", does not hold: contested by the reading of the slot of {signed}")
+                }
+            };
+            let seconds = channel.interval_s;
+            teller.say(&format!("  {start}, {seconds} s: {value}{quality}{standing}"));
         }
     }
 }

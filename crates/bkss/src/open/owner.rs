@@ -7,8 +7,8 @@ use std::{
 
 use bkss_ledger::Trust;
 use bkss_scheme::{
-    LinkIndex, Malformed, MeterId, Network, ProviderId, Reading, codec,
-    reading::UNIT_WH,
+    LedgerTime, LinkIndex, Malformed, MeterId, Network, ProviderId, Reading, codec,
+    reading::{Channel, Interval, UNIT_WH},
     receipt::{Check, Failure, Receipt},
     seal::{Body, KeyId, OpeningSession, SealError},
 };
@@ -62,12 +62,28 @@ impl OpenError {
 pub(super) struct Opened {
     /// The meter.
     pub(super) meter: MeterId,
-    /// The slot it was signed in.
+    /// The slot it was signed in, counted from the first of its chain.
     pub(super) slot: LinkIndex,
+    /// When that slot begins.
+    pub(super) signed: LedgerTime,
     /// What was measured.
-    pub(super) reading: Reading,
+    pub(super) channel: Channel,
+    /// Start of the first interval, seconds since 1970 UTC.
+    pub(super) start_s: u64,
+    /// Decimal exponent of the values.
+    pub(super) scaler: i8,
+    /// The values, oldest first.
+    pub(super) intervals: Box<[Interval]>,
     /// Whether the receipt passed all checks.
     pub(super) verified: bool,
+}
+
+impl Opened {
+    /// Start of an interval, seconds since 1970 UTC.
+    pub(super) fn start_s(&self, number: usize) -> u64 {
+        let passed = (number as u64).saturating_mul(self.channel.interval_s.into());
+        self.start_s.saturating_add(passed)
+    }
 }
 
 /// An encapsulated key, and the provider's key it is for.
@@ -153,8 +169,18 @@ impl Owner {
         if found != UNIT_WH {
             return Err(OpenError::Unit { path: path.to_owned(), found });
         }
-        let meter = receipt.registration.message.meter;
-        Ok(Opened { meter, slot: receipt.index, reading, verified: !self.unverified })
+        let message = &receipt.registration.message;
+        let Reading { channel, start_s, scaler, intervals } = reading;
+        Ok(Opened {
+            meter: message.meter,
+            slot: receipt.index,
+            signed: message.schedule.opens(receipt.index),
+            channel,
+            start_s,
+            scaler,
+            intervals: intervals.as_slice().into(),
+            verified: !self.unverified,
+        })
     }
 
     fn verify(&self, path: &Path, receipt: &Receipt<'_>) -> Result<(), OpenError> {

@@ -1,13 +1,16 @@
 //! Software meters against running providers, one of which is killed; stopped and gone on with.
 
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeSet,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
 use crate::{
     membership::Network,
     providers::agent,
-    shared::{bkss, code, said, text},
+    shared::{bkss, code, objects, said, text},
 };
 
 const CSV: &str = "VID,V001,V002,V003\n\
@@ -52,6 +55,26 @@ pub(crate) fn complete(network: &Network, out: &str, meters: u32, slots: u32) ->
     serde_json::from_str(lines.lines().last().unwrap()).unwrap()
 }
 
+/// The intervals that the owners read in the receipts of a run; none may be there twice.
+fn once(network: &Network, out: &str) -> usize {
+    let (mut seen, mut readings) = (BTreeSet::new(), 0);
+    for (owner, meter) in (0..4).zip(5..) {
+        let owner = network.path(&format!("net/providers/{owner}"));
+        let receipts = network.path(&format!("{out}/receipts/{meter}"));
+        let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
+        assert_eq!(code(&opened), 0, "{}", said(&opened));
+        for receipt in objects(&opened) {
+            for interval in receipt["intervals"].as_array().unwrap() {
+                assert_eq!(interval["holds"], true, "{receipt}");
+                readings += 1;
+                let start = interval["start"].as_str().unwrap().to_owned();
+                assert!(seen.insert((meter, start)), "twice: {receipt}");
+            }
+        }
+    }
+    readings
+}
+
 #[test]
 fn meters_replay_through_a_kill_and_a_stop() {
     let mut network = Network::found_with(21_600, &["--time-scale", "60"]);
@@ -78,10 +101,20 @@ fn meters_replay_through_a_kill_and_a_stop() {
     let audit = bkss(&["audit", "--genesis", text(&genesis), text(&archive)]);
     assert_eq!(code(&audit), 0, "{}", said(&audit));
 
-    for meter in 5..=8 {
-        let opened = std::fs::read_to_string(out.join(format!("meters/{meter}/opened"))).unwrap();
-        assert_eq!(opened, "3", "final readings of meter {meter}");
-    }
+    assert_eq!(once(&network, "first"), 12);
+    // Once more: all is there, and nothing is signed again.
+    let again = complete(&network, "first", 4, 3);
+    assert_eq!((&again["readings"], once(&network, "first")), (&Value::from(12), 12), "{again}");
+    let corrected = network.path("corrected.csv");
+    std::fs::write(&corrected, CSV.replace("0.22", "0.23")).unwrap();
+    let mut args = arguments(&network, "first", 4, 3);
+    let data = args.iter().position(|arg| arg == "--data").unwrap();
+    args[data + 1] = text(&corrected).to_owned();
+    let refused = bkss(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code(&refused), 2, "{}", said(&refused));
+    let difference = "corrected.csv, line 4, column 3: expected 0.22, as in the earlier run";
+    assert!(said(&refused).contains(difference), "{}", said(&refused));
+    assert_eq!(std::fs::read_to_string(out.join("data.csv")).unwrap(), CSV);
 
     // Another vote key is another committee: from the next round on, which the genesis file of the
     // founding does not know.
