@@ -241,3 +241,46 @@ pub(crate) fn check<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], FileEr
 pub(crate) fn malformed(path: &Path) -> impl FnOnce(Malformed) -> FileError + '_ {
     |source| FileError::Malformed { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_fill_one_directory_at_once_leave_one_anothers_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let second =
+            || fill_directory(&path, Readers::All, || -> Result<(), FileError> { panic!() });
+        let first = fill_directory(&path, Readers::All, || {
+            assert!(second().is_err(), "the directory is empty still");
+            write_new(&path.join("a"), b"1", Readers::All)?;
+            assert!(second().is_err(), "it is not empty any more");
+            write_new(&path.join("b"), b"2", Readers::All)
+        });
+        assert!(first.is_ok());
+        let mut names: Vec<_> =
+            std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_fails_leaves_a_directory_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for was_there in [false, true] {
+            let path = dir.path().join(was_there.to_string());
+            if was_there {
+                std::fs::create_dir(&path).unwrap();
+            }
+            let failed = fill_directory(&path, Readers::All, || {
+                write_new(&path.join("a"), b"1", Readers::All)?;
+                std::fs::create_dir(path.join("b")).unwrap();
+                Err::<(), _>(FileError::NotEmpty(path.clone()))
+            });
+            assert!(failed.is_err());
+            assert_eq!(path.exists(), was_there);
+            assert!(!was_there || path.read_dir().unwrap().next().is_none());
+        }
+    }
+}

@@ -459,6 +459,6 @@ impl Api {
         let (invalid, passed_over) = self.shared.invalid_batches();
         self.metrics.invalid_batches.set(signed(invalid));
         self.metrics.passed_over.set(signed(passed_over as u64));
-        self.metrics.meters.set(self.shared.chain().state().meters().into());
+        self.metrics.meters.set(self.shared.chain().state().chain_count().into());
     }
 }

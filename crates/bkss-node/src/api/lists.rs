@@ -180,7 +180,7 @@ pub(super) async fn meters(
         let chain = api.shared.chain();
         let view = chain.state().view();
         let from = from.unwrap_or(0);
-        let end = view.meters().min(from.saturating_add(MAX_LOOKS));
+        let end = view.chain_count().min(from.saturating_add(MAX_LOOKS));
         let (mut chains, mut next) = (Vec::new(), from);
         while next < end && chains.len() < limit {
             let of_owner = view
@@ -189,7 +189,7 @@ pub(super) async fn meters(
             chains.extend(of_owner.then(|| chain_body(&view, next)).flatten());
             next += 1;
         }
-        (chains, (next < view.meters()).then_some(next))
+        (chains, (next < view.chain_count()).then_some(next))
     };
     Ok(body::json(&MetersBody { chains, next }).into_response())
 }

@@ -11,7 +11,7 @@ use super::number;
 pub fn silent_meters(view: &View<'_>, owner: ProviderId) -> (u32, u32) {
     let time = view.head().time;
     let mut newest: BTreeMap<MeterId, (u32, u32)> = BTreeMap::new();
-    for row in 0..view.meters() {
+    for row in 0..view.chain_count() {
         let Some(chain) = view.chain(row).filter(|chain| chain.owner == owner) else { continue };
         let schedule = chain.schedule;
         // The newest slot whose window has closed.

@@ -46,12 +46,22 @@ impl<'a> World<'a> {
         consortium: &'a Consortium,
         blocks: Arc<Mutex<Vec<Block>>>,
     ) -> Self {
+        let clock = LedgerClock::stopped(consortium.genesis.charter().start, 1);
+        Self::with_clock(ctx, consortium, blocks, clock).await
+    }
+
+    async fn with_clock(
+        ctx: Context,
+        consortium: &'a Consortium,
+        blocks: Arc<Mutex<Vec<Block>>>,
+        clock: LedgerClock,
+    ) -> Self {
         let shared = Shared::new(consortium.genesis.clone());
         let owner = Owner {
             provider: ProviderId(0),
             key: consortium.keys[0].clone(),
             partition: "node".into(),
-            clock: LedgerClock::stopped(consortium.genesis.charter().start, 1),
+            clock,
         };
         let cache = CacheRef::new(NZU16!(1024), NZUsize!(16));
         let (gateway, mailbox) = Gateway::open(
@@ -379,7 +389,7 @@ fn what_strangers_leave_for_the_next_slot_keeps_nothing_from_the_ledger() {
         assert_eq!(world.shared.add(Transaction::Vote(vote)), Ok(true));
         world.blocks([at(1, 320), at(1, 330)]).await;
         assert_eq!(world.last_opened(id), 1);
-        assert_eq!(world.shared.chain().state().meters(), 1102);
+        assert_eq!(world.shared.chain().state().chain_count(), 1102);
 
         // The slot begins: all of it becomes a few batches, and what comes behind it is in time.
         let signed = meter.sign(2, 27);
@@ -389,6 +399,32 @@ fn what_strangers_leave_for_the_next_slot_keeps_nothing_from_the_ledger() {
         let blocks = world.blocks.lock().unwrap();
         let batches = |block: &Block| block.transactions().len();
         assert!(blocks.iter().rev().take(2).map(batches).sum::<usize>() <= 4);
+    });
+}
+
+/// A gateway's own clock says when a slot begins, but not long before the ledger does: what it signs
+/// before no block takes, and it would wait in all pools.
+#[test]
+fn a_gateway_whose_clock_is_ahead_signs_requests_little_before_the_ledger_takes_them() {
+    deterministic::Runner::seeded(15).start(|ctx| async move {
+        let mut consortium = Consortium::new(15);
+        let meter = consortium.meter(1);
+        let ahead = LedgerClock::stopped(at(40, 0), 1);
+        let world = World::with_clock(ctx, &consortium, Arc::default(), ahead).await;
+        let registration = Transaction::Registration(meter.registration.clone());
+        assert_eq!(world.shared.add(registration), Ok(true));
+        world.blocks([at(0, 10), at(0, 20)]).await;
+        let signed = meter.sign(1, 26);
+        assert_eq!(world.take(submit(&meter, &signed)).await, ACCEPTED);
+        world.ctx.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.shared.candidates(), 0, "the ledger is far from slot 1");
+        // Two empty blocks' time before the slot begins.
+        let almost = LedgerTime(at(1, 0).0 - 1500);
+        world.blocks([almost]).await;
+        world.ctx.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.shared.candidates(), 1, "by the time it arrives it is due");
+        world.blocks([at(1, 1)]).await;
+        assert_eq!(world.pending(meter.registration.message.meter, 1), [signed.value]);
     });
 }
 

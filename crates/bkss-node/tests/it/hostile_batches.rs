@@ -182,7 +182,7 @@ impl Providers {
         {
             ctx.sleep(Duration::from_millis(5)).await;
         }
-        while self.nodes[0].shared.chain().state().meters() == 0 {
+        while self.nodes[0].shared.chain().state().chain_count() == 0 {
             ctx.sleep(Duration::from_millis(50)).await;
         }
     }

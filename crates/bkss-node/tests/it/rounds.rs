@@ -6,7 +6,7 @@ use std::{
 };
 
 use bkss_ledger::{FinalBlock, Rounds, genesis::Weighing, leader::leader_of};
-use bkss_node::{Config, Event, Pacing, node::Node, simulated::Running};
+use bkss_node::{Config, Event, Pacing, config::Latest, node::Node, simulated::Running};
 use bkss_scheme::{Digest, LedgerTime, ProviderId};
 use commonware_p2p::simulated::Link;
 use commonware_runtime::{
@@ -279,6 +279,32 @@ fn a_node_that_says_so_votes_in_the_round_that_begins_next() {
         }
         assert!(said > 2 && silenced > 0, "{said} rounds were foretold, {silenced} not voted in");
         assert!(world.nodes().all(|node| node.shared.chain().state().offences().is_empty()));
+    });
+}
+
+/// Who has lost its store in the first round of a network cannot know whether it has voted. A genesis
+/// file that has grown tells that the network has blocks; without one it votes, as a founder does.
+#[test]
+fn a_store_that_is_lost_in_the_first_round_is_noticed_by_a_genesis_file_that_has_grown() {
+    let seed = 18;
+    println!("seed {seed}");
+    let consortium = Consortium::with(seed, 4, Rounds { blocks: 64, ..SHORT });
+    let providers = consortium.genesis.charter().providers.clone();
+    deterministic::Runner::seeded(seed).start(|ctx| async move {
+        let configs = network::configs(&consortium, network::now(&ctx));
+        let mut world = World::start(&ctx, &configs).await;
+        for (known, votes) in [(3, false), (0, true)] {
+            let height = world.height() + 5;
+            world.until(height, 600).await;
+            world.kill(3).await;
+            let latest = Latest { height: known, providers: providers.clone() };
+            let partition = format!("lost-{known}");
+            world.begin(3, Config { partition, latest, ..configs[3].clone() }).await;
+            world.until(height + 5, 600).await;
+            let status = world.nodes().nth(3).unwrap().status.read();
+            assert_eq!((status.round, status.leader.is_some()), (0, true), "{status:?}");
+            assert_eq!(status.votes, votes, "a file that knows block {known}");
+        }
     });
 }
 
