@@ -125,15 +125,14 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let clock = remote::ledger_clock(trust.genesis());
     let now = clock.at(clock::wall());
     let (sdi, log) = fleet::open(&args.sdi, trust.genesis().network())?;
-    let mut site =
-        Site { args, trust: &trust, owners: &owners, now, client: &clients[0], sdi, log };
+    let mut site = Site { args, trust: &trust, owners: &owners, now, clients: &clients, sdi, log };
     let households = site.number(&table)?;
     // From here on what is signed is known to be of this file.
     files::replace(&kept, &bytes, Readers::All)?;
     let provisioned = site.provision(&table, &households, &mut rng)?;
     let meters = switch_on(args, &provisioned, &households, &mut rng)?;
     drop(site); // the SDI is free for others
-    let height = clients[0].status()?.height;
+    let height = first_answer(&clients, |client| Ok(client.status()?.height))?;
     let owners: Vec<_> = owners.iter().map(|keys| keys.id).collect();
     let gateways = Remote::new(clients, clock, trust.clone(), owners, &args.out);
     let mut drive = Drive::new(&provisioned, meters, gateways, &args.out);
@@ -160,14 +159,26 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
 
 /// What the nodes' genesis file says, if it is of the network that is known.
 fn trust_of(clients: &[Client], known: &Trust) -> Result<Trust, RunError> {
-    let mut refused = None;
+    Ok(first_answer(clients, |client| fetch::newest_trust(client, known.genesis().network()))?)
+}
+
+/// Asks one node after the other until one answers: one may be down, or about to start again.
+fn first_answer<T>(
+    clients: &[Client],
+    question: impl Fn(&Client) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let mut silent = CommandError::Usage("--node: expected at least one".into());
     for client in clients {
-        match fetch::newest_trust(client, known.genesis().network()) {
-            Err(CommandError::Node(error)) => refused = Some(error),
-            answer => return Ok(answer?),
+        match question(client) {
+            Err(
+                error @ CommandError::Node(
+                    ClientError::Unreachable { .. } | ClientError::Busy { .. },
+                ),
+            ) => silent = error,
+            answer => return answer,
         }
     }
-    Err(refused.map_or_else(|| RunError::Step("nodes", "none given".into()), RunError::from))
+    Err(silent)
 }
 
 /// Keys of all owners, by ascending number.
@@ -201,7 +212,7 @@ struct Site<'a> {
     trust: &'a Trust,
     owners: &'a [Keys],
     now: LedgerTime,
-    client: &'a Client,
+    clients: &'a [Client],
     sdi: Sdi,
     log: FleetLog,
 }
@@ -223,11 +234,11 @@ impl Site<'_> {
 
     /// Where the newest chain of a meter begins that is on the ledger.
     fn newest(&self, meter: MeterId) -> Result<Option<LedgerTime>, CommandError> {
-        match newest_chain(self.client, meter) {
+        first_answer(self.clients, |client| match newest_chain(client, meter) {
             Ok(message) => Ok(Some(message.schedule.begins())),
             Err(CommandError::Node(ClientError::Refused { status: 404, .. })) => Ok(None),
             Err(error) => Err(error),
-        }
+        })
     }
 
     /// Meters that are there, and new ones for the households that have none.
@@ -342,7 +353,8 @@ impl Site<'_> {
             slots: slots.min(1 << 20),
         };
         // What the ledger refuses would be issued in vain: the clock of this machine may be wrong.
-        let time = LedgerTime(self.client.head()?.time_ms);
+        let time = first_answer(self.clients, |client| Ok(client.head()?.time_ms));
+        let time = LedgerTime(time?);
         let checked = membership::check_schedule(&charter.terms, time, &schedule);
         checked.map_err(CommandError::refused(
             "by the ledger's rules, and by the clock of this machine",

@@ -112,6 +112,9 @@ pub(crate) struct Drive<'a, G> {
     submitted: BTreeMap<MeterId, Instant>,
     /// How many gateways beside the owner's have been brought a body that is not open yet.
     others: BTreeMap<(MeterId, LinkIndex), usize>,
+    /// Of what is released and not open yet: since when, or since when it was brought to another
+    /// gateway, and to how many.
+    released: BTreeMap<(MeterId, LinkIndex), (Instant, usize)>,
 }
 
 /// What has happened so far.
@@ -178,6 +181,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
             asked: None,
             submitted: BTreeMap::new(),
             others,
+            released: BTreeMap::new(),
             dir: dir.to_owned(),
             provisioned,
             gateways,
@@ -263,6 +267,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
                 self.run.openings_final += 1;
                 // Those before it have been opened or given up.
                 self.others.retain(|(of, link), _| *of != meter || *link > index);
+                self.released.retain(|(of, link), _| *of != meter || *link > index);
                 if let Some(at) = self.numbers.get(&meter) {
                     let opened = self.meters[*at].acknowledged(index) as u64;
                     self.run.readings_final += opened;
@@ -366,13 +371,24 @@ impl<'a, G: Gateways> Drive<'a, G> {
         Ok(())
     }
 
-    /// Lets each meter release what certified time allows, to every gateway that has its body.
+    /// Lets each meter release what certified time allows, to every gateway that has its body. Where
+    /// that leads to nothing those may be down: the body is brought to one gateway after the other.
     fn release(&mut self) {
-        let count = self.gateways.count();
+        let (count, retry) = (self.gateways.count(), self.gateways.retry());
         for meter in &mut self.meters {
             let Some(release) = meter.release(clock::now()) else { continue };
-            let home = self.gateways.home(meter.owner());
-            let others = self.others.get(&(meter.id(), release.index)).copied().unwrap_or(0);
+            let (home, key) = (self.gateways.home(meter.owner()), (meter.id(), release.index));
+            let (since, brought) = self.released.entry(key).or_insert_with(|| (clock::now(), 0));
+            let others = self.others.entry(key).or_default();
+            if since.elapsed() >= retry
+                && let Some(sent) = meter.sent(release.index)
+            {
+                self.run.uplink_bytes += codec::length(&sent.message()) as u64;
+                self.gateways.send((home + *brought) % count, sent.message().into());
+                *others = (*others).max(*brought);
+                (*since, *brought) = (clock::now(), (*brought + 1) % count);
+            }
+            let others = *others;
             for offset in 0..=others.min(count - 1) {
                 self.run.uplink_bytes += codec::length(&release) as u64;
                 self.gateways.send((home + offset) % count, release.clone().into());

@@ -164,6 +164,11 @@ impl SoftwareMeter {
         self.progress.under_way().iter().filter(|sent| sent.is_stamped()).map(Sent::index)
     }
 
+    /// A message that is not opened yet.
+    pub(crate) fn sent(&self, index: LinkIndex) -> Option<&Sent> {
+        self.progress.under_way().iter().find(|sent| sent.index() == index)
+    }
+
     /// Its readings, final or not.
     pub(crate) fn readings(&self) -> usize {
         self.readings.len()
