@@ -2,13 +2,16 @@
 //!
 //! Nothing but the genesis is trusted. The audit knows nothing of the engine.
 
-use std::{io::Read, slice, sync::Arc};
+use std::{collections::BTreeSet, io::Read, slice, sync::Arc};
 
-use bkss_scheme::{Digest, Era, Eras, LedgerTime, certificate::NotFinal, finality::Finality};
+use bkss_scheme::{
+    Digest, Era, Eras, LedgerTime, MeterId, certificate::NotFinal, finality::Finality,
+};
 
 use crate::{
-    Genesis, Head, Refusal, State,
+    Genesis, Head, Refusal, State, Transaction, Verified,
     archive::{ArchiveError, Reader},
+    change::Body,
     evidence::Offence,
     verify::verify,
 };
@@ -18,18 +21,84 @@ use crate::{
 pub struct Report {
     /// Blocks that follow by the rules.
     pub blocks: u64,
-    /// Openings they accepted.
-    pub readings: u64,
     /// Requests they accepted.
     pub requests: u64,
-    /// Registered meters.
-    pub meters: u32,
+    /// Openings they accepted. What was measured is sealed: how many readings an opening holds is not
+    /// known to an audit.
+    pub openings: u64,
+    /// Meters that were registered, by their numbers.
+    pub meters: u64,
+    /// Chains that were registered: the first one of each meter, and those that renew it.
+    pub chains: u64,
+    /// Chains that were revoked.
+    pub revocations: u64,
+    /// Changes of the membership.
+    pub changes: Changes,
     /// Providers that are on record for having voted twice, and where.
     pub offences: Vec<Offence>,
     /// The newest block: its height, id and time.
     pub newest: Option<Head>,
     /// Everything that does not hold.
     pub refusals: Vec<Finding>,
+}
+
+/// How often the membership has changed, by kind.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Changes {
+    /// Providers that joined.
+    pub joined: u64,
+    /// Providers that left.
+    pub left: u64,
+    /// Providers that were expelled.
+    pub expelled: u64,
+    /// Vote keys that were replaced.
+    pub vote_keys: u64,
+    /// Sealing keys that were replaced.
+    pub sealing_keys: u64,
+    /// Addresses that were replaced.
+    pub addresses: u64,
+    /// SDIs that were added.
+    pub sdis_added: u64,
+    /// SDIs that were removed.
+    pub sdis_removed: u64,
+}
+
+impl Changes {
+    const fn add(&mut self, body: &Body) {
+        let count = match body {
+            Body::Join(_) => &mut self.joined,
+            Body::Leave(_) => &mut self.left,
+            Body::Expel(_) => &mut self.expelled,
+            Body::VoteKey(..) => &mut self.vote_keys,
+            Body::SealingKey(..) => &mut self.sealing_keys,
+            Body::Address(..) => &mut self.addresses,
+            Body::AddSdi(_) => &mut self.sdis_added,
+            Body::RemoveSdi(_) => &mut self.sdis_removed,
+        };
+        *count += 1;
+    }
+
+    /// All of them.
+    pub const fn all(&self) -> u64 {
+        let Self {
+            joined,
+            left,
+            expelled,
+            vote_keys,
+            sealing_keys,
+            addresses,
+            sdis_added,
+            sdis_removed,
+        } = self;
+        *joined
+            + *left
+            + *expelled
+            + *vote_keys
+            + *sealing_keys
+            + *addresses
+            + *sdis_added
+            + *sdis_removed
+    }
 }
 
 /// Something that does not hold.
@@ -79,6 +148,31 @@ impl Report {
     pub const fn valid(&self) -> bool {
         self.refusals.is_empty()
     }
+
+    /// Chains of meters that had one before.
+    pub const fn renewals(&self) -> u64 {
+        self.chains - self.meters
+    }
+
+    fn count(&mut self, verified: &Verified, meters: &mut BTreeSet<MeterId>) {
+        self.blocks += 1;
+        self.requests += verified.requests().len() as u64;
+        self.openings += verified.openings().len() as u64;
+        for transaction in verified.block().transactions() {
+            match transaction {
+                Transaction::Registration(registration) => {
+                    self.chains += 1;
+                    self.meters += u64::from(meters.insert(registration.message.meter));
+                }
+                Transaction::Revocation(_) => self.revocations += 1,
+                Transaction::Change(change) => self.changes.add(&change.body),
+                Transaction::Requests(_)
+                | Transaction::Openings(_)
+                | Transaction::Vote(_)
+                | Transaction::Evidence(_) => {}
+            }
+        }
+    }
 }
 
 /// Replays an archive, and compares it with what is known from elsewhere. Errors end up in the report.
@@ -90,7 +184,6 @@ pub fn audit(genesis: &Arc<Genesis>, source: impl Read, known: Known) -> Report 
         Ok(()) => seen.compare(&state, known.until, &mut report),
         Err(finding) => report.refusals.push(finding),
     }
-    report.meters = state.meters();
     report.offences = state.offences().iter().copied().collect();
     report.newest = (state.head().height > 0).then(|| state.head());
     report
@@ -141,6 +234,7 @@ fn replay(
     let mut reader = Reader::new(source, network, state.head().id, limit)?;
     // Height of the oldest block that no certificate covers yet.
     let mut uncovered: Option<u64> = None;
+    let mut meters = BTreeSet::new();
     seen.block(0, state.head().id)?;
     loop {
         let offset = reader.offset();
@@ -156,9 +250,7 @@ fn replay(
         });
         let verified = verify(&state.view(), record.block)
             .map_err(|reason| Finding::Rule { offset, reason })?;
-        report.readings += verified.openings().len() as u64;
-        report.requests += verified.requests().len() as u64;
-        report.blocks += 1;
+        report.count(&verified, &mut meters);
         let applied = state.apply(&verified);
         debug_assert!(applied.is_ok(), "it was verified on this state");
         seen.block(height, id)?;

@@ -211,7 +211,7 @@ pub fn admit(view: &View<'_>, candidate: Candidate) -> Result<Admitted, Transact
             let message = &registration.message;
             let live = |row| view.live(row);
             let vouchers = check_rules(view, members, view.head().time, message, live)?;
-            let taken = (view.meters(), view.meters_of(message.owner));
+            let taken = (view.chain_count(), view.chains_of(message.owner));
             check_room(&genesis.charter().limits, message.owner, taken)?;
             Keys::Vouchers(vouchers)
         }
@@ -255,7 +255,7 @@ fn check_gateway(
     rows: &[Row],
 ) -> Result<PublicKey, TransactionRefusal> {
     check_items(rows.len(), view.genesis().charter().limits.batch_items)?;
-    let registered = view.meters();
+    let registered = view.chain_count();
     // They ascend.
     if let Some(row) = rows.last().copied().filter(|row| *row >= registered) {
         return Err(TransactionRefusal::UnknownRow { gateway, row, registered });

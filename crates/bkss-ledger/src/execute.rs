@@ -231,7 +231,7 @@ impl<'a> Draft<'a> {
             parent: head.id,
             head: Head { height, id: Digest::ZERO, time },
             registered: Vec::new(),
-            new: Registry::from(view.meters()),
+            new: Registry::from(view.chain_count()),
             live: BTreeMap::new(),
             members: view.members().clone(),
             round: view.round().clone(),
@@ -358,7 +358,7 @@ impl<'a> Draft<'a> {
         }
         let under_way = |row| delta.live.get(&row).or_else(|| self.view.live(row));
         let vouchers = check_rules(&self.view, &delta.members, self.time, message, under_way)?;
-        let of_owner = self.view.meters_of(owner).saturating_add(delta.new.count_of(owner));
+        let of_owner = self.view.chains_of(owner).saturating_add(delta.new.count_of(owner));
         let limits = &self.view.genesis().charter().limits;
         check_room(limits, owner, (delta.new.next(), of_owner))?;
         let network = self.view.genesis().network();

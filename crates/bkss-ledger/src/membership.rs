@@ -153,7 +153,7 @@ pub fn check_registration(
 ) -> Result<Registered, RegistrationRefusal> {
     let message = &registration.message;
     let vouchers = check_rules(view, members, time, message, |row| view.live(row))?;
-    let taken = (view.meters(), view.meters_of(message.owner));
+    let taken = (view.chain_count(), view.chains_of(message.owner));
     check_room(&view.genesis().charter().limits, message.owner, taken)?;
     vouchers.check(view.genesis().network(), registration)
 }

@@ -323,7 +323,7 @@ fn contributes(view: &View<'_>, transaction: &Transaction, room: Room, looks: &m
         Transaction::Registration(registration) => {
             let message = &registration.message;
             let live = |row| view.live(row);
-            let taken = (view.meters(), view.meters_of(message.owner));
+            let taken = (view.chain_count(), view.chains_of(message.owner));
             check_rules(view, view.members(), time, message, live).is_ok()
                 && check_room(&view.genesis().charter().limits, message.owner, taken).is_ok()
         }

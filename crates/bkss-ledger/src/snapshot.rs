@@ -66,7 +66,7 @@ pub fn write(state: &mut State, mut sink: impl Write) -> io::Result<()> {
     let digest = state.seal();
     frame(&mut sink, &Sheet::of(state))?;
     let mut from = 0;
-    while from < state.meters() {
+    while from < state.chain_count() {
         let list = List::from(state, from);
         from = list.to;
         frame(&mut sink, &list)?;
@@ -109,11 +109,11 @@ impl Snapshot {
             return Err(SnapshotError::TooManyChains { claimed: chains, limit });
         }
         let mut state = State::of_parts(genesis.clone(), head, members, round, offences);
-        while state.meters() < chains {
+        while state.chain_count() < chains {
             let offset = reader.offset;
             let bytes = reader.next()?;
             let list: OwnedList = reader.decode("chains of a snapshot", &bytes)?;
-            let left = (chains - state.meters()) as usize;
+            let left = (chains - state.chain_count()) as usize;
             if !(1..=left).contains(&list.0.len()) {
                 return Err(SnapshotError::Count { claimed: chains, offset });
             }
@@ -239,7 +239,7 @@ impl<'a> Sheet<'a> {
             members: &state.members,
             round: &state.round,
             offences: &state.offences,
-            chains: state.meters(),
+            chains: state.chain_count(),
         }
     }
 }
@@ -324,7 +324,7 @@ impl<'a> List<'a> {
     fn from(state: &'a State, from: u32) -> Self {
         let mut bytes = 0;
         let mut to = from;
-        while to < state.meters() && to - from < PAGE && bytes < LIST_BYTES {
+        while to < state.chain_count() && to - from < PAGE && bytes < LIST_BYTES {
             let at = to as usize;
             bytes += codec::length(&chain::Entry(&state.registry.chains()[at], &state.live[at]));
             to += 1;

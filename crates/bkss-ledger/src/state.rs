@@ -185,7 +185,7 @@ impl State {
     }
 
     /// Number of registered chains.
-    pub fn meters(&self) -> u32 {
+    pub fn chain_count(&self) -> u32 {
         self.registry.next()
     }
 
@@ -275,8 +275,8 @@ impl View<'_> {
     }
 
     /// Number of registered chains.
-    pub fn meters(&self) -> u32 {
-        self.deltas.last().map_or(self.state.meters(), |delta| delta.new.next())
+    pub fn chain_count(&self) -> u32 {
+        self.deltas.last().map_or(self.state.chain_count(), |delta| delta.new.next())
     }
 
     /// What was registered of a chain.
@@ -304,7 +304,7 @@ impl View<'_> {
     }
 
     /// How many chains an owner has.
-    pub fn meters_of(&self, owner: ProviderId) -> u32 {
+    pub fn chains_of(&self, owner: ProviderId) -> u32 {
         self.registries().fold(0, |sum: u32, some| sum.saturating_add(some.count_of(owner)))
     }
 

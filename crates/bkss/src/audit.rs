@@ -11,7 +11,7 @@ use std::{
 use bkss_ledger::{
     Genesis, Head,
     archive::ArchiveError,
-    audit::{Finding, Known, Report, audit},
+    audit::{Changes, Finding, Known, Report, audit},
     evidence::Offence,
 };
 use bkss_scheme::{Digest, LedgerTime};
@@ -117,13 +117,11 @@ fn exit_code(report: &Report) -> ExitCode {
 }
 
 fn tell(archive: &Path, report: &Report, known: &Known) {
-    let Report { blocks, readings, meters, offences, refusals, .. } = report;
+    let Report { offences, refusals, .. } = report;
     let verdict = if report.valid() { "VALID  " } else { "REFUSED" };
     let whole = if report.valid() { completeness(report, known) } else { String::new() };
     let file = archive.display();
-    output::result(&format!(
-        "{verdict} {file}: {blocks} blocks, {readings} readings, {meters} meters{whole}"
-    ));
+    output::result(&format!("{verdict} {file}: {}{whole}", counts(report)));
     for refusal in refusals {
         output::result(&format!("  {}", reason(refusal)));
     }
@@ -132,6 +130,24 @@ fn tell(archive: &Path, report: &Report, known: &Known) {
             "  on record: provider {provider} voted twice in view {view} of round {epoch}"
         ));
     }
+}
+
+/// What is in the blocks that follow by the rules.
+fn counts(report: &Report) -> String {
+    let Report { blocks, openings, meters, chains, revocations, .. } = report;
+    let mut text = format!(
+        "{blocks} blocks, {meters} meters with {chains} chains ({} renewals, {revocations} revoked), \
+         {openings} openings",
+        report.renewals()
+    );
+    let changes = report.changes.all();
+    if changes > 0 {
+        let Changes { joined, left, expelled, .. } = report.changes;
+        text += &format!(
+            ", {changes} changes of the membership ({joined} joined, {left} left, {expelled} expelled)"
+        );
+    }
+    text
 }
 
 /// Up to where a valid archive is whole, and who says so.
@@ -151,7 +167,8 @@ fn completeness(report: &Report, known: &Known) -> String {
 }
 
 fn as_json(report: &Report, known: &Known) -> Value {
-    let Report { blocks, readings, meters, offences, refusals, newest, .. } = report;
+    let Report { blocks, requests, openings, meters, chains, revocations, .. } = report;
+    let Report { changes, offences, refusals, newest, .. } = report;
     let newest = newest.map(|Head { height, id, time }| {
         json!({ "height": height, "id": id.to_string(), "time": utc(time) })
     });
@@ -159,8 +176,22 @@ fn as_json(report: &Report, known: &Known) -> Value {
     json!({
         "valid": report.valid(),
         "blocks": blocks,
-        "readings": readings,
         "meters": meters,
+        "chains": chains,
+        "renewals": report.renewals(),
+        "revocations": revocations,
+        "requests": requests,
+        "openings": openings,
+        "changes": {
+            "joined": changes.joined,
+            "left": changes.left,
+            "expelled": changes.expelled,
+            "vote_keys": changes.vote_keys,
+            "sealing_keys": changes.sealing_keys,
+            "addresses": changes.addresses,
+            "sdis_added": changes.sdis_added,
+            "sdis_removed": changes.sdis_removed,
+        },
         "newest": newest,
         "head": head,
         "until": known.until.map(utc),

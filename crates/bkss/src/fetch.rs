@@ -90,7 +90,7 @@ fn fetch_snapshot(args: &SnapshotArgs) -> Result<(), CommandError> {
     let out = args.out.display();
     if let Some(beginning) = found {
         let (state, digest) = (beginning.state(), beginning.digest());
-        let (height, meters) = (state.head().height, state.meters());
+        let (height, meters) = (state.head().height, state.chain_count());
         output::note(&format!("{out}: {bytes} bytes, state after block {height}: {digest}"));
         output::note(&format!("{meters} chains of meters; a quorum has certified all of it"));
     }

@@ -428,7 +428,8 @@ mod tests {
         let table = all(text);
         assert_eq!(values(&table)[1], ("AT 9".into(), vec!["1".into(), "0.2".into(), "3".into()]));
         assert_eq!(table.size(), "2 households with 3 values each");
-        let numbered = table.households(|id| Ok::<_, ()>(MeterId(u32::try_from(id.len()).unwrap()))).unwrap();
+        let numbered =
+            table.households(|id| Ok::<_, ()>(MeterId(u32::try_from(id.len()).unwrap()))).unwrap();
         assert_eq!(numbered[1].readings, table.rows[1].readings);
         assert_eq!(numbered[0].meter, MeterId(4));
     }

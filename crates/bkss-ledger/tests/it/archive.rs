@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use bkss_ledger::{
     Block, State, Transaction,
     archive::Writer,
-    audit::{Known, Report, audit},
+    audit::{Changes, Known, Report, audit},
     block::BlockError,
     verify,
 };
@@ -47,7 +47,9 @@ fn an_archive_is_replayed_from_genesis() {
     let bytes = archive(&mut consortium);
     let report = run(&consortium, &bytes);
     assert!(report.valid(), "{:?}", report.refusals);
-    assert_eq!((report.blocks, report.requests, report.readings, report.meters), (3, 1, 1, 1));
+    assert_eq!((report.blocks, report.requests, report.openings), (3, 1, 1));
+    assert_eq!((report.meters, report.chains, report.renewals()), (1, 1, 0));
+    assert_eq!((report.revocations, report.changes), (0, Changes::default()));
 }
 
 #[test]

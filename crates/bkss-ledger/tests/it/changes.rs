@@ -463,7 +463,7 @@ fn an_sdi_joins_registers_and_is_removed() {
     let registration = register(&mut world, 0);
     let time = world.next_time();
     block(&mut world.state, time, [registration]);
-    assert_eq!(world.state.meters(), 1);
+    assert_eq!(world.state.chain_count(), 1);
     let remove = world.approved(Change::new(Body::RemoveSdi(SdiId(5)), UNTIL), 1..4);
     world.block([remove.clone()]);
     assert_eq!(world.refusal(remove), ChangeRefusal::SdiNotPresent(SdiId(5)));

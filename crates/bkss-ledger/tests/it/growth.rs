@@ -102,7 +102,7 @@ fn an_owner_has_so_many_chains_and_leaves_room_for_others() {
     let second = propose(&state.view_with([&first]).unwrap(), at(0, 2), all[1..].to_vec()).unwrap();
     assert_eq!(second.block().transactions(), &all[1..2], "a third is left out");
     let view = state.view_with([&first, &second]).unwrap();
-    assert_eq!((view.meters(), view.meters_of(ProviderId(0))), (2, 2));
+    assert_eq!((view.chain_count(), view.chains_of(ProviderId(0))), (2, 2));
     let added = Pool::default().add(&view, three.registers());
     assert_eq!(added, Err(PoolError::Refused(owner_full)));
     state.apply(&first).unwrap();
@@ -115,7 +115,7 @@ fn an_owner_has_so_many_chains_and_leaves_room_for_others() {
         assert_eq!(added, Err(PoolError::Refused(owner_full)));
     }
     block(&mut state, at(0, 3), [of_another.registers(), of_a_third.registers()]);
-    assert_eq!(state.meters(), 4);
+    assert_eq!(state.chain_count(), 4);
     let full = TransactionRefusal::Registration(RegistrationRefusal::Full { limit: 4 });
     let refused = offered(&state, at(0, 4), &[of_a_fourth.registers()]).unwrap_err();
     assert_eq!(refused, Refusal::Transaction { position: 0, reason: full });

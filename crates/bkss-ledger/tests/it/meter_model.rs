@@ -303,7 +303,7 @@ impl Run<'_> {
             let opened = (live.last_index > 0).then(|| slot_of(live.last_index));
             assert_eq!(opened, self.account.opened(name), "newest link of {name:?}");
         }
-        assert_eq!(view.meters() as usize, self.account.chains().len());
+        assert_eq!(view.chain_count() as usize, self.account.chains().len());
     }
 }
 

@@ -126,7 +126,7 @@ impl Run {
             assert_eq!(pool.add(&state.view(), meter.registers()), Ok(true));
         }
         turn(&mut state, &mut pool, at(0, 1));
-        assert_eq!(state.meters(), METERS);
+        assert_eq!(state.chain_count(), METERS);
         Self {
             consortium,
             state,

@@ -42,7 +42,7 @@ fn full(seed: u64) -> (Consortium, State) {
     block(&mut state, at(1, 300), [consortium.openings(2, &[(1, &signed[1])])]);
     let round = state.round();
     assert_eq!((round.number, round.weights.len(), round.changes.1.len()), (1, 1, 1));
-    assert_eq!((state.meters(), state.offences().len()), (5, 1));
+    assert_eq!((state.chain_count(), state.offences().len()), (5, 1));
     (consortium, state)
 }
 

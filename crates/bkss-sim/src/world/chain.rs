@@ -146,7 +146,7 @@ impl Chain {
     fn follow(&mut self, block: FinalBlock) -> Result<(), Violation> {
         let (height, time) = (block.header().height, block.header().time);
         let verified = block.verified().clone();
-        let first = self.state.meters();
+        let first = self.state.chain_count();
         self.see_openings(&verified, height)?;
         self.see_papers(&verified, (height, time))?;
         for (row, registered) in (first..).zip(verified.registered()) {

@@ -27,7 +27,7 @@ fn an_archive_audits_and_what_was_done_to_it_is_said() {
     let output = audit(&files, &["archive.bkss"]);
     assert_eq!(code(&output), 0);
     expect![[r#"
-        {"valid":true,"blocks":11,"readings":5,"meters":1,"newest":{"height":11,"id":"9830e3613753d0fa1dce8ba4ad0344372b6cf96645b9839ddc129c6e58d3b5e9","time":"2024-10-28T01:05:00Z"},"head":null,"until":null,"offences":[],"refusals":[]}
+        {"valid":true,"blocks":11,"meters":1,"chains":1,"renewals":0,"revocations":0,"requests":5,"openings":5,"changes":{"joined":0,"left":0,"expelled":0,"vote_keys":0,"sealing_keys":0,"addresses":0,"sdis_added":0,"sdis_removed":0},"newest":{"height":11,"id":"9830e3613753d0fa1dce8ba4ad0344372b6cf96645b9839ddc129c6e58d3b5e9","time":"2024-10-28T01:05:00Z"},"head":null,"until":null,"offences":[],"refusals":[]}
     "#]]
     .assert_eq(std::str::from_utf8(&output.stdout).unwrap());
     let bytes = files.read("archive.bkss");
@@ -53,9 +53,9 @@ fn an_archive_audits_and_what_was_done_to_it_is_said() {
         assert_eq!(code(&audit(&files, &[file])), 2, "{file}");
     }
     let text = said(&files.bkss(&["audit", "--genesis", "genesis.bkss", "archive.bkss"]));
-    let expected = "VALID   archive.bkss: 11 blocks, 5 readings, 1 meters; complete up to block 11 of \
-                    2024-10-28T01:05:00Z as the archive claims; compare with a head from elsewhere \
-                    (--head)\n";
+    let expected = "VALID   archive.bkss: 11 blocks, 1 meters with 1 chains (0 renewals, 0 revoked), 5 \
+                    openings; complete up to block 11 of 2024-10-28T01:05:00Z as the archive claims; \
+                    compare with a head from elsewhere (--head)\n";
     assert!(text.ends_with(expected), "{text}");
 }
 
@@ -93,7 +93,8 @@ fn an_archive_that_leaves_out_its_newest_blocks_is_found_out_by_a_head_or_a_time
         codec::decode::<Head<'_>>("head", &bytes).unwrap().header.id().to_string()
     };
     let (newest, seventh) = (id("whole.head"), id("cut.head"));
-    let valid = "VALID   cut.bkss: 7 blocks, 3 readings, 1 meters";
+    let valid =
+        "VALID   cut.bkss: 7 blocks, 1 meters with 1 chains (0 renewals, 0 revoked), 3 openings";
     let ends = "ends with block 7, the head that was given is block 11";
     let of = |network: &str| format!("other.head: head of network {network}");
     for (args, exit, expected) in [

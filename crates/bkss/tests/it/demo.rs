@@ -150,7 +150,7 @@ fn the_archive_audits(out: &Path) {
     let output = audit(&archive);
     assert_eq!(code(&output), 0);
     let report = last_json(&output);
-    assert_eq!(report["readings"], 9);
+    assert_eq!(report["openings"], 9);
     assert_eq!(report["meters"], 3);
     let bytes = std::fs::read(&archive).unwrap();
     let altered = out.join("altered.bkss");

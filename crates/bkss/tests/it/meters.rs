@@ -13,7 +13,7 @@ use bkss_sdi::{Bundle, Record};
 use crate::{
     membership::Network,
     replay::complete,
-    shared::{bkss, code, said, text},
+    shared::{bkss, code, objects, said, text},
 };
 
 /// A network with two meters, 5 of provider 0 and 6 of provider 1, and a directory for papers.
@@ -113,6 +113,22 @@ fn a_meter_gets_its_next_chain_by_the_signatures_of_both_and_is_revoked() {
     a_chain_needs_both_signatures(&site);
     what_may_not_follow_is_refused(&site, &log, &before);
     a_meter_is_revoked_by_both(&site);
+    an_audit_counts_both(&site);
+}
+
+fn an_audit_counts_both(site: &Site) {
+    let archive = site.paper("archive.bkss");
+    site.good(&["archive"], &["--out", &archive]);
+    let genesis = site.paper("genesis.bkss");
+    site.good(&["genesis", "fetch"], &["--out", &genesis]);
+    let report = bkss(&["audit", "--json", "--genesis", &genesis, &archive]);
+    assert_eq!(code(&report), 0, "{}", said(&report));
+    let report = &objects(&report)[0];
+    let counts = ["meters", "chains", "renewals", "revocations", "openings"];
+    assert_eq!(counts.map(|count| report[count].as_u64().unwrap()), [2, 3, 1, 1, 2], "{report}");
+    let report = said(&bkss(&["audit", "--genesis", &genesis, &archive]));
+    let counts = "2 meters with 3 chains (1 renewals, 1 revoked), 2 openings";
+    assert!(report.contains(counts), "{report}");
 }
 
 fn a_chain_is_issued_once_it_may_follow(site: &Site, log: &Path, before: &[u8]) {

@@ -40,7 +40,7 @@ fn other_state(chain: &Chain) -> Result<(), Violation> {
     for state in &chain.boundaries {
         let (mut bytes, mut altered) = (Vec::new(), Vec::new());
         let proven = snapshot_before(chain, state, &mut bytes).is_some();
-        if !proven || state.meters() == 0 || !rounds.ends(state.head().height) {
+        if !proven || state.chain_count() == 0 || !rounds.ends(state.head().height) {
             continue;
         }
         altered.clone_from(&bytes);
