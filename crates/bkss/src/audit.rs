@@ -39,9 +39,6 @@ pub(crate) struct Args {
     until: Option<jiff::Timestamp>,
     /// The archive
     archive: PathBuf,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Replays the archive and reports.
@@ -49,14 +46,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let (genesis, known, file) = match open(args) {
         Ok(opened) => opened,
         Err(error) => {
-            output::failed(&error, args.json);
+            output::failed(&error);
             return error.exit_code();
         }
     };
     verify::note_time_scale(&genesis);
     let report = audit(&genesis, BufReader::new(file), known);
-    if args.json {
-        output::json(&as_json(&report, &known));
+    if output::objects() {
+        output::object(&as_json(&report, &known));
     } else {
         tell(&args.archive, &report, &known);
     }

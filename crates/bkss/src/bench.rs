@@ -25,7 +25,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use serde_json::{Value, json};
 
-use crate::{clock, output};
+use crate::{clock, explain::Plain, output};
 use consortium::{Bench, Size};
 
 /// Rounds of the three measurements; odd, so that the median is one of them.
@@ -35,22 +35,16 @@ const SLICE: Duration = Duration::from_millis(80);
 /// A small town; receipts of 64 meters, so that they do not all stay in the nearest cache.
 const SIZE: Size = Size { meters: 4096, year_meters: 64 };
 
-/// Options of `bkss bench verify`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
-}
-
 /// Measures and reports.
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     output::note(&format!("making a network of {} meters, then measuring ..", SIZE.meters));
     match measure(SIZE, ROUNDS, SLICE) {
-        Ok(figures) if args.json => output::json(&figures.json()),
-        Ok(figures) => figures.tell(),
+        Ok(figures) => {
+            figures.tell();
+            output::object(&figures.json());
+        }
         Err(error) => {
-            output::error(&error);
+            output::failed(&Plain("failed", &error));
             return ExitCode::FAILURE;
         }
     }
@@ -103,9 +97,11 @@ impl Figures {
         let Self { warm, cold, ecdsa } = self;
         let line = |name: &str, rate: f64, what: &str| {
             let ratio = rate / ecdsa;
-            output::note(&format!("  {name:6} {rate:>10.0}  {ratio:>6.1} x  {what}"));
+            output::result(&format!("  {name:6} {rate:>10.0}  {ratio:>6.1} x  {what}"));
         };
-        output::note(&format!("per second on one core, medians of {ROUNDS} rounds, beside ECDSA:"));
+        output::result(&format!(
+            "per second on one core, medians of {ROUNDS} rounds, beside ECDSA:"
+        ));
         line("warm", *warm, &format!("openings checked in a block of {}", SIZE.meters));
         line("cold", *cold, "receipts checked, certificates and registrations known");
         line("ECDSA", *ecdsa, "secp256k1 signatures verified by libsecp256k1");

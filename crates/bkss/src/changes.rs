@@ -15,6 +15,8 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
+use serde_json::{Value, json};
+
 use crate::{
     client::{Client, ClientError, Reply},
     clock,
@@ -103,18 +105,45 @@ impl ChangePaper {
     /// Says what would change and who has signed it.
     pub(crate) fn show(&self) {
         for line in describe(&self.change.body) {
-            output::note(&line);
+            output::result(&line);
         }
         let Change { until, own, approvals, .. } = &self.change;
-        output::note(&format!("  network        {}", self.network));
-        output::note(&format!("  may enter      until round {until}"));
-        output::note(&format!("  signed         {}", self.digest()));
+        output::result(&format!("  network        {}", self.network));
+        output::result(&format!("  may enter      until round {until}"));
+        output::result(&format!("  signed         {}", self.digest()));
         if own.is_some() {
-            output::note("  signed by      the key that it is about");
+            output::result("  signed by      the key that it is about");
         }
         for (provider, _) in approvals {
-            output::note(&format!("  approved by    provider {provider}"));
+            output::result(&format!("  approved by    provider {provider}"));
         }
+    }
+
+    /// What has become of it, for programs: nothing yet, written for others to sign, or final.
+    pub(crate) fn json(&self, done: &str) -> Value {
+        let Change { body, until, own, approvals } = &self.change;
+        let (kind, provider, sdi) = match body {
+            Body::Join(identity) => ("join", Some(identity.id), None),
+            Body::Leave(id) => ("leave", Some(*id), None),
+            Body::VoteKey(id, ..) => ("vote_key", Some(*id), None),
+            Body::SealingKey(id, _) => ("sealing_key", Some(*id), None),
+            Body::Address(id, _) => ("address", Some(*id), None),
+            Body::Expel(id) => ("expel", Some(*id), None),
+            Body::AddSdi(sdi) => ("add_sdi", None, Some(sdi.id)),
+            Body::RemoveSdi(id) => ("remove_sdi", None, Some(*id)),
+        };
+        let approvals: Vec<_> = approvals.iter().map(|(provider, _)| provider.0).collect();
+        json!({
+            "done": done,
+            "change": kind,
+            "provider": provider.map(|id| id.0),
+            "sdi": sdi.map(|id| id.0),
+            "network": self.network.to_string(),
+            "until_round": until,
+            "signed": self.digest().to_string(),
+            "own_signature": own.is_some(),
+            "approvals": approvals,
+        })
     }
 }
 
@@ -221,14 +250,15 @@ impl Known {
         &self,
         paper: &ChangePaper,
         agreement: Digest,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Value, CommandError> {
         self.check_rules(paper, agreement)?;
         let checked = paper.change.check_signatures(&self.members, paper.network);
         checked.map_err(CommandError::refused("by the ledger's rules"))?;
         bring(&self.client, &Transaction::Change(paper.change.clone()))?;
         seen("the change is not on the ledger", || {
             Ok(holds(&self.client.ledger_members()?, &paper.change.body))
-        })
+        })?;
+        Ok(paper.json("final"))
     }
 
     /// Approvals that are missing, with who may give them.
@@ -293,7 +323,7 @@ pub(crate) fn seen(
         }
         wait(began, otherwise)?;
     }
-    output::note("it is on the ledger");
+    output::result("it is on the ledger");
     Ok(())
 }
 

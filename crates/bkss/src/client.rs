@@ -16,7 +16,10 @@ use bkss_scheme::{LedgerTime, LinkIndex, MeterId, codec};
 use minicbor::Decoder;
 use serde::de::DeserializeOwned;
 
-use crate::head::MAX_HEAD;
+use crate::{
+    explain::{Details, Explain},
+    head::MAX_HEAD,
+};
 
 /// Most bytes of an answer that is not a file.
 const MAX_ANSWER: u64 = 16 << 20;
@@ -59,6 +62,22 @@ pub(crate) enum ClientError {
     /// The answer is not one of a node.
     #[error("{url}: expected {expected}, found something else")]
     Answer { url: String, expected: &'static str },
+}
+
+impl Explain for ClientError {
+    fn explain(&self) -> Details {
+        match self {
+            Self::Url { .. } => Details::new("usage"),
+            Self::Unreachable { .. } => Details::new("unreachable"),
+            Self::Busy { error, .. } => {
+                Details::new("busy").expected(&error.expected, &error.found)
+            }
+            Self::Refused { error, .. } => {
+                Details::new("refused").expected(&error.expected, &error.found)
+            }
+            Self::Answer { .. } => Details::new("malformed"),
+        }
+    }
 }
 
 /// What a node says to a message.

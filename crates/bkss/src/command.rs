@@ -3,9 +3,16 @@
 use std::{fmt::Display, process::ExitCode};
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{client::ClientError, files::FileError, output, provider::ProviderError};
+use crate::{
+    client::ClientError,
+    explain::{Details, Explain},
+    files::FileError,
+    output,
+    provider::ProviderError,
+};
 
 /// Why a command stops.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +27,18 @@ pub(crate) enum CommandError {
     Refused(String),
     #[error(transparent)]
     Node(#[from] ClientError),
+}
+
+impl Explain for CommandError {
+    fn explain(&self) -> Details {
+        match self {
+            Self::File(error) => error.explain(),
+            Self::Usage(_) => Details::new("usage"),
+            Self::Entropy(_) => Details::new("failed"),
+            Self::Refused(_) => Details::new("refused"),
+            Self::Node(error) => error.explain(),
+        }
+    }
 }
 
 impl From<ProviderError> for CommandError {
@@ -53,12 +72,16 @@ impl CommandError {
     }
 }
 
-/// Reports an outcome and turns it into an exit code.
-pub(crate) fn exit(outcome: Result<(), CommandError>) -> ExitCode {
+/// Reports an outcome and turns it into an exit code. People have been told already; programs are
+/// told what was done.
+pub(crate) fn exit(outcome: Result<Value, CommandError>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(done) => {
+            output::object(&done);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            output::error(&error);
+            output::failed(&error);
             error.exit_code()
         }
     }

@@ -74,9 +74,6 @@ pub(crate) struct Args {
     /// Where to write; must be empty or absent
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// One JSON object as the last line of standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Set by Ctrl-C.
@@ -88,11 +85,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
     match demonstrate(args) {
         Ok(summary) => {
-            summary.report(args.json);
+            summary.report();
             if summary.complete() { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
-            output::error(&error);
+            output::failed(&error);
             error.exit_code()
         }
     }

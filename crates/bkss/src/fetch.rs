@@ -15,6 +15,8 @@ use std::{
 use bkss_ledger::{Beginning, Trust};
 use bkss_scheme::Network;
 
+use serde_json::{Value, json};
+
 use crate::{
     client::{Client, ClientError},
     command::{self, CommandError},
@@ -63,11 +65,12 @@ pub(crate) fn archive(args: &ArchiveArgs) -> ExitCode {
     command::exit(fetch_archive(args))
 }
 
-fn fetch_archive(args: &ArchiveArgs) -> Result<(), CommandError> {
+fn fetch_archive(args: &ArchiveArgs) -> Result<Value, CommandError> {
     let client = Client::new(&args.node)?;
     let bytes = download(&args.out, |sink| client.archive(sink), |_| Ok(()))?;
-    output::note(&format!("{}: {bytes} bytes; check it with bkss audit", args.out.display()));
-    Ok(())
+    let out = args.out.display().to_string();
+    output::result(&format!("{out}: {bytes} bytes; check it with bkss audit"));
+    Ok(json!({ "file": out, "bytes": bytes }))
 }
 
 /// Fetches a snapshot and checks it.
@@ -75,7 +78,7 @@ pub(crate) fn snapshot(args: &SnapshotArgs) -> ExitCode {
     command::exit(fetch_snapshot(args))
 }
 
-fn fetch_snapshot(args: &SnapshotArgs) -> Result<(), CommandError> {
+fn fetch_snapshot(args: &SnapshotArgs) -> Result<Value, CommandError> {
     let client = Client::new(&args.node)?;
     let trust = verify::read_trust(&args.genesis)?;
     let mut found = None;
@@ -87,14 +90,18 @@ fn fetch_snapshot(args: &SnapshotArgs) -> Result<(), CommandError> {
             Ok(())
         },
     )?;
-    let out = args.out.display();
+    let out = args.out.display().to_string();
+    let mut done = json!({ "file": out, "bytes": bytes });
     if let Some(beginning) = found {
         let (state, digest) = (beginning.state(), beginning.digest());
-        let (height, meters) = (state.head().height, state.chain_count());
-        output::note(&format!("{out}: {bytes} bytes, state after block {height}: {digest}"));
-        output::note(&format!("{meters} chains of meters; a quorum has certified all of it"));
+        let (height, chains) = (state.head().height, state.chain_count());
+        output::result(&format!("{out}: {bytes} bytes, state after block {height}: {digest}"));
+        output::result(&format!("{chains} chains of meters; a quorum has certified all of it"));
+        done["height"] = height.into();
+        done["state"] = digest.to_string().into();
+        done["chains"] = chains.into();
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Reads a snapshot of others and checks it against the committees of a genesis file.
@@ -166,12 +173,20 @@ pub(crate) fn newest_trust(client: &Client, expected: Network) -> Result<Trust, 
 /// # Errors
 ///
 /// [`CommandError`].
-pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
+pub(crate) fn genesis(args: &GenesisArgs) -> Result<Value, CommandError> {
     let client = Client::new(&args.node)?;
     let bytes = client.genesis()?;
     let found = Trust::decode(&bytes).map_err(CommandError::refused(client.url()))?;
     let (network, out) = (found.genesis().network(), args.out.display());
     let known = args.out.exists();
+    let told = |trust: &Trust, written: bool| {
+        json!({
+            "file": args.out.display().to_string(),
+            "network": trust.genesis().network().to_string(),
+            "committees": trust.eras().eras.len(),
+            "written": written,
+        })
+    };
     if known {
         // Whoever has a genesis trusts that one, not the node.
         let trust = verify::read_trust(&args.out)?;
@@ -183,8 +198,8 @@ pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
             )));
         }
         if found.is_continued_by(&trust) {
-            output::note(&format!("{out}: knows all that the node knows, stays as it is"));
-            return Ok(());
+            output::result(&format!("{out}: knows all that the node knows, stays as it is"));
+            return Ok(told(&trust, false));
         }
         if !trust.is_continued_by(&found) {
             let url = client.url();
@@ -195,9 +210,9 @@ pub(crate) fn genesis(args: &GenesisArgs) -> Result<(), CommandError> {
     }
     files::replace(&args.out, &bytes, Readers::All)?;
     let eras = found.eras().eras.len();
-    output::note(&format!("{out}: network {network}, committees so far: {eras}"));
+    output::result(&format!("{out}: network {network}, committees so far: {eras}"));
     if !known {
-        output::note("compare the network's name with that of somebody you trust");
+        output::result("compare the network's name with that of somebody you trust");
     }
-    Ok(())
+    Ok(told(&found, true))
 }

@@ -9,27 +9,59 @@ use std::{
 use bkss_ledger::TrustError;
 use bkss_scheme::{Digest, Malformed, hash};
 
+use crate::{
+    explain::{Details, Explain},
+    text::shown_path,
+};
+
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{path}: {found} bytes, at most {limit} are expected")]
+    #[error("{}: {found} bytes, at most {limit} are expected", shown_path(path))]
     TooLong { path: PathBuf, found: u64, limit: u64 },
-    #[error("{path}: {}", not_written(source))]
+    #[error("{}: {}", shown_path(path), not_written(source))]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Malformed { path: PathBuf, source: Malformed },
-    #[error("{path}: empty, expected content and its checksum: the file was altered or cut")]
+    #[error(
+        "{}: empty, expected content and its checksum: the file was altered or cut",
+        shown_path(path)
+    )]
     Empty { path: PathBuf },
-    #[error("{path}: expected checksum {expected}, found {found}: the file was altered or cut")]
+    #[error(
+        "{}: expected checksum {expected}, found {found}: the file was altered or cut",
+        shown_path(path)
+    )]
     Checksum { path: PathBuf, expected: Digest, found: Digest },
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Genesis { path: PathBuf, source: TrustError },
-    #[error("{0}: directory is not empty")]
+    #[error("{}: directory is not empty", shown_path(.0))]
     NotEmpty(PathBuf),
-    #[error("{path}: expected files *.receipt in this directory, found none")]
+    #[error("{}: expected files *.receipt in this directory, found none", shown_path(path))]
     NoReceipt { path: PathBuf },
+}
+
+impl Explain for FileError {
+    fn explain(&self) -> Details {
+        let malformed = |path| Details::new("malformed").file(path);
+        match self {
+            Self::Unreadable { path, .. } | Self::NoReceipt { path } => {
+                Details::new("unreadable").file(path)
+            }
+            Self::TooLong { path, found, limit } => {
+                malformed(path).expected(format!("at most {limit} bytes"), format!("{found} bytes"))
+            }
+            Self::Unwritable { path, .. } | Self::NotEmpty(path) => {
+                Details::new("unwritable").file(path)
+            }
+            Self::Malformed { path, .. } | Self::Empty { path } | Self::Genesis { path, .. } => {
+                malformed(path)
+            }
+            Self::Checksum { path, expected, found } => malformed(path).expected(expected, found),
+        }
+    }
 }
 
 fn not_written(source: &io::Error) -> String {

@@ -15,6 +15,8 @@ use std::{
 use bkss_ledger::Genesis;
 use bkss_scheme::{ProviderId, SdiId};
 
+use serde_json::{Value, json};
+
 use crate::{
     command::{self, CommandError},
     files::{self, Readers},
@@ -49,7 +51,7 @@ pub(crate) fn init(args: &InitArgs) -> ExitCode {
     command::exit(found(args))
 }
 
-fn found(args: &InitArgs) -> Result<(), CommandError> {
+fn found(args: &InitArgs) -> Result<Value, CommandError> {
     let last = u32::from(args.base_port) + 2 * u32::from(args.providers);
     if args.base_port == 0 || last > 65_536 {
         let (base, count) = (args.base_port, args.providers);
@@ -89,7 +91,11 @@ fn found(args: &InitArgs) -> Result<(), CommandError> {
     let out = &args.out;
     files::fill_directory(out, Readers::All, || save(out, &text, &genesis, &providers, &sdi))?;
     tell(args, &genesis);
-    Ok(())
+    Ok(json!({
+        "dir": out.display().to_string(),
+        "network": genesis.network().to_string(),
+        "providers": args.providers,
+    }))
 }
 
 fn save(
@@ -114,16 +120,16 @@ fn save(
 
 fn tell(args: &InitArgs, genesis: &Genesis) {
     let out = args.out.display();
-    output::note(&format!(
+    output::result(&format!(
         "network {} of {} providers in {out}",
         genesis.network(),
         args.providers
     ));
     terms::note_trust(genesis.charter());
     crate::verify::note_time_scale(genesis);
-    output::note("start each provider in a terminal of its own:");
+    output::result("start each provider in a terminal of its own:");
     for number in 0..args.providers {
-        output::note(&format!("  bkss node --dir {out}/providers/{number}"));
+        output::result(&format!("  bkss node --dir {out}/providers/{number}"));
     }
 }
 
@@ -161,7 +167,7 @@ pub(crate) fn keygen(args: &KeygenArgs) -> ExitCode {
     command::exit(make_keys(args))
 }
 
-fn make_keys(args: &KeygenArgs) -> Result<(), CommandError> {
+fn make_keys(args: &KeygenArgs) -> Result<Value, CommandError> {
     let mut rng = command::rng()?;
     let paper = if args.sdi {
         let sdi = SdiKeys::make(SdiId(args.id), &args.name, args.sdi_made, &mut rng)?;
@@ -182,7 +188,8 @@ fn make_keys(args: &KeygenArgs) -> Result<(), CommandError> {
         provider.save(&args.dir)?;
         format!("provider-{}.identity", args.id)
     };
-    output::note(&format!("keys and identity are in {}", args.dir.display()));
-    output::note(&format!("give the others {}", args.dir.join(paper).display()));
-    Ok(())
+    let (dir, paper) = (args.dir.display().to_string(), args.dir.join(paper));
+    output::result(&format!("keys and identity are in {dir}"));
+    output::result(&format!("give the others {}", paper.display()));
+    Ok(json!({ "dir": dir, "identity": paper.display().to_string() }))
 }

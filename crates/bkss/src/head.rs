@@ -37,16 +37,13 @@ pub(crate) struct Args {
     /// with it
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Fetches the head.
 pub(crate) fn run(args: &Args) -> ExitCode {
     fetch(args).map_or_else(
         |error| {
-            output::failed(&error, args.json);
+            output::failed(&error);
             error.exit_code()
         },
         |()| ExitCode::SUCCESS,
@@ -63,8 +60,8 @@ fn fetch(args: &Args) -> Result<(), CommandError> {
     }
     files::write_new(&args.out, &bytes, Readers::All)?;
     let Known { network, height, id, time } = head;
-    if args.json {
-        output::json(&json!({
+    if output::objects() {
+        output::object(&json!({
             "file": args.out.display().to_string(),
             "network": network.to_string(),
             "height": height,

@@ -11,7 +11,11 @@ use bkss_scheme::{MeterId, reading::Decimal};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 
-use crate::{meter_ids, output::shown};
+use crate::{
+    explain::{Details, Explain},
+    meter_ids,
+    text::{shown, shown_path},
+};
 
 /// Most bytes of a line: three years of quarter hours need less.
 const MAX_LINE: u64 = 1 << 20;
@@ -61,23 +65,48 @@ pub(crate) struct Table {
 /// Why an interval file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataError {
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{path}, line {line}: {reason}")]
+    #[error("{}, line {line}: {reason}", shown_path(path))]
     Line { path: PathBuf, line: u64, reason: String },
-    #[error("{path}: {found} households, --meters asks for {expected}")]
+    #[error("{}: {found} households, --meters asks for {expected}", shown_path(path))]
     Households { path: PathBuf, expected: usize, found: usize },
-    #[error("{path}: {found} {what}, at most {most} can be run: {option} takes the first")]
+    #[error(
+        "{}: {found} {what}, at most {most} can be run: {option} takes the first",
+        shown_path(path)
+    )]
     TooMany { path: PathBuf, what: &'static str, option: &'static str, found: usize, most: u32 },
     #[error(
         "{path}: expected meter {id}, which an earlier run into this directory had, found none"
     )]
     Gone { path: PathBuf, id: String },
     #[error(
-        "{path}, line {line}, column {column}: expected {expected}, as in the earlier run into this \
-         directory, found {found}: a corrected file is replayed into another --out"
+        "{}, line {line}, column {column}: expected {expected}, as in the earlier run into this \
+         directory, found {found}: a corrected file is replayed into another --out",
+        shown_path(path)
     )]
     Changed { path: PathBuf, line: u64, column: usize, expected: String, found: String },
+}
+
+impl Explain for DataError {
+    fn explain(&self) -> Details {
+        let malformed = |path| Details::new("malformed").file(path);
+        match self {
+            Self::Unreadable { path, .. } => Details::new("unreadable").file(path),
+            Self::Line { path, line, .. } => malformed(path).line(*line),
+            Self::Households { path, expected, found } => {
+                Details::new("usage").file(path).expected(expected, found)
+            }
+            Self::TooMany { path, most, found, .. } => {
+                Details::new("usage").file(path).expected(format!("at most {most}"), found)
+            }
+            Self::Gone { path, .. } => Details::new("refused").file(path),
+            Self::Changed { path, line, expected, found, .. } => {
+                let failure = Details::new("refused").file(path).line(*line);
+                failure.expected(expected, found)
+            }
+        }
+    }
 }
 
 impl Table {

@@ -8,6 +8,7 @@ mod clock;
 mod command;
 mod demo;
 mod documents;
+mod explain;
 mod fetch;
 mod files;
 mod fleet;
@@ -36,6 +37,7 @@ mod sessions;
 mod sim;
 mod status;
 mod terms;
+mod text;
 mod verify;
 
 use std::process::ExitCode;
@@ -58,6 +60,9 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Results and errors as JSON objects on standard output, one a line
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,7 +115,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Bench {
     /// Verifications per second, beside ECDSA
-    Verify(bench::Args),
+    Verify,
     /// Readings per second that a consortium makes final, over TCP and with every byte on disk
     Ledger(bench::ledger::Args),
     /// How long the most expensive valid blocks take to verify
@@ -128,10 +133,23 @@ fn end_on_panic() {
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
-        Ok(cli) => cli.command,
+        Ok(cli) => {
+            if cli.json {
+                output::for_programs();
+            }
+            cli.command
+        }
         // Help and version too; what is wrong with the rest.
         Err(shown) => {
             output::printed(shown.print());
+            // Nothing was parsed, so that it is not known what was meant by it.
+            if shown.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+                output::for_programs();
+                let message = shown.render().to_string();
+                let message = message.trim_start_matches("error: ").trim_end();
+                let usage = explain::Details::new("usage").json(message);
+                output::object(&serde_json::json!({ "error": usage }));
+            }
             let code = u8::try_from(shown.exit_code()).unwrap_or(2);
             return if output::is_lost() { ExitCode::from(2) } else { ExitCode::from(code) };
         }
@@ -165,7 +183,7 @@ fn run(command: Command) -> ExitCode {
         Command::Audit(args) => audit::run(&args),
         Command::Paper(args) => paper::run(&args),
         Command::Sim(args) => sim::run(&args),
-        Command::Bench(Bench::Verify(args)) => bench::run(&args),
+        Command::Bench(Bench::Verify) => bench::run(),
         Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
         Command::Bench(Bench::WorstBlock(args)) => bench::worst_block::run(&args),
     }

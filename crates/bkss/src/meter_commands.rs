@@ -9,6 +9,8 @@ use std::{
     process::ExitCode,
 };
 
+use serde_json::Value;
+
 use crate::{
     changes::{bring, seen},
     command::{self, CommandError},
@@ -150,7 +152,7 @@ impl Signers {
     }
 }
 
-fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
+fn revoke(args: &RevokeArgs) -> Result<Value, CommandError> {
     let known = KnownMeter::ask(&args.node, args.meter.number()?)?;
     if let (Some(secret), Some(genesis)) = (&args.secret, &args.genesis) {
         return revoke_by_secret(args, &known, secret, genesis);
@@ -163,8 +165,8 @@ fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
     signers.sign(&mut paper, &known)?;
     if args.dry_run {
         paper.show(&known);
-        output::note("a trial: nothing was signed or sent");
-        return Ok(());
+        output::result("a trial: nothing was signed or sent");
+        return Ok(paper.json("nothing"));
     }
     if let Some(missing) = paper.missing() {
         let out = args.out.as_deref();
@@ -179,11 +181,15 @@ fn revoke(args: &RevokeArgs) -> Result<(), CommandError> {
 /// # Errors
 ///
 /// [`CommandError::File`].
-pub(crate) fn keep(paper: &MeterPaper, known: &KnownMeter, out: &Path) -> Result<(), CommandError> {
+pub(crate) fn keep(
+    paper: &MeterPaper,
+    known: &KnownMeter,
+    out: &Path,
+) -> Result<Value, CommandError> {
     paper.show(known);
     documents::write_new(out, paper)?;
-    output::note(&format!("{}: {}", paper.missing().unwrap_or("complete"), out.display()));
-    Ok(())
+    output::result(&format!("{}: {}", paper.missing().unwrap_or("complete"), out.display()));
+    Ok(paper.written(out))
 }
 
 fn revoke_by_secret(
@@ -191,7 +197,7 @@ fn revoke_by_secret(
     known: &KnownMeter,
     path: &Path,
     genesis: &Path,
-) -> Result<(), CommandError> {
+) -> Result<Value, CommandError> {
     let network = verify::read_trust(genesis)?.genesis().network();
     let bytes = files::read(path, SECRET)?;
     let found = bytes.len();
@@ -202,17 +208,18 @@ fn revoke_by_secret(
     let revocation = Revocation { meter, chain, reason, right };
     let checked = revocation.check(&known.members, network, &known.chain(network));
     checked.map_err(CommandError::refused("by the ledger's rules"))?;
-    MeterPaper::new(network, Matter::End { meter, chain, reason }).show(known);
+    let paper = MeterPaper::new(network, Matter::End { meter, chain, reason });
+    paper.show(known);
     if args.dry_run {
-        output::note("the rules hold; nothing was sent");
-        return Ok(());
+        output::result("the rules hold; nothing was sent");
+        return Ok(paper.json("nothing"));
     }
     bring(&known.client, &Transaction::Revocation(revocation))?;
-    output::note("accepted: it is on its way to the ledger");
-    Ok(())
+    output::result("accepted: it is on its way to the ledger");
+    Ok(paper.json("sent"))
 }
 
-fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
+fn approve(args: &ApproveArgs) -> Result<Value, CommandError> {
     let signers = Signers::load(&args.signers)?;
     let mut paper = MeterPaper::load(&args.paper, signers.trust.genesis().network())?;
     let known = KnownMeter::ask(&args.node, paper.meter())?;
@@ -220,44 +227,45 @@ fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
     paper.show(&known);
     signers.sign(&mut paper, &known)?;
     if args.dry_run {
-        output::note("a trial: nothing was signed or sent");
-        return Ok(());
+        output::result("a trial: nothing was signed or sent");
+        return Ok(paper.json("nothing"));
     }
     documents::replace(&args.paper, &paper)?;
     if let Some(missing) = paper.missing() {
-        output::note(&format!("{missing}: {}", args.paper.display()));
-        return Ok(());
+        output::result(&format!("{missing}: {}", args.paper.display()));
+        return Ok(paper.written(&args.paper));
     }
     finish(&paper, &known, &signers.trust)
 }
 
-fn submit(args: &SubmitArgs) -> Result<(), CommandError> {
+fn submit(args: &SubmitArgs) -> Result<Value, CommandError> {
     let trust = verify::read_trust(&args.genesis)?;
     let network = trust.genesis().network();
     let mut copies = args.papers.iter().map(|path| MeterPaper::load(path, network));
-    let Some(first) = copies.next() else { return Ok(()) };
-    let mut paper = first?;
+    let nothing = || CommandError::Usage("expected at least one paper".into());
+    let mut paper = copies.next().ok_or_else(nothing)??;
     copies.try_for_each(|other| paper.merge(&other?))?;
     let known = KnownMeter::ask(&args.node, paper.meter())?;
     paper.show(&known);
     if args.dry_run {
         paper.check(&known, &trust.genesis().charter().terms)?;
         paper.transaction()?;
-        output::note("rules and signatures hold; nothing was sent");
-        return Ok(());
+        output::result("rules and signatures hold; nothing was sent");
+        return Ok(paper.json("nothing"));
     }
     finish(&paper, &known, &trust)
 }
 
 /// Checks everything and brings the paper to the ledger; waits until a chain is there.
-fn finish(paper: &MeterPaper, known: &KnownMeter, trust: &Trust) -> Result<(), CommandError> {
+fn finish(paper: &MeterPaper, known: &KnownMeter, trust: &Trust) -> Result<Value, CommandError> {
     paper.check(known, &trust.genesis().charter().terms)?;
     bring(&known.client, &paper.transaction()?)?;
     let Matter::Chain { message, .. } = &paper.matter else {
-        output::note("accepted: it is on its way to the ledger");
-        return Ok(());
+        output::result("accepted: it is on its way to the ledger");
+        return Ok(paper.json("sent"));
     };
     seen("the chain is not on the ledger", || {
         Ok(newest_chain(&known.client, message.meter)? == *message)
-    })
+    })?;
+    Ok(paper.json("final"))
 }

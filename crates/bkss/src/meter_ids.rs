@@ -14,7 +14,7 @@ use bkss_scheme::{MeterId, identity::is_printable_char};
 use crate::{
     command::CommandError,
     files::{self, FileError, Readers},
-    output::shown,
+    text::shown,
 };
 
 /// First line of a table.

@@ -18,6 +18,8 @@ use bkss_scheme::{
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
+use serde_json::{Value, json};
+
 use crate::{
     changes::hex,
     command::CommandError,
@@ -249,35 +251,70 @@ impl MeterPaper {
         match &self.matter {
             Matter::Chain { message, .. } => show_chain(last, message),
             Matter::End { meter, chain, reason } => {
-                output::note(&format!("meter {meter} signs nothing any more: its chain {chain}"));
-                output::note("  what was requested before may still be opened");
-                output::note(&format!("  reason         {}", reason.0));
+                output::result(&format!("meter {meter} signs nothing any more: its chain {chain}"));
+                output::result("  what was requested before may still be opened");
+                output::result(&format!("  reason         {}", reason.0));
             }
         }
-        output::note(&format!("  owner          provider {}", last.owner));
-        output::note(&format!("  device         {}", hex(&last.device.0)));
-        output::note(&format!("  network        {}", self.network));
-        output::note(&format!("  signed         {}", self.digest()));
+        output::result(&format!("  owner          provider {}", last.owner));
+        output::result(&format!("  device         {}", hex(&last.device.0)));
+        output::result(&format!("  network        {}", self.network));
+        output::result(&format!("  signed         {}", self.digest()));
         if let Some((sdi, _)) = &self.sdi {
-            output::note(&format!("  signed by      SDI {sdi}"));
+            output::result(&format!("  signed by      SDI {sdi}"));
         }
         if self.owner.is_some() {
-            output::note("  signed by      the owner");
+            output::result("  signed by      the owner");
         }
+    }
+
+    /// What has become of it, for programs: nothing yet, written for others to sign, sent, or final.
+    pub(crate) fn json(&self, done: &str) -> Value {
+        let mut value = json!({
+            "done": done,
+            "meter": self.meter().0,
+            "network": self.network.to_string(),
+            "signed": self.digest().to_string(),
+            "sdi": self.sdi.map(|(sdi, _)| sdi.0),
+            "owner_signature": self.owner.is_some(),
+        });
+        match &self.matter {
+            Matter::Chain { message, .. } => {
+                let schedule = &message.schedule;
+                value["matter"] = "chain".into();
+                value["begins"] = utc(schedule.begins()).into();
+                value["slots"] = schedule.slots.into();
+                value["slot_s"] = schedule.slot_s.into();
+                value["window_s"] = schedule.window_s.into();
+            }
+            Matter::End { chain, reason, .. } => {
+                value["matter"] = "end".into();
+                value["chain"] = chain.to_string().into();
+                value["reason"] = reason.0.into();
+            }
+        }
+        value
+    }
+
+    /// Written for others to sign, for programs.
+    pub(crate) fn written(&self, out: &Path) -> Value {
+        let mut done = self.json("written");
+        done["file"] = out.display().to_string().into();
+        done
     }
 }
 
 fn show_chain(last: &RootMessage, next: &RootMessage) {
     let schedule = &next.schedule;
     let (begins, slots) = (schedule.begins(), schedule.slots);
-    output::note(&format!("meter {} gets its next chain", next.meter));
-    output::note(&format!("  first slot     {}", utc(begins)));
-    output::note(&format!(
+    output::result(&format!("meter {} gets its next chain", next.meter));
+    output::result(&format!("  first slot     {}", utc(begins)));
+    output::result(&format!(
         "  slots          {slots} of {} s, windows of {} s",
         schedule.slot_s, schedule.window_s
     ));
     let end = end_of(last).min(begins);
-    output::note(&format!("  last chain     ends {}", utc(end)));
+    output::result(&format!("  last chain     ends {}", utc(end)));
 }
 
 /// End of a chain's last slot.

@@ -21,7 +21,13 @@ pub(crate) use summary::{Shape, Summary};
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::{client::ClientError, command::CommandError, files::FileError, households};
+use crate::{
+    client::ClientError,
+    command::CommandError,
+    explain::{Details, Explain},
+    files::FileError,
+    households,
+};
 
 /// Links per block of a chain, as a power of two: the links of a block are public after 64 slots,
 /// and its receipts can then carry `C_i`.
@@ -40,6 +46,18 @@ pub(crate) enum RunError {
     Step(&'static str, String),
     #[error("stopped; {0} holds what was final until then")]
     Stopped(PathBuf),
+}
+
+impl Explain for RunError {
+    fn explain(&self) -> Details {
+        match self {
+            Self::Data(error) => error.explain(),
+            Self::Command(error) => error.explain(),
+            Self::File { path, .. } => Details::new("unwritable").file(path),
+            Self::Step(..) => Details::new("failed"),
+            Self::Stopped(path) => Details::new("stopped").file(path),
+        }
+    }
 }
 
 impl From<FileError> for RunError {

@@ -28,12 +28,13 @@ use commonware_utils::{
 };
 
 use crate::{
+    explain::Plain,
     fetch,
     files::{self, FileError, Readers},
     log, output,
     provider::Keys,
     sessions::{self, Sessions},
-    verify,
+    text, verify,
 };
 
 /// How long the node may take to write out what it has.
@@ -92,9 +93,12 @@ impl Failed {
 /// Runs the node and reports why it ended.
 pub(crate) fn run(args: &Args) -> ExitCode {
     match Process::open(args).and_then(|process| process.run()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            output::object(&serde_json::json!({ "stopped": args.dir.display().to_string() }));
+            ExitCode::SUCCESS
+        }
         Err(Failed(code, reason)) => {
-            output::error(&reason);
+            output::failed(&Plain(if code == 2 { "usage" } else { "failed" }, &reason));
             code.into()
         }
     }
@@ -408,7 +412,7 @@ fn claim(store: &Path, network: Network) -> Result<(), Failed> {
         Ok(found) => {
             // Whatever lies there: no more of it than a name has.
             let found = String::from_utf8_lossy(&found[..found.len().min(2 * expected.len())]);
-            let (mark, found) = (mark.display(), output::shown(&found));
+            let (mark, found) = (mark.display(), text::shown(&found));
             Err(Failed::usage(format!("{mark}: store of network {found}, expected {expected}")))
         }
         Err(FileError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {

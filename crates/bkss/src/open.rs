@@ -17,9 +17,10 @@ use bkss_scheme::{
 };
 use serde_json::{Value, json};
 
-use crate::{meter_ids::MeterIds, output, parallel, verify};
+use crate::{explain::Explain, meter_ids::MeterIds, output, parallel, text, verify};
 use holding::{Holding, Standing};
-use owner::{OpenError, Opened, Owner};
+pub(crate) use owner::OpenError;
+use owner::{Opened, Owner};
 
 /// Options of `bkss open`.
 #[derive(clap::Args, Debug)]
@@ -40,18 +41,15 @@ pub(crate) struct Args {
     /// Receipts; a directory stands for all files *.receipt below it
     #[arg(required = true, value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
-    /// One JSON object per opened receipt on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Checks and opens all receipts; each is reported.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let teller = Teller { unverified: args.unverified, objects: args.json };
+    let teller = Teller { unverified: args.unverified };
     let ids = match args.table.as_deref().map(MeterIds::load).transpose() {
         Ok(ids) => ids.unwrap_or_default(),
         Err(error) => {
-            output::failed(&error, args.json);
+            output::failed(&error);
             return error.exit_code();
         }
     };
@@ -60,7 +58,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let (mut owner, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            output::failed(&error, args.json);
+            output::failed(&error);
             return ExitCode::from(2);
         }
     };
@@ -80,15 +78,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         match outcome {
             Ok(opened) => {
                 let shown = Shown { path, number, opened, holding: &holding, ids: &ids };
-                if args.json { output::json(&shown.json()) } else { shown.tell(&teller) }
+                if output::objects() { output::object(&shown.json()) } else { shown.tell(&teller) }
             }
             Err(error) => {
                 worst = worst.max(error.exit_code());
                 teller.refuse(error);
-                if args.json {
-                    let file = path.display().to_string();
-                    output::json(&json!({ "file": file, "error": error.to_string() }));
-                }
+                let file = path.display().to_string();
+                output::object(&json!({ "file": file, "error": error.json() }));
             }
         }
     }
@@ -116,14 +112,12 @@ fn summary(holding: &Holding) -> String {
 /// Talks to people.
 struct Teller {
     unverified: bool,
-    /// Standard output is for programs.
-    objects: bool,
 }
 
 impl Teller {
     fn say(&self, line: &str) {
         let line = if self.unverified { format!("not verified: {line}") } else { line.to_owned() };
-        if self.objects { output::note(&line) } else { output::result(&line) }
+        output::result(&line);
     }
 
     fn refuse(&self, error: &OpenError) {
@@ -193,7 +187,7 @@ impl Shown<'_> {
 
     fn tell(&self, teller: &Teller) {
         let Opened { meter, slot, channel, .. } = self.opened;
-        let file = output::shown_path(self.path);
+        let file = text::shown_path(self.path);
         let id = self.ids.id(*meter).map_or_else(String::new, |id| format!(" ({id})"));
         teller.say(&format!("{file}: meter {meter}{id}, slot {slot}"));
         for Line { start, kwh, quality, standing } in self.lines() {

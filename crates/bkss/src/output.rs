@@ -1,5 +1,6 @@
-//! The one place that prints: results for programs on standard output, everything for people on
-//! standard error.
+//! The one place that prints: what was asked for on standard output, what is said about the work and
+//! its errors on standard error. With `--json` programs get objects on standard output, one a line,
+//! and people find everything else on standard error.
 //!
 //! A reader that closed its end stops the printing, not the work: the exit code still counts. Output
 //! that cannot be written for another reason, such as a full disk, is a failure. What others have
@@ -8,13 +9,26 @@
 use std::{
     fmt::Display,
     io::{self, ErrorKind, IsTerminal, Write},
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use bkss_scheme::identity::is_printable_char;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::{explain::Explain, text::shown};
+
+/// Whether standard output is for programs.
+static OBJECTS: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard output is for programs.
+pub(crate) fn for_programs() {
+    OBJECTS.store(true, Ordering::Relaxed);
+}
+
+/// Whether standard output is for programs.
+pub(crate) fn objects() -> bool {
+    OBJECTS.load(Ordering::Relaxed)
+}
 
 /// Whether output was lost.
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -34,24 +48,6 @@ pub(crate) fn printed(result: io::Result<()>) {
     }
 }
 
-/// A text of others in one line: control characters, and those that turn the direction of what
-/// follows, are escaped.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if is_printable_char(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_unicode());
-        }
-        shown
-    })
-}
-
-/// A path in one line.
-pub(crate) fn shown_path(path: &Path) -> String {
-    shown(&path.display().to_string())
-}
-
 /// Lines for people, each in one piece, so that those of several threads do not mix.
 fn lines(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(shown).collect();
@@ -63,8 +59,12 @@ pub(crate) fn note(line: &str) {
     printed(io::stderr().lock().write_all(lines(line).as_bytes()));
 }
 
-/// A line for people, or several, that are what was asked for, on standard output.
+/// A line for people, or several, that are what was asked for.
 pub(crate) fn result(line: &str) {
+    if objects() {
+        note(line);
+        return;
+    }
     let mut output = io::stdout().lock();
     let written = output.write_all(lines(line).as_bytes());
     printed(written.and_then(|()| output.flush()));
@@ -75,16 +75,17 @@ pub(crate) fn error(error: &dyn Display) {
     note(&format!("error: {error}"));
 }
 
-/// An error for people, and for programs where they read objects.
-pub(crate) fn failed(failure: &dyn Display, objects: bool) {
+/// An error for people, and for programs if they listen.
+pub(crate) fn failed(failure: &impl Explain) {
     error(failure);
-    if objects {
-        json(&serde_json::json!({ "error": failure.to_string() }));
-    }
+    object(&json!({ "error": failure.json() }));
 }
 
-/// One JSON object as a line of standard output.
-pub(crate) fn json(value: &Value) {
+/// One JSON object as a line of standard output, if that is for programs.
+pub(crate) fn object(value: &Value) {
+    if !objects() {
+        return;
+    }
     let mut output = io::stdout().lock();
     let written = output.write_all(format!("{value}\n").as_bytes());
     printed(written.and_then(|()| output.flush()));
@@ -125,23 +126,6 @@ impl Progress {
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_have_named_stays_in_its_line() {
-        for (text, expected) in [
-            ("Stadtwerke Köln", "Stadtwerke Köln"),
-            ("Utility\n  provider 9: Good Bank", "Utility\\u{a}  provider 9: Good Bank"),
-            ("hidden \u{1b}[8m", "hidden \\u{1b}[8m"),
-            ("abc\u{202e}cba", "abc\\u{202e}cba"),
-        ] {
-            assert_eq!(shown(text), expected);
         }
     }
 }

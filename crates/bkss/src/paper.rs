@@ -10,9 +10,9 @@ use bkss_sim::{
     paper::{Extent, Item, PaperError, Press},
     report::{self, Part},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{clock, output};
+use crate::{clock, explain::Plain, output};
 
 /// Where pictures and the report go unless told otherwise.
 const FOLDER: &str = "bkss-paper";
@@ -26,9 +26,6 @@ pub(crate) struct Args {
     /// Folder for pictures and the report [default: bkss-paper]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
     /// Fewer attempts and settings: a look in seconds
     #[arg(long)]
     quick: bool,
@@ -67,7 +64,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     match make(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            let kind = if matches!(error, Error::Write { .. }) { "unwritable" } else { "failed" };
+            output::failed(&Plain(kind, &error));
             match error {
                 Error::Write { .. } => ExitCode::from(2),
                 Error::Paper(_) | Error::Surprise(_) => ExitCode::FAILURE,
@@ -93,14 +91,13 @@ fn make(args: &Args) -> Result<(), Error> {
         if items.len() > 1 {
             output::note(&format!("{} ..", item.name()));
         }
-        parts.push(press.make(*item)?);
+        let part = press.make(*item)?;
+        part.sheets.iter().for_each(|sheet| output::result(&format!("{}\n", sheet.text())));
+        parts.push(part);
     }
     let written = write(args, &parts)?;
-    if args.json {
-        tell_programs(&parts, &written);
-    } else {
-        tell_people(&parts, &written);
-    }
+    written.iter().for_each(|path| output::note(&format!("written: {}", path.display())));
+    output::object(&for_programs(&parts, &written));
     if items.contains(&Item::Table4) {
         let surprises = press.surprises()?;
         if !surprises.is_empty() {
@@ -138,20 +135,11 @@ fn write(args: &Args, parts: &[Part]) -> Result<Vec<PathBuf>, Error> {
     Ok(written)
 }
 
-fn tell_people(parts: &[Part], written: &[PathBuf]) {
-    for sheet in parts.iter().flat_map(|part| &part.sheets) {
-        output::note(&format!("{}\n", sheet.text()));
-    }
-    for path in written {
-        output::note(&format!("written: {}", path.display()));
-    }
-}
-
-fn tell_programs(parts: &[Part], written: &[PathBuf]) {
+fn for_programs(parts: &[Part], written: &[PathBuf]) -> Value {
     let sheets: Vec<_> =
         parts.iter().flat_map(|part| &part.sheets).map(report::Sheet::json).collect();
     let written: Vec<_> = written.iter().map(|path| path.display().to_string()).collect();
-    output::json(&json!({ "sheets": sheets, "written": written }));
+    json!({ "sheets": sheets, "written": written })
 }
 
 #[cfg(test)]
@@ -169,7 +157,7 @@ mod tests {
     fn a_report_is_written_with_its_pictures() {
         let folder = tempfile::tempdir().unwrap();
         let item = Which::One(Item::Figure9);
-        let args = Args { item, out: Some(folder.path().join("new")), json: true, quick: true };
+        let args = Args { item, out: Some(folder.path().join("new")), quick: true };
         make(&args).unwrap();
         for name in ["figure-9.svg", "figure-9.png", "report.html"] {
             assert!(folder.path().join("new").join(name).exists(), "{name}");

@@ -14,6 +14,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::{
+    explain::{Details, Explain},
     files::{self, FileError, Readers},
     sessions::SessionsError,
 };
@@ -36,6 +37,17 @@ pub(crate) enum ProviderError {
     OtherKeys { path: PathBuf, id: ProviderId },
     #[error(transparent)]
     Sessions(#[from] SessionsError),
+}
+
+impl Explain for ProviderError {
+    fn explain(&self) -> Details {
+        match self {
+            Self::File(error) => error.explain(),
+            Self::Malformed { path, .. } => Details::new("malformed").file(path),
+            Self::OtherKeys { path, .. } => Details::new("refused").file(path),
+            Self::Sessions(error) => error.explain(),
+        }
+    }
 }
 
 /// A provider's secret keys: `[2, sp, identity key, [+ vote key], [+ [kid, sealing key]]]` and a

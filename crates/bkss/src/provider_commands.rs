@@ -12,6 +12,8 @@ use bkss_ledger::{Change, change::Body};
 use bkss_node::config::vote_key;
 use bkss_scheme::{Digest, Network, ProviderId, certificate::possess};
 
+use serde_json::Value;
+
 use crate::{
     changes::{ChangePaper, Known},
     command::{self, CommandError},
@@ -188,7 +190,7 @@ pub(crate) fn open(network: Network, known: &Known, how: &HowArgs, body: Body) -
     ChangePaper { network, change: Change::new(body, until) }
 }
 
-fn join(args: &ProposeArgs) -> Result<(), CommandError> {
+fn join(args: &ProposeArgs) -> Result<Value, CommandError> {
     let keys = Keys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let paper = args.dir.join(format!("{}.identity", MemberId::Provider(keys.id)));
@@ -214,16 +216,23 @@ pub(crate) fn keep(
     known: &Known,
     out: &Path,
     dry_run: bool,
-) -> Result<(), CommandError> {
+) -> Result<Value, CommandError> {
     paper.show();
     let missing = known.missing(paper).unwrap_or_default();
     if dry_run {
-        output::note(&format!("the rules hold; {missing}; nothing was signed"));
-        return Ok(());
+        output::result(&format!("the rules hold; {missing}; nothing was signed"));
+        return Ok(paper.json("nothing"));
     }
     documents::write_new(out, &paper)?;
-    output::note(&format!("{missing}; give it to the providers: {}", out.display()));
-    Ok(())
+    output::result(&format!("{missing}; give it to the providers: {}", out.display()));
+    Ok(written(paper, out))
+}
+
+/// A change that is written for others, for programs.
+fn written(paper: &ChangePaper, out: &Path) -> Value {
+    let mut done = paper.json("written");
+    done["file"] = out.display().to_string().into();
+    done
 }
 
 /// Adds a provider's approval to a change.
@@ -231,7 +240,7 @@ pub(crate) fn keep(
 /// # Errors
 ///
 /// [`CommandError`].
-pub(crate) fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
+pub(crate) fn approve(args: &ApproveArgs) -> Result<Value, CommandError> {
     let keys = Keys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let mut paper = load(&args.change, network)?;
@@ -249,16 +258,16 @@ pub(crate) fn approve(args: &ApproveArgs) -> Result<(), CommandError> {
         }
     }
     if args.dry_run {
-        output::note(&format!("provider {} would approve it; nothing was signed", keys.id));
-        return Ok(());
+        output::result(&format!("provider {} would approve it; nothing was signed", keys.id));
+        return Ok(paper.json("nothing"));
     }
     paper.change.approve(network, keys.id, &keys.identity);
     documents::replace(&args.change, &paper)?;
-    output::note(&format!("provider {} has approved it", keys.id));
-    let Some(known) = known else { return Ok(()) };
+    output::result(&format!("provider {} has approved it", keys.id));
+    let Some(known) = known else { return Ok(written(&paper, &args.change)) };
     if let Some(missing) = known.missing(&paper) {
-        output::note(&format!("{missing}; give it to the next: {}", args.change.display()));
-        return Ok(());
+        output::result(&format!("{missing}; give it to the next: {}", args.change.display()));
+        return Ok(written(&paper, &args.change));
     }
     known.submit(&paper, agreement)
 }
@@ -272,11 +281,11 @@ fn load(path: &Path, network: Network) -> Result<ChangePaper, CommandError> {
     Err(CommandError::Refused(format!("{path}: of network {found}, this one is {network}")))
 }
 
-fn submit(args: &SubmitArgs) -> Result<(), CommandError> {
+fn submit(args: &SubmitArgs) -> Result<Value, CommandError> {
     let (network, agreement) = network(&args.dir)?;
     let mut copies = args.changes.iter().map(|path| load(path, network));
-    let Some(first) = copies.next() else { return Ok(()) };
-    let mut paper = first?;
+    let nothing = || CommandError::Usage("expected at least one change".into());
+    let mut paper = copies.next().ok_or_else(nothing)??;
     copies.try_for_each(|other| paper.merge(other?))?;
     paper.show();
     let known = Known::ask(&args.node)?;
@@ -284,8 +293,8 @@ fn submit(args: &SubmitArgs) -> Result<(), CommandError> {
         known.check_rules(&paper, agreement)?;
         let checked = paper.change.check_signatures(&known.members, network);
         checked.map_err(CommandError::refused("by the ledger's rules"))?;
-        output::note("rules and signatures hold; nothing was sent");
-        return Ok(());
+        output::result("rules and signatures hold; nothing was sent");
+        return Ok(paper.json("nothing"));
     }
     known.submit(&paper, agreement)
 }
@@ -294,21 +303,21 @@ fn submit(args: &SubmitArgs) -> Result<(), CommandError> {
 fn own(
     args: &OwnArgs,
     body: impl FnOnce(&Keys) -> Result<Body, CommandError>,
-) -> Result<(), CommandError> {
+) -> Result<Value, CommandError> {
     let keys = Keys::load(&args.dir)?;
     let known = Known::ask(&args.node)?;
     let body = body(&keys)?;
     bring(args, &keys, &known, body)
 }
 
-fn bring(args: &OwnArgs, keys: &Keys, known: &Known, body: Body) -> Result<(), CommandError> {
+fn bring(args: &OwnArgs, keys: &Keys, known: &Known, body: Body) -> Result<Value, CommandError> {
     let (network, agreement) = network(&args.dir)?;
     let mut paper = open(network, known, &args.how, body);
     known.check_rules(&paper, agreement)?;
     if args.how.dry_run {
         paper.show();
-        output::note("the rules hold; nothing was signed");
-        return Ok(());
+        output::result("the rules hold; nothing was signed");
+        return Ok(paper.json("nothing"));
     }
     paper.change.sign(network, &keys.identity);
     paper.show();
@@ -316,7 +325,7 @@ fn bring(args: &OwnArgs, keys: &Keys, known: &Known, body: Body) -> Result<(), C
 }
 
 /// The new key is on the disk before the ledger knows it; one that did not get there is used again.
-fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
+fn rotate(args: &RotateArgs) -> Result<Value, CommandError> {
     let dir = &args.own.dir;
     let mut keys = Keys::load(dir)?;
     let known = Known::ask(&args.own.node)?;
@@ -345,7 +354,7 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
     if !args.own.how.dry_run {
         keys.replace(dir)?;
     }
-    bring(&args.own, &keys, &known, body)?;
+    let done = bring(&args.own, &keys, &known, body)?;
     if args.own.how.dry_run {
         output::note("another key will be made then: nothing was kept of this one");
     } else if args.vote {
@@ -355,7 +364,13 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
             "meters that are provisioned from now on seal to the new key; keep the old one",
         );
     }
-    Ok(())
+    if !args.own.how.dry_run {
+        output::note(
+            "copy keys.bkss to its safe place again: the copy from before lacks this key, and a node \
+             with it does not vote",
+        );
+    }
+    Ok(done)
 }
 
 /// Proposes what a quorum decides about a member, and approves it.
@@ -363,7 +378,7 @@ fn rotate(args: &RotateArgs) -> Result<(), CommandError> {
 /// # Errors
 ///
 /// [`CommandError`].
-pub(crate) fn propose(args: &ProposeArgs, body: Body) -> Result<(), CommandError> {
+pub(crate) fn propose(args: &ProposeArgs, body: Body) -> Result<Value, CommandError> {
     let keys = Keys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let known = Known::ask(&args.node)?;

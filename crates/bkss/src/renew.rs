@@ -12,6 +12,8 @@ use bkss_ledger::{
 use bkss_scheme::{Network, RootMessage, Slot, slot::Schedule};
 use bkss_sdi::{IssueError, Order, Sdi};
 
+use serde_json::Value;
+
 use crate::{
     command::{self, CommandError},
     fetch,
@@ -71,7 +73,7 @@ pub(crate) struct RenewArgs {
 /// # Errors
 ///
 /// [`CommandError`].
-pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
+pub(crate) fn renew(args: &RenewArgs) -> Result<Value, CommandError> {
     let genesis = verify::read_trust(&args.dir.join("genesis.bkss"))?;
     let network = genesis.genesis().network();
     if args.out.exists() {
@@ -117,19 +119,22 @@ pub(crate) fn renew(args: &RenewArgs) -> Result<(), CommandError> {
         })
     };
     if args.dry_run {
-        paper(network, &issue()?).show(&known);
-        output::note("a trial: nothing was issued");
-        return Ok(());
+        let paper = paper(network, &issue()?);
+        paper.show(&known);
+        output::result("a trial: nothing was issued");
+        return Ok(paper.json("nothing"));
     }
-    files::fill_directory(&args.meter_out, Readers::Owner, || {
+    let mut done = files::fill_directory(&args.meter_out, Readers::Owner, || {
         let issued = issue()?;
         let mut paper = paper(network, &issued);
         paper.sdi = Some((by, issued.signature));
         issued.made.save(&args.meter_out)?;
         keep(&paper, &known, &args.out)
     })?;
-    output::note(&format!("for the meter, by hand: {}", args.meter_out.display()));
-    Ok(())
+    let dir = args.meter_out.display().to_string();
+    output::result(&format!("for the meter, by hand: {dir}"));
+    done["meter_dir"] = dir.into();
+    Ok(done)
 }
 
 /// The paper of a chain, without signatures.

@@ -82,9 +82,6 @@ pub(crate) struct Args {
     /// Where meters and receipts are kept; goes on with what is there
     #[arg(long, value_name = "DIR", default_value = "replay")]
     out: PathBuf,
-    /// One JSON object as the last line of standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Replays and reports.
@@ -95,11 +92,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let _ = ctrlc::set_handler(move || handler.store(true, Ordering::SeqCst));
     match replay(args, &stop) {
         Ok(summary) => {
-            summary.report(args.json);
+            summary.report();
             if summary.complete() { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
-            output::error(&error);
+            output::failed(&error);
             error.exit_code()
         }
     }

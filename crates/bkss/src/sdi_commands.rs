@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use bkss_ledger::change::Body;
 use bkss_scheme::SdiId;
 
+use serde_json::Value;
+
 use crate::{
     changes::Known,
     command::{self, CommandError},
@@ -46,7 +48,7 @@ pub(crate) fn run(command: &SdiCommand) -> ExitCode {
     })
 }
 
-fn add(args: &ProposeArgs) -> Result<(), CommandError> {
+fn add(args: &ProposeArgs) -> Result<Value, CommandError> {
     let sdi = SdiKeys::load(&args.dir)?;
     let (network, agreement) = network(&args.dir)?;
     let known = Known::ask(&args.node)?;

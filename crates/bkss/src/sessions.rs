@@ -20,7 +20,10 @@ use std::{
 
 use bkss_scheme::{LinkIndex, MeterId, codec, seal::KeyId};
 
-use crate::files::{self, FileError, unreadable, unwritable};
+use crate::{
+    explain::{Details, Explain},
+    files::{self, FileError, unreadable, unwritable},
+};
 use segment::{MAX_RECORD, Record, read};
 
 /// Most bytes of a segment: over a million sessions.
@@ -35,6 +38,17 @@ pub(crate) enum SessionsError {
     Damaged { path: PathBuf, offset: u64 },
     #[error("{path}: made by an older version, which this one does not read; expected sessions/")]
     Older { path: PathBuf },
+}
+
+impl Explain for SessionsError {
+    fn explain(&self) -> Details {
+        match self {
+            Self::File(error) => error.explain(),
+            Self::Damaged { path, .. } | Self::Older { path } => {
+                Details::new("malformed").file(path)
+            }
+        }
+    }
 }
 
 /// The log, opened to be appended to.

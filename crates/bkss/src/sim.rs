@@ -75,9 +75,6 @@ pub(crate) struct Args {
     /// Log of the nodes, as of `bkss node`: a level, or a filter
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// One JSON object on standard output; with --plan one per seed
-    #[arg(long)]
-    json: bool,
 }
 
 impl Args {
@@ -125,19 +122,17 @@ impl Sizes {
 pub(crate) fn run(args: &Args) -> ExitCode {
     if args.plan {
         let sizes = args.sizes();
-        (args.seed..args.until()).for_each(|seed| plan::tell(seed, &sizes.of(seed), args.json));
+        (args.seed..args.until()).for_each(|seed| plan::tell(seed, &sizes.of(seed)));
         return ExitCode::SUCCESS;
     }
     let tally = match work(args) {
         Ok(tally) => tally,
         Err(error) => {
-            output::error(&error);
+            output::failed(&error);
             return error.exit_code();
         }
     };
-    if args.json {
-        output::json(&as_json(&args.sizes(), &tally));
-    }
+    output::object(&as_json(&args.sizes(), &tally));
     if !tally.failed.is_empty() {
         ExitCode::FAILURE
     } else if STOP.load(Ordering::SeqCst) {
@@ -191,7 +186,7 @@ fn work(args: &Args) -> Result<Tally, CommandError> {
     if let Some(path) = &args.resume {
         save(path, &sizes, &tally)?;
     }
-    output::note(&summary(&tally, teller.began.elapsed()));
+    output::result(&summary(&tally, teller.began.elapsed()));
     Ok(tally)
 }
 
@@ -215,7 +210,7 @@ impl Teller {
     fn tell(&mut self, seed: u64, outcome: &Result<Summary, Failure>, options: &Options) {
         self.done += 1;
         match outcome {
-            Ok(world) if self.total <= FEW => output::note(&format!(
+            Ok(world) if self.total <= FEW => output::result(&format!(
                 "seed {seed}: {} blocks, {} openings, {} faults, {} Byzantine, {:.1} s of virtual time, {}",
                 world.height,
                 world.openings,
@@ -227,7 +222,7 @@ impl Teller {
             Ok(_) => {}
             Err(failure) => {
                 self.failed += 1;
-                output::note(&format!("seed {seed}: {failure}\n  {}", command(seed, options)));
+                output::result(&format!("seed {seed}: {failure}\n  {}", command(seed, options)));
             }
         }
         if self.total > FEW {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bkss_scheme::LedgerTime;
 use serde_json::json;
 
-use crate::{client::Client, output, verify::utc};
+use crate::{client::Client, output, text, verify::utc};
 
 /// Options of `bkss status`.
 #[derive(clap::Args, Debug)]
@@ -13,9 +13,6 @@ pub(crate) struct Args {
     /// The node's HTTP interface
     #[arg(long, value_name = "URL")]
     node: String,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Asks the node and reports.
@@ -24,12 +21,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let status = match asked {
         Ok(status) => status,
         Err(error) => {
-            output::failed(&error, args.json);
+            output::failed(&error);
             return error.exit_code();
         }
     };
-    if args.json {
-        output::json(&json!({
+    if output::objects() {
+        output::object(&json!({
             "height": status.height,
             "head_age_ms": status.head_age_ms,
             "head_time_ms": status.head_time_ms,
@@ -71,7 +68,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             (true, false) => ", in the committee",
             (false, _) => "",
         };
-        let name = output::shown(&peer.name);
+        let name = text::shown(&peer.name);
         output::result(&format!("provider {} \"{name}\": {connected}{seat}", peer.provider));
     }
     ExitCode::SUCCESS

@@ -10,7 +10,7 @@ use bkss_scheme::{
     identity::{Name, is_printable},
 };
 
-use crate::{clock, command::CommandError, output};
+use crate::{clock, command::CommandError, output, text};
 
 /// What founders agree on beside their names.
 #[derive(clap::Args, Clone, Debug)]
@@ -196,7 +196,7 @@ pub(crate) fn agreement(text: &[u8]) -> Digest {
 /// [`CommandError::Usage`].
 pub(crate) fn name(text: &str) -> Result<Name, CommandError> {
     if !is_printable(text) {
-        let text = output::shown(text);
+        let text = text::shown(text);
         return Err(CommandError::Usage(format!(
             "{text}: expected a text without control characters"
         )));

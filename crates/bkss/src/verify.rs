@@ -14,8 +14,9 @@ use bkss_scheme::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    files::{self, FileError},
-    output, parallel,
+    explain::Explain,
+    files::{self, FileError, malformed},
+    output, parallel, text,
 };
 
 /// Most bytes of a receipt.
@@ -32,9 +33,6 @@ pub(crate) struct Args {
     /// Receipts; a directory stands for all files *.receipt below it
     #[arg(required = true, value_name = "RECEIPT")]
     receipts: Vec<PathBuf>,
-    /// One JSON object per receipt on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Checks all receipts and reports each, in order.
@@ -43,7 +41,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let (trust, receipts) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            output::failed(&error, args.json);
+            output::failed(&error);
             return ExitCode::from(2);
         }
     };
@@ -55,8 +53,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             let code = outcome.exit_code();
             worst = worst.max(code);
             valid += usize::from(code == 0);
-            if args.json {
-                output::json(&outcome.json(path));
+            if output::objects() {
+                output::object(&outcome.json(path));
             } else {
                 output::result(&outcome.text(path));
             }
@@ -64,7 +62,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
     if receipts.len() > 1 {
         let line = format!("{valid} of {} receipts are valid", receipts.len());
-        if args.json { output::note(&line) } else { output::result(&line) }
+        output::result(&line);
     }
     ExitCode::from(worst)
 }
@@ -169,25 +167,22 @@ enum Outcome {
         /// What may be the reason if it is refused.
         hint: Option<String>,
     },
-    /// Not a receipt.
-    Malformed(String),
-    Unreadable(String),
+    /// Not a receipt, or not to be read.
+    Failed(FileError),
 }
 
 impl Outcome {
     fn of(trust: &Trust, path: &Path) -> Self {
-        let bytes = match files::read(path, MAX_RECEIPT) {
-            Ok(bytes) => bytes,
-            Err(error @ FileError::TooLong { .. }) => return Self::Malformed(error.to_string()),
-            Err(error) => return Self::Unreadable(error.to_string()),
-        };
-        Self::of_bytes(trust, path, &bytes)
+        match files::read(path, MAX_RECEIPT) {
+            Ok(bytes) => Self::of_bytes(trust, path, &bytes),
+            Err(error) => Self::Failed(error),
+        }
     }
 
     fn of_bytes(trust: &Trust, path: &Path, bytes: &[u8]) -> Self {
         let receipt: Receipt<'_> = match codec::decode("receipt", bytes) {
             Ok(receipt) => receipt,
-            Err(error) => return Self::Malformed(format!("{}: {error}", output::shown_path(path))),
+            Err(error) => return Self::Failed(malformed(path)(error)),
         };
         let message = &receipt.registration.message;
         let schedule = &message.schedule;
@@ -206,8 +201,8 @@ impl Outcome {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Checked { verdict, .. } => u8::from(!verdict.valid()),
-            Self::Malformed(_) => 1,
-            Self::Unreadable(_) => 2,
+            Self::Failed(FileError::Unreadable { .. }) => 2,
+            Self::Failed(_) => 1,
         }
     }
 
@@ -224,10 +219,10 @@ impl Outcome {
                 }),
                 "checks": verdict.checks().map(check_json).collect::<Vec<_>>(),
             }),
-            Self::Malformed(error) | Self::Unreadable(error) => json!({
+            Self::Failed(error) => json!({
                 "file": file,
                 "valid": false,
-                "error": error,
+                "error": error.json(),
                 "meter": null,
                 "slot": null,
                 "window": null,
@@ -245,12 +240,12 @@ impl Outcome {
             Self::Checked { meter, slot, window, verdict, hint } => {
                 (meter, slot, window, verdict, hint)
             }
-            Self::Malformed(error) => return format!("REFUSED {error}"),
-            Self::Unreadable(error) => return format!("error: {error}"),
+            Self::Failed(error @ FileError::Unreadable { .. }) => return format!("error: {error}"),
+            Self::Failed(error) => return format!("REFUSED {error}"),
         };
         let mut text = String::from(if verdict.valid() { "VALID   " } else { "REFUSED " });
         // Writing to a string does not fail.
-        let _ = write!(text, "{}: meter {meter}, slot {slot}", output::shown_path(path));
+        let _ = write!(text, "{}: meter {meter}, slot {slot}", text::shown_path(path));
         if let Some((start, end)) = *window {
             let _ = write!(text, ", window {} to {}", utc(start), utc(end));
         }

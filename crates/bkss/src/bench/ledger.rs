@@ -53,9 +53,6 @@ pub(crate) struct Args {
     /// Where the providers store the ledger; a temporary directory without it
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Measures and reports.
@@ -63,7 +60,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     command::exit(bench(args))
 }
 
-fn bench(args: &Args) -> Result<(), CommandError> {
+fn bench(args: &Args) -> Result<Value, CommandError> {
     let faults = (args.providers - 1) / 3;
     if args.dead > faults {
         let (dead, providers) = (args.dead, args.providers);
@@ -124,11 +121,10 @@ fn bench(args: &Args) -> Result<(), CommandError> {
     let rss =
         most.zip(memory).map(|(most, before)| most.saturating_sub(before) / stores.len() as u64);
     load.stop();
-    report(args, &measured, disk, rss);
-    Ok(())
+    Ok(report(args, &measured, disk, rss))
 }
 
-fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) {
+fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) -> Value {
     let readings = measured.readings as f64;
     let rate = readings / measured.wall.as_secs_f64();
     let cpu = measured.cpu.as_secs_f64() * 1e6 / readings.max(1.0);
@@ -149,10 +145,6 @@ fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) {
         "refused": measured.refused,
         "view_changes": measured.view_changes,
     });
-    if args.json {
-        output::json(&value);
-        return;
-    }
     for line in [
         format!("{rate:.0} readings per second final on every live provider"),
         format!("final {p50} ms after the gateway got the message (99 %: {p99} ms)"),
@@ -163,8 +155,9 @@ fn report(args: &Args, measured: &Measured, disk: f64, rss: Option<u64>) {
             measured.blocks, measured.view_changes, measured.refused
         ),
     ] {
-        output::note(&line);
+        output::result(&line);
     }
+    value
 }
 
 /// To two decimals.

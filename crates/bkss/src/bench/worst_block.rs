@@ -13,7 +13,7 @@ use bkss_scheme::LedgerTime;
 use serde_json::{Value, json};
 
 use super::{SetupError, hundredths, usage::thread_cpu};
-use crate::output;
+use crate::{explain::Plain, output};
 use network::{GAP, LONGEST, Network, WINDOW_S, at};
 
 /// Times that each block is verified; odd, so that the median is one of them.
@@ -25,9 +25,6 @@ pub(crate) struct Args {
     /// Number of service providers
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(4..=64))]
     providers: u16,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 /// Measures and reports.
@@ -37,7 +34,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     match measure(size, PASSES) {
         Ok(blocks) => report(args, &blocks),
         Err(error) => {
-            output::error(&error);
+            output::failed(&Plain("failed", &error));
             return ExitCode::FAILURE;
         }
     }
@@ -173,25 +170,22 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 fn report(args: &Args, blocks: &[Measured]) {
     let worst = blocks.iter().max_by_key(|block| block.total());
-    if args.json {
-        output::json(&json!({
-            "providers": args.providers,
-            "blocks": blocks.iter().map(as_json).collect::<Vec<_>>(),
-            "worst": worst.map(as_json),
-        }));
-        return;
-    }
-    output::note("milliseconds of one core to parse and to verify a block, medians:");
+    output::object(&json!({
+        "providers": args.providers,
+        "blocks": blocks.iter().map(as_json).collect::<Vec<_>>(),
+        "worst": worst.map(as_json),
+    }));
+    output::result("milliseconds of one core to parse and to verify a block, medians:");
     for block in blocks {
         let Measured { kind, transactions, bytes, decode, verify, .. } = block;
-        output::note(&format!(
+        output::result(&format!(
             "  {kind:36} {transactions:>6} transactions {bytes:>8} bytes {:>8.1} {:>8.1}",
             ms(*decode),
             ms(*verify)
         ));
     }
     if let Some(worst) = worst {
-        output::note(&format!("the worst: {}, {:.1} ms", worst.kind, ms(worst.total())));
+        output::result(&format!("the worst: {}, {:.1} ms", worst.kind, ms(worst.total())));
     }
 }
 

@@ -16,6 +16,8 @@ use bkss_ledger::{
 };
 use bkss_scheme::{ProviderIdentity, Signature, identity::signed_digest};
 
+use serde_json::{Value, json};
+
 use crate::{
     command::{self, CommandError},
     documents::{CharterPaper, Identity, MemberId, SignaturePaper},
@@ -113,7 +115,7 @@ pub(crate) fn run(command: &GenesisCommand) -> ExitCode {
     })
 }
 
-fn draft(args: &DraftArgs) -> Result<(), CommandError> {
+fn draft(args: &DraftArgs) -> Result<Value, CommandError> {
     let agreement = terms::agreement(&files::read(&args.agreement, super::MAX_AGREEMENT)?);
     let (mut providers, mut sdis) = (Vec::new(), Vec::new());
     for path in &args.identities {
@@ -124,12 +126,13 @@ fn draft(args: &DraftArgs) -> Result<(), CommandError> {
     }
     let charter = args.terms.charter(agreement, providers, sdis)?;
     show(&charter);
+    let done = json!({ "file": args.out.display().to_string(), "charter": as_json(&charter) });
     CharterPaper(charter).save(&args.out)?;
-    output::note(&format!("give it to all founders to sign: {}", args.out.display()));
-    Ok(())
+    output::result(&format!("give it to all founders to sign: {}", args.out.display()));
+    Ok(done)
 }
 
-fn sign(args: &SignArgs) -> Result<(), CommandError> {
+fn sign(args: &SignArgs) -> Result<Value, CommandError> {
     let charter = CharterPaper::load(&args.charter)?;
     show(&charter);
     let network = charter.network();
@@ -155,18 +158,25 @@ fn sign(args: &SignArgs) -> Result<(), CommandError> {
             "{charter}: {member} of {dir} is not one of its founders, or not with these keys"
         ))
     })?;
+    let mut done = json!({
+        "charter": as_json(&charter),
+        "member": member.to_string(),
+        "signed": digest.to_string(),
+        "file": null,
+    });
     if args.dry_run {
-        output::note(&format!("{member} would sign {digest}; nothing was signed"));
-        return Ok(());
+        output::result(&format!("{member} would sign {digest}; nothing was signed"));
+        return Ok(done);
     }
     let beside = || args.charter.with_file_name(format!("{member}.signature"));
     let out = args.out.clone().unwrap_or_else(beside);
     SignaturePaper { network, member, signature: key.sign(&digest) }.save(&out)?;
-    output::note(&format!("{member} has signed: {}", out.display()));
-    Ok(())
+    output::result(&format!("{member} has signed: {}", out.display()));
+    done["file"] = out.display().to_string().into();
+    Ok(done)
 }
 
-fn assemble(args: &AssembleArgs) -> Result<(), CommandError> {
+fn assemble(args: &AssembleArgs) -> Result<Value, CommandError> {
     let charter = CharterPaper::load(&args.charter)?;
     let mut found: BTreeMap<MemberId, Signature> = BTreeMap::new();
     for path in &args.signatures {
@@ -194,11 +204,12 @@ fn assemble(args: &AssembleArgs) -> Result<(), CommandError> {
         .map_err(CommandError::refused(&args.charter.display().to_string()))?;
     files::write_new(&args.out, &genesis.encode(), Readers::All)?;
     terms::note_trust(genesis.charter());
-    output::note(&format!("network {} is founded: {}", genesis.network(), args.out.display()));
-    Ok(())
+    let (network, out) = (genesis.network().to_string(), args.out.display().to_string());
+    output::result(&format!("network {network} is founded: {out}"));
+    Ok(json!({ "file": out, "network": network }))
 }
 
-fn check(args: &CheckArgs) -> Result<(), CommandError> {
+fn check(args: &CheckArgs) -> Result<Value, CommandError> {
     let file = args.genesis.display();
     let trust = verify::read_trust(&args.genesis)?;
     let genesis = trust.genesis();
@@ -214,9 +225,10 @@ fn check(args: &CheckArgs) -> Result<(), CommandError> {
             )));
         }
     }
+    let mut done = json!({ "file": file.to_string(), "charter": as_json(charter), "member": null });
     let Some(dir) = &args.dir else {
-        output::note(&format!("{file}: all founders have signed it"));
-        return Ok(());
+        output::result(&format!("{file}: all founders have signed it"));
+        return Ok(done);
     };
     let (member, own) = match Member::load(dir)? {
         Member::Provider(keys) => {
@@ -232,8 +244,9 @@ fn check(args: &CheckArgs) -> Result<(), CommandError> {
         return Err(CommandError::Refused(format!("{file}: {member} of {dir} is not in it")));
     }
     take_in(dir, genesis)?;
-    output::note(&format!("{file}: all founders have signed it, {member} is one of the members"));
-    Ok(())
+    output::result(&format!("{file}: all founders have signed it, {member} is one of the members"));
+    done["member"] = member.to_string().into();
+    Ok(done)
 }
 
 /// Puts a genesis into a member's directory; another one that is there stays.
@@ -297,14 +310,14 @@ fn show(charter: &Charter) {
             limits.meters, limits.owner_meters, terms.ahead_s, limits.pending
         ),
     ];
-    lines.iter().for_each(|line| output::note(line));
+    lines.iter().for_each(|line| output::result(line));
     for provider in &charter.providers {
         let (id, name, key, address) =
             (provider.id, &provider.name, provider.key, &provider.address);
-        output::note(&format!("  provider {id:>5} {key:?} at {address} \"{name}\""));
+        output::result(&format!("  provider {id:>5} {key:?} at {address} \"{name}\""));
     }
     for sdi in &charter.sdis {
-        output::note(&format!("  SDI {:>10} {:?} \"{}\"", sdi.id, sdi.key, sdi.name));
+        output::result(&format!("  SDI {:>10} {:?} \"{}\"", sdi.id, sdi.key, sdi.name));
     }
     terms::note_trust(charter);
 }
@@ -314,4 +327,56 @@ const fn weighing(votes: Weighing) -> &'static str {
         Weighing::Members => "of all providers weigh the same",
         Weighing::Meters => "weigh by the meters that report",
     }
+}
+
+/// What a charter agrees on, for programs.
+fn as_json(charter: &Charter) -> Value {
+    let Charter { name, agreement, start, time_scale, terms, rounds, limits, .. } = charter;
+    let providers = charter.providers.iter().map(|provider| {
+        json!({
+            "provider": provider.id.0,
+            "name": provider.name.as_str(),
+            "key": format!("{:?}", provider.key),
+            "address": provider.address.as_str(),
+        })
+    });
+    let sdis = charter.sdis.iter().map(|sdi| {
+        json!({ "sdi": sdi.id.0, "name": sdi.name.as_str(), "key": format!("{:?}", sdi.key) })
+    });
+    json!({
+        "network": charter.network().to_string(),
+        "name": name.as_str(),
+        "agreement": agreement.to_string(),
+        "start": utc(*start),
+        "time_scale": time_scale,
+        "terms": {
+            "min_slot_s": terms.min_slot_s,
+            "reveal_s": terms.reveal_s,
+            "grid_s": terms.grid_s,
+            "precision_ms": terms.precision_ms,
+            "keep_s": terms.keep_s,
+            "notice_s": terms.notice_s,
+            "ahead_s": terms.ahead_s,
+        },
+        "rounds": {
+            "blocks": rounds.blocks,
+            "committee": rounds.committee,
+            "alternates": rounds.alternates,
+            "tenure_views": rounds.tenure_views,
+            "votes": match rounds.votes {
+                Weighing::Members => "members",
+                Weighing::Meters => "meters",
+            },
+        },
+        "limits": {
+            "block_bytes": limits.block_bytes,
+            "batch_items": limits.batch_items,
+            "steps": limits.steps,
+            "meters": limits.meters,
+            "owner_meters": limits.owner_meters,
+            "pending": limits.pending,
+        },
+        "providers": providers.collect::<Vec<_>>(),
+        "sdis": sdis.collect::<Vec<_>>(),
+    })
 }

@@ -73,8 +73,8 @@ impl Summary {
         write_whole(&self.dir.join("summary.json"), format!("{:#}\n", self.json()).as_bytes())
     }
 
-    /// Tells people, and with `json` programs.
-    pub(crate) fn report(&self, json: bool) {
+    /// Tells people and programs.
+    pub(crate) fn report(&self) {
         let run = &self.run;
         let (p50, p99) = self.finality();
         let verdict = if self.complete() { "complete" } else { "NOT complete" };
@@ -103,7 +103,7 @@ impl Summary {
             ),
             format!("everything is in {}", self.dir.display()),
         ] {
-            output::note(&line);
+            output::result(&line);
         }
         if let Some(receipt) = &self.first_receipt {
             output::note("check one yourself, offline:");
@@ -114,9 +114,7 @@ impl Summary {
                 receipt.display()
             ));
         }
-        if json {
-            output::json(&self.json());
-        }
+        output::object(&self.json());
     }
 
     fn json(&self) -> Value {

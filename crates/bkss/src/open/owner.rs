@@ -14,38 +14,70 @@ use bkss_scheme::{
 };
 
 use crate::{
+    explain::{Details, Explain},
     files::{self, FileError},
     provider::{Keys, ProviderError},
     sessions::{self, SessionsError},
+    text::shown_path,
     verify::{self, MAX_RECEIPT},
 };
 
 /// Why a receipt does not open.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub(crate) enum OpenError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Malformed { path: PathBuf, source: Malformed },
     #[error(
-        "{path}: meter {meter}, slot {slot}: {} failed: expected {}, found {}",
-        check.name(), failure.expected(), failure.found()
+        "{}: meter {meter}, slot {slot}: {} failed: expected {}, found {}",
+        shown_path(path), check.name(), failure.expected(), failure.found()
     )]
     Refused { path: PathBuf, meter: MeterId, slot: LinkIndex, check: Check, failure: Box<Failure> },
-    #[error("{path}: receipt of network {found}, the provider is in {expected}")]
+    #[error("{}: receipt of network {found}, the provider is in {expected}", shown_path(path))]
     Network { path: PathBuf, expected: Network, found: Network },
-    #[error("{path}: meter {meter} belongs to provider {owner}, this directory is provider {own}")]
+    #[error(
+        "{}: meter {meter} belongs to provider {owner}, this directory is provider {own}",
+        shown_path(path)
+    )]
     NotOwner { path: PathBuf, meter: MeterId, owner: ProviderId, own: ProviderId },
     #[error(
-        "{path}: sealed to key {found} of the provider, the newest in the directory is {newest}"
+        "{}: sealed to key {found} of the provider, the newest in the directory is {newest}",
+        shown_path(path)
     )]
     Key { path: PathBuf, newest: KeyId, found: KeyId },
-    #[error("{path}: the session of meter {meter} is not in the directory's sessions")]
+    #[error(
+        "{}: the session of meter {meter} is not in the directory's sessions",
+        shown_path(path)
+    )]
     NoSession { path: PathBuf, meter: MeterId },
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", shown_path(path))]
     Closed { path: PathBuf, source: SealError },
-    #[error("{path}: expected watt-hours (unit {UNIT_WH}), found unit {found}")]
+    #[error("{}: expected watt-hours (unit {UNIT_WH}), found unit {found}", shown_path(path))]
     Unit { path: PathBuf, found: u8 },
+}
+
+impl Explain for OpenError {
+    fn explain(&self) -> Details {
+        let refused = |path| Details::new("refused").file(path);
+        match self {
+            Self::File(error) => error.explain(),
+            Self::Malformed { path, .. } => Details::new("malformed").file(path),
+            Self::Refused { path, failure, .. } => {
+                refused(path).expected(failure.expected(), failure.found())
+            }
+            Self::Network { path, expected, found } => refused(path).expected(expected, found),
+            Self::NotOwner { path, owner, own, .. } => {
+                refused(path).expected(format!("provider {owner}"), format!("provider {own}"))
+            }
+            Self::Key { path, .. } | Self::NoSession { path, .. } | Self::Closed { path, .. } => {
+                refused(path)
+            }
+            Self::Unit { path, found } => {
+                refused(path).expected("watt-hours", format!("unit {found}"))
+            }
+        }
+    }
 }
 
 impl OpenError {

@@ -7,13 +7,10 @@ use super::shape;
 use crate::output;
 
 /// Shows the plan of a seed.
-pub(super) fn tell(seed: u64, options: &Options, as_json: bool) {
+pub(super) fn tell(seed: u64, options: &Options) {
     let plan = describe(seed, options);
-    if as_json {
-        output::json(&json_of(&plan));
-    } else {
-        output::note(plan.to_string().trim_end());
-    }
+    output::result(plan.to_string().trim_end());
+    output::object(&json_of(&plan));
 }
 
 /// A plan for programs.

@@ -112,7 +112,10 @@ fn receipts_verify_and_open(out: &Path) {
                 if provider != owner {
                     assert_eq!(code(&output), 1);
                     let told = last_json(&output);
-                    assert!(told["error"].is_string() && told["intervals"].is_null(), "{told}");
+                    assert!(
+                        told["error"]["message"].is_string() && told["intervals"].is_null(),
+                        "{told}"
+                    );
                     let said = String::from_utf8(output.stderr).unwrap();
                     let reason = format!("meter {meter} belongs to provider {owner}");
                     assert!(said.contains(&reason), "{said}");

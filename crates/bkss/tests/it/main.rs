@@ -21,6 +21,7 @@ mod membership;
 mod meters;
 mod networks;
 mod node;
+mod objects;
 mod offline;
 mod opening;
 mod providers;

@@ -174,7 +174,7 @@ fn what_is_no_receipt_is_refused_with_file_offset_and_expectation() {
         let (code, object) = verify(&files, file);
         assert_eq!(code, 1, "{file}");
         assert_eq!(object["valid"], false);
-        let error = object["error"].as_str().unwrap();
+        let error = object["error"]["message"].as_str().unwrap();
         assert!(error.starts_with(&expected), "{error}");
         for key in ["meter", "slot", "window"] {
             assert_eq!(object[key], Value::Null);
