@@ -368,7 +368,7 @@ impl<'a> EngineReader<'a> {
     fn malformed(&self, reason: &'static str) -> Malformed {
         Malformed::Shape {
             what: "finalization",
-            reason,
+            reason: reason.into(),
             offset: self.offset,
             length: self.bytes.len(),
         }

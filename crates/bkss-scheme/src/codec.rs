@@ -27,10 +27,39 @@ pub const MAX_NAME: usize = 64;
 pub enum Malformed {
     /// Not CBOR, or CBOR of another shape.
     #[error("{what}: {reason} at byte {offset} of {length}")]
-    Shape { what: &'static str, reason: &'static str, offset: usize, length: usize },
+    Shape { what: &'static str, reason: Reason, offset: usize, length: usize },
     /// A second spelling of a value that has one.
     #[error("{what}: not the canonical spelling at byte {offset} of {length}")]
     Spelling { what: &'static str, offset: usize, length: usize },
+}
+
+/// What a decoder did not like, in words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reason(heapless::String<MAX_REASON>);
+
+/// Most bytes of a reason; what is longer is cut.
+const MAX_REASON: usize = 64;
+
+impl Reason {
+    /// The words.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        let mut reason = heapless::String::new();
+        // What does not fit is left out.
+        let _ = text.chars().try_for_each(|c| reason.push(c));
+        Self(reason)
+    }
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Decodes exactly one value that fills `bytes` and is spelled canonically.
@@ -299,23 +328,26 @@ impl Write for Matcher<'_> {
 struct Differs;
 
 /// The static part of a decoder's error: this crate has no allocator to format the rest.
-fn reason(error: &DecodeError) -> &'static str {
+fn reason(error: &DecodeError) -> Reason {
     if error.is_end_of_input() {
-        "ends too early"
-    } else if error.is_type_mismatch() {
-        "value of another type"
-    } else if error.is_message() {
-        let said = |message: &&&str| says(error, message);
-        [OLDER, NEWER].iter().find(said).copied().unwrap_or("value out of its bounds")
-    } else {
-        "not CBOR of this shape"
+        return Reason::from("ends too early");
     }
-}
-
-/// Whether an error ends in a message; its text cannot be had otherwise.
-fn says(error: &DecodeError, message: &str) -> bool {
-    let mut text = heapless::String::<128>::new();
-    write!(text, "{error}").is_ok() && text.ends_with(message)
+    // The library gives its words as a text: "KIND at position N: WORDS", the last two if known.
+    let mut text = heapless::String::<160>::new();
+    let _ = write!(text, "{error}"); // a longer one is cut
+    let mut place = heapless::String::<32>::from_iter([':']);
+    if let Some(position) = error.position() {
+        place.clear();
+        let _ = write!(place, " at position {position}");
+    }
+    let (kind, words) = text.split_once(place.as_str()).unwrap_or((&text, ""));
+    let words = words.trim_start_matches([':', ' ']).trim_end_matches(" (definite length)");
+    if error.is_message() || words.is_empty() {
+        return Reason::from(if words.is_empty() { kind } else { words });
+    }
+    let mut both = heapless::String::<160>::new();
+    let _ = write!(both, "{kind}, {words}");
+    Reason::from(both.as_str())
 }
 
 /// Alias for the result of an encoder.
@@ -343,6 +375,30 @@ mod tests {
         assert!(decode::<Digest>("digest", &indefinite).is_err());
     }
 
+    /// Decodes as `T` and returns what is said about it.
+    fn said<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8]) -> std::string::String {
+        use std::string::ToString;
+        decode::<T>("thing", bytes).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_decoder_does_not_like_is_said_in_its_words() {
+        let path = [0x9F, 0xFF];
+        for (found, expected) in [
+            (said::<Digest>(&[0x41, 7]), "thing: byte string of another length at byte 0 of 2"),
+            (said::<Slot>(&[]), "thing: ends too early at byte 0 of 0"),
+            (said::<Slot>(&[0x41, 7]), "thing: unexpected type bytes, expected u64 at byte 0 of 2"),
+            (said::<crate::LinkIndex>(&[0]), "thing: link out of 1 to 2^20 at byte 0 of 1"),
+            (
+                said::<Signature>(&path),
+                "thing: unexpected type indefinite array, expected bytes at byte 0 of 2",
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
+        assert_eq!(Reason::from("x".repeat(70).as_str()).as_str(), "x".repeat(MAX_REASON));
+    }
+
     #[test]
     fn a_format_of_another_version_is_refused_in_words() {
         struct Format;
@@ -362,7 +418,7 @@ mod tests {
             else {
                 panic!("format {number} was taken");
             };
-            assert_eq!((reason, offset), (expected, 0));
+            assert_eq!((reason.as_str(), offset), (expected, 0));
         }
     }
 

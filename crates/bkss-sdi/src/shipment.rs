@@ -230,9 +230,9 @@ mod tests {
         (bundle, Shipment { registration, block_log2, block_roots })
     }
 
-    fn reason(error: &Malformed) -> &'static str {
+    fn reason(error: &Malformed) -> &str {
         match error {
-            Malformed::Shape { reason, .. } => reason,
+            Malformed::Shape { reason, .. } => reason.as_str(),
             Malformed::Spelling { .. } => "spelling",
         }
     }
