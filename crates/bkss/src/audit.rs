@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn open(args: &Args) -> Result<(Arc<Genesis>, Known, File), CommandError> {
     let trust = verify::read_trust(&args.genesis);
-    let trust = trust.map_err(|error| CommandError::Usage(error.to_string()))?;
+    let trust = trust.map_err(CommandError::Needed)?;
     let genesis = Arc::new(trust.genesis().clone());
     let head = args.head.as_deref().map(|given| known_head(given, &genesis)).transpose()?;
     let until = args.until.map(ledger_time).transpose()?;

@@ -19,6 +19,9 @@ use crate::{
 pub(crate) enum CommandError {
     #[error(transparent)]
     File(#[from] FileError),
+    /// Without this file nothing was looked at.
+    #[error(transparent)]
+    Needed(FileError),
     #[error("{0}")]
     Usage(String),
     #[error("no randomness from the operating system: {0}")]
@@ -32,7 +35,7 @@ pub(crate) enum CommandError {
 impl Explain for CommandError {
     fn explain(&self) -> Details {
         match self {
-            Self::File(error) => error.explain(),
+            Self::File(error) | Self::Needed(error) => error.explain(),
             Self::Usage(_) => Details::new("usage"),
             Self::Entropy(_) => Details::new("failed"),
             Self::Refused(_) => Details::new("refused"),
@@ -65,7 +68,8 @@ impl CommandError {
                 | FileError::NotEmpty(_)
                 | FileError::NoReceipt { .. },
             )
-            | Self::Usage(_) => ExitCode::from(2),
+            | Self::Usage(_)
+            | Self::Needed(_) => ExitCode::from(2),
             Self::Node(error) => error.exit_code(),
             Self::File(_) | Self::Refused(_) | Self::Entropy(_) => ExitCode::from(1),
         }

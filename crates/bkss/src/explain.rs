@@ -44,6 +44,11 @@ impl Details {
         Self { line: Some(line), ..self }
     }
 
+    /// The file, if it is not what was expected.
+    pub(crate) fn misshapen(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|_| self.kind == "malformed")
+    }
+
     /// The object.
     pub(crate) fn json(&self, message: &str) -> Value {
         let mut value = json!({ "kind": self.kind, "message": message });

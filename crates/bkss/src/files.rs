@@ -24,7 +24,7 @@ pub(crate) enum FileError {
     #[error("{}: {}", shown_path(path), not_written(source))]
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{}: {source}", shown_path(path))]
-    Malformed { path: PathBuf, source: Malformed },
+    Malformed { path: PathBuf, source: Box<Malformed> },
     #[error(
         "{}: empty, expected content and its checksum: the file was altered or cut",
         shown_path(path)
@@ -36,7 +36,7 @@ pub(crate) enum FileError {
     )]
     Checksum { path: PathBuf, expected: Digest, found: Digest },
     #[error("{}: {source}", shown_path(path))]
-    Genesis { path: PathBuf, source: TrustError },
+    Genesis { path: PathBuf, source: Box<TrustError> },
     #[error("{}: directory is not empty", shown_path(.0))]
     NotEmpty(PathBuf),
     #[error("{}: expected files *.receipt in this directory, found none", shown_path(path))]
@@ -271,7 +271,7 @@ pub(crate) fn check<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], FileEr
 
 /// Names the file whose content is not what it should be.
 pub(crate) fn malformed(path: &Path) -> impl FnOnce(Malformed) -> FileError + '_ {
-    |source| FileError::Malformed { path: path.to_owned(), source }
+    |source| FileError::Malformed { path: path.to_owned(), source: source.into() }
 }
 
 #[cfg(test)]

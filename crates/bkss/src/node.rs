@@ -412,8 +412,11 @@ fn claim(store: &Path, network: Network) -> Result<(), Failed> {
         Ok(found) => {
             // Whatever lies there: no more of it than a name has.
             let found = String::from_utf8_lossy(&found[..found.len().min(2 * expected.len())]);
-            let (mark, found) = (mark.display(), text::shown(&found));
-            Err(Failed::usage(format!("{mark}: store of network {found}, expected {expected}")))
+            let found = if found.is_empty() { "nothing".into() } else { text::shown(&found) };
+            let mark = mark.display();
+            Err(Failed::usage(format!(
+                "{mark}: expected the name of the store's network, {expected}, found {found}"
+            )))
         }
         Err(FileError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
             files::replace(&mark, expected.as_bytes(), Readers::All).map_err(Failed::usage)

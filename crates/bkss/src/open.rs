@@ -17,7 +17,7 @@ use bkss_scheme::{
 };
 use serde_json::{Value, json};
 
-use crate::{explain::Explain, meter_ids::MeterIds, output, parallel, text, verify};
+use crate::{explain::Explain, kinds, meter_ids::MeterIds, output, parallel, text, verify};
 use holding::{Holding, Standing};
 pub(crate) use owner::OpenError;
 use owner::{Opened, Owner};
@@ -123,6 +123,9 @@ impl Teller {
     fn refuse(&self, error: &OpenError) {
         let word = if matches!(error, OpenError::Refused { .. }) { "REFUSED" } else { "error:" };
         self.say(&format!("{word} {error}"));
+        if let Some(kind) = error.explain().misshapen().and_then(kinds::of_file) {
+            self.say(&format!("  it is {kind}"));
+        }
     }
 }
 

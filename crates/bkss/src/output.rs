@@ -15,7 +15,11 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{explain::Explain, text::shown};
+use crate::{
+    explain::Explain,
+    kinds,
+    text::{shown, shown_path},
+};
 
 /// Whether standard output is for programs.
 static OBJECTS: AtomicBool = AtomicBool::new(false);
@@ -78,7 +82,15 @@ pub(crate) fn error(error: &dyn Display) {
 /// An error for people, and for programs if they listen.
 pub(crate) fn failed(failure: &impl Explain) {
     error(failure);
-    object(&json!({ "error": failure.json() }));
+    let details = failure.explain();
+    let mut told = details.json(&failure.to_string());
+    if let Some(path) = details.misshapen()
+        && let Some(kind) = kinds::of_file(path)
+    {
+        note(&format!("  {} is {kind}", shown_path(path)));
+        told["is"] = kind.into();
+    }
+    object(&json!({ "error": told }));
 }
 
 /// One JSON object as a line of standard output, if that is for programs.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bkss_node::config::vote_key;
 use bkss_scheme::{
-    Malformed, ProviderId, ProviderIdentity, SecretKey,
+    ProviderId, ProviderIdentity, SecretKey,
     certificate::VoteKey,
     codec::{self, Encoded},
     seal::{KeyId, OpeningKey},
@@ -31,8 +31,6 @@ const MAX_KEYS_OF_A_KIND: usize = 4096;
 pub(crate) enum ProviderError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{path}: {source}")]
-    Malformed { path: PathBuf, source: Malformed },
     #[error("{path}: expected the keys of provider {id} of this network, found others")]
     OtherKeys { path: PathBuf, id: ProviderId },
     #[error(transparent)]
@@ -43,7 +41,6 @@ impl Explain for ProviderError {
     fn explain(&self) -> Details {
         match self {
             Self::File(error) => error.explain(),
-            Self::Malformed { path, .. } => Details::new("malformed").file(path),
             Self::OtherKeys { path, .. } => Details::new("refused").file(path),
             Self::Sessions(error) => error.explain(),
         }
@@ -183,7 +180,7 @@ impl Keys {
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ProviderError> {
         let content = files::check(path, bytes)?;
         codec::decode("keys of a provider", content)
-            .map_err(|source| ProviderError::Malformed { path: path.to_owned(), source })
+            .map_err(|source| files::malformed(path)(source).into())
     }
 }
 
@@ -273,7 +270,10 @@ mod tests {
         let mut other = vec![0x81, 2];
         files::add_checksum(&mut other);
         std::fs::write(&path, other).unwrap();
-        assert!(matches!(Keys::load(dir.path()), Err(ProviderError::Malformed { .. })));
+        assert!(matches!(
+            Keys::load(dir.path()),
+            Err(ProviderError::File(FileError::Malformed { .. }))
+        ));
     }
 
     #[test]

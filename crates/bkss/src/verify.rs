@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     explain::Explain,
     files::{self, FileError, malformed},
-    output, parallel, text,
+    kinds, output, parallel, text,
 };
 
 /// Most bytes of a receipt.
@@ -74,7 +74,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 /// [`FileError`].
 pub(crate) fn read_trust(path: &Path) -> Result<Trust, FileError> {
     let bytes = files::read(path, MAX_BYTES)?;
-    Trust::decode(&bytes).map_err(|source| FileError::Genesis { path: path.to_owned(), source })
+    let wrong = |source| FileError::Genesis { path: path.to_owned(), source: Box::new(source) };
+    Trust::decode(&bytes).map_err(wrong)
 }
 
 /// Says so if ledger time is not real time.
@@ -241,7 +242,10 @@ impl Outcome {
                 (meter, slot, window, verdict, hint)
             }
             Self::Failed(error @ FileError::Unreadable { .. }) => return format!("error: {error}"),
-            Self::Failed(error) => return format!("REFUSED {error}"),
+            Self::Failed(error) => {
+                let kind = kinds::of_file(path).map(|kind| format!("\n  it is {kind}"));
+                return format!("REFUSED {error}{}", kind.unwrap_or_default());
+            }
         };
         let mut text = String::from(if verdict.valid() { "VALID   " } else { "REFUSED " });
         // Writing to a string does not fail.

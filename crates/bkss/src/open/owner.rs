@@ -7,7 +7,7 @@ use std::{
 
 use bkss_ledger::Trust;
 use bkss_scheme::{
-    LedgerTime, LinkIndex, Malformed, MeterId, Network, ProviderId, Reading, codec,
+    LedgerTime, LinkIndex, MeterId, Network, ProviderId, Reading, codec,
     reading::{Channel, Interval, UNIT_WH},
     receipt::{Check, Failure, Receipt},
     seal::{Body, KeyId, OpeningSession, SealError},
@@ -27,8 +27,6 @@ use crate::{
 pub(crate) enum OpenError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{}: {source}", shown_path(path))]
-    Malformed { path: PathBuf, source: Malformed },
     #[error(
         "{}: meter {meter}, slot {slot}: {} failed: expected {}, found {}",
         shown_path(path), check.name(), failure.expected(), failure.found()
@@ -62,7 +60,6 @@ impl Explain for OpenError {
         let refused = |path| Details::new("refused").file(path);
         match self {
             Self::File(error) => error.explain(),
-            Self::Malformed { path, .. } => Details::new("malformed").file(path),
             Self::Refused { path, failure, .. } => {
                 refused(path).expected(failure.expected(), failure.found())
             }
@@ -188,7 +185,7 @@ impl Owner {
     ///
     /// [`OpenError`]: the first thing that does not hold; nothing has been opened then.
     pub(super) fn open(&self, path: &Path) -> Result<Opened, OpenError> {
-        let malformed = |source| OpenError::Malformed { path: path.to_owned(), source };
+        let malformed = |source| OpenError::File(files::malformed(path)(source));
         let bytes = files::read(path, MAX_RECEIPT)?;
         let receipt: Receipt<'_> = codec::decode("receipt", &bytes).map_err(malformed)?;
         if !self.unverified {
@@ -241,7 +238,7 @@ impl Owner {
         let path = path.to_owned();
         let body: Body<'_> = match codec::decode("body", receipt.body) {
             Ok(body) => body,
-            Err(source) => return Err(OpenError::Malformed { path, source }),
+            Err(source) => return Err(files::malformed(&path)(source).into()),
         };
         let Some(opening) = self.keys.opening_of(body.key) else {
             let (newest, found) = (self.keys.opening().id(), body.key);

@@ -177,7 +177,7 @@ fn a_store_of_another_network_is_left_alone() {
     std::fs::rename(other.directory(0).join("store"), &store).unwrap();
     let refused = bkss(&["node", "--dir", text(&providers.directory(0))]);
     assert_eq!(code(&refused), 2, "{}", said(&refused));
-    assert!(said(&refused).contains("store of network"), "{}", said(&refused));
+    assert!(said(&refused).contains("expected the name of the store"), "{}", said(&refused));
 
     std::fs::rename(&store, other.directory(0).join("store")).unwrap();
     other.start(0);

@@ -46,7 +46,7 @@ const FAILING: [(&str, i32, &str); 34] = [
     ("demo --data broken.csv", 2, "malformed"),
     ("verify --genesis absent occupied/file", 2, "unreadable"),
     ("open --provider absent occupied/file", 2, "unreadable"),
-    ("audit --genesis absent occupied/file", 2, "usage"),
+    ("audit --genesis absent occupied/file", 2, "unreadable"),
     ("paper figure-9 --out occupied/file", 2, "unwritable"),
     ("sim --seed 1 --resume occupied/file", 2, "usage"),
     ("bench ledger --providers 4 --dead 3", 2, "usage"),
@@ -112,6 +112,27 @@ fn every_command_tells_programs_why_it_failed() {
     let broken = only(&files, &["demo", "--data", "broken.csv", "--json"], 2);
     let known = [&broken["error"]["file"], &broken["error"]["line"]];
     assert_eq!(known, [&Value::from("broken.csv"), &Value::from(3)]);
+}
+
+#[test]
+fn a_file_of_another_kind_is_called_what_it_is() {
+    let files = Files::make();
+    let receipt = Files::receipt(1);
+    files.write("utf16", b"\xFF\xFEV\0I\0D\0");
+    for (args, is) in [
+        (&["verify", "--genesis", &receipt, &receipt][..], "a receipt"),
+        (&["audit", "--genesis", "archive.bkss", "archive.bkss"], "a bkss file, archive"),
+        (&["genesis", "check", "utf16"], "text in UTF-16"),
+        (&["genesis", "sign", "--dir", "providers/3", "genesis.bkss"], "a genesis"),
+    ] {
+        let object =
+            only(&files, &[args, &["--json"]].concat(), if args[0] == "genesis" { 1 } else { 2 });
+        assert_eq!(object["error"]["is"], is, "{object}");
+        let people = files.bkss(args);
+        assert!(said(&people).contains(&format!(" is {is}\n")), "{}", said(&people));
+    }
+    let refused = files.bkss(&["verify", "--genesis", "genesis.bkss", "genesis.bkss"]);
+    assert!(said(&refused).contains("it is a genesis"), "{}", said(&refused));
 }
 
 #[test]
