@@ -254,11 +254,62 @@ impl Verdict {
     }
 }
 
+/// What many receipts have in common. Whoever checks many under the same [`Anchors`] remembers what
+/// held, and answers from that; what is not remembered is checked.
+pub trait Common {
+    /// A registration whose signatures hold.
+    fn registered(&self, registration: &Registration) -> Option<Registered>;
+
+    /// Signatures of a registration hold.
+    fn remember_registered(&self, registration: &Registration, registered: &Registered);
+
+    /// Whether a header is final by this proof.
+    fn is_final(&self, inclusion: &Inclusion<'_>) -> bool;
+
+    /// A header is final by this proof.
+    fn remember_final(&self, inclusion: &Inclusion<'_>);
+
+    /// The newest link at or before `index` that leads down to the chain's `v_0`.
+    fn link_before(&self, chain: &Registered, index: u32) -> Option<(u32, Link)>;
+
+    /// A link leads down to the chain's `v_0`.
+    fn remember_link(&self, chain: &Registered, index: u32, link: &Link);
+}
+
+/// Nothing is remembered: each receipt is checked by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Common for Alone {
+    fn registered(&self, _: &Registration) -> Option<Registered> {
+        None
+    }
+
+    fn remember_registered(&self, _: &Registration, _: &Registered) {}
+
+    fn is_final(&self, _: &Inclusion<'_>) -> bool {
+        false
+    }
+
+    fn remember_final(&self, _: &Inclusion<'_>) {}
+
+    fn link_before(&self, _: &Registered, _: u32) -> Option<(u32, Link)> {
+        None
+    }
+
+    fn remember_link(&self, _: &Registered, _: u32, _: &Link) {}
+}
+
 impl Receipt<'_> {
     /// Runs all checks.
     pub fn verify(&self, anchors: &Anchors<'_>) -> Verdict {
+        self.verify_among(anchors, &Alone)
+    }
+
+    /// Runs all checks, with what other receipts under the same anchors have shown.
+    pub fn verify_among(&self, anchors: &Anchors<'_>, common: &impl Common) -> Verdict {
         let mut statuses = [Status::NotReached; Check::ALL.len()];
-        if let Err((check, failure)) = self.run(anchors, &mut statuses) {
+        if let Err((check, failure)) = self.run(anchors, common, &mut statuses) {
             statuses[check as usize] = Status::Failed(failure);
         }
         Verdict { statuses }
@@ -267,14 +318,16 @@ impl Receipt<'_> {
     fn run(
         &self,
         anchors: &Anchors<'_>,
+        common: &impl Common,
         statuses: &mut [Status; Check::ALL.len()],
     ) -> Result<(), (Check, Failure)> {
         let mut pass = |check: Check| statuses[check as usize] = Status::Passed;
         let fail = |check: Check| move |failure| (check, failure);
 
-        let registered = self.registration(anchors).map_err(fail(Check::Registration))?;
+        let registered =
+            self.registration_among(anchors, common).map_err(fail(Check::Registration))?;
         pass(Check::Registration);
-        self.chain_link(&registered).map_err(fail(Check::ChainLink))?;
+        self.chain_link_among(&registered, common).map_err(fail(Check::ChainLink))?;
         pass(Check::ChainLink);
         let carried = self.tree_path(&registered).map_err(fail(Check::TreePath))?;
         statuses[Check::TreePath as usize] =
@@ -289,7 +342,10 @@ impl Receipt<'_> {
         self.window(&registered, anchors.reveal_s).map_err(fail(Check::Window))?;
         pass(Check::Window);
         for inclusion in [&self.registered, &self.timestamp.inclusion, &self.opened] {
-            finality(inclusion, anchors).map_err(fail(Check::Certificate))?;
+            if !common.is_final(inclusion) {
+                finality(inclusion, anchors).map_err(fail(Check::Certificate))?;
+                common.remember_final(inclusion);
+            }
         }
         pass(Check::Certificate);
         self.opening(&registered).map_err(fail(Check::Opening))?;
@@ -303,6 +359,14 @@ impl Receipt<'_> {
     ///
     /// [`Failure`] for another network, unknown or failing signers, or a path that ends elsewhere.
     pub fn registration(&self, anchors: &Anchors<'_>) -> Result<Registered, Failure> {
+        self.registration_among(anchors, &Alone)
+    }
+
+    fn registration_among(
+        &self,
+        anchors: &Anchors<'_>,
+        common: &impl Common,
+    ) -> Result<Registered, Failure> {
         if self.network != anchors.eras.network {
             return Err(Failure::Network { expected: anchors.eras.network, found: self.network });
         }
@@ -311,10 +375,15 @@ impl Receipt<'_> {
         let sdi = sdi.ok_or(Failure::UnknownSdi(message.sdi.0))?;
         let owner = anchors.providers.iter().find(|sp| sp.id == message.owner);
         let owner = owner.ok_or(Failure::UnknownOwner(message.owner.0))?;
-        let registered = self
-            .registration
-            .verify(anchors.eras.network, &sdi.key, &owner.key)
-            .map_err(Failure::Signature)?;
+        let registered = match common.registered(&self.registration) {
+            Some(registered) => registered,
+            None => {
+                let verified = self.registration.verify(anchors.eras.network, &sdi.key, &owner.key);
+                let registered = verified.map_err(Failure::Signature)?;
+                common.remember_registered(&self.registration, &registered);
+                registered
+            }
+        };
         let header = &self.registered.header;
         let leaf = self.registration.leaf(anchors.eras.network);
         if !self.registered.contains(header.transactions, leaf) {
@@ -329,10 +398,25 @@ impl Receipt<'_> {
     ///
     /// [`Failure`] for an index out of range or another `v_0`.
     pub fn chain_link(&self, registered: &Registered) -> Result<(), Failure> {
+        self.chain_link_among(registered, &Alone)
+    }
+
+    fn chain_link_among(
+        &self,
+        registered: &Registered,
+        common: &impl Common,
+    ) -> Result<(), Failure> {
         let message = registered.message();
         let (slots, index) = (message.schedule.slots, self.index.get());
         if LinkIndex::new(index, slots).is_none() {
             return Err(Failure::IndexOutOfRange { slots, found: index });
+        }
+        // Where a link before this one is known the walk ends there.
+        if let Some((before, known)) = common.link_before(registered, index)
+            && hash_chain::walk(message.salt(), index, before, &self.link) == known
+        {
+            common.remember_link(registered, index, &self.link);
+            return Ok(());
         }
         let reached = hash_chain::walk(message.salt(), index, 0, &self.link);
         if reached != message.anchor {
@@ -342,6 +426,7 @@ impl Receipt<'_> {
                 found: Digest(*reached.as_bytes()),
             });
         }
+        common.remember_link(registered, index, &self.link);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod fleet;
 mod found;
 mod head;
 mod households;
+mod in_common;
 mod kinds;
 mod known_meter;
 mod log;

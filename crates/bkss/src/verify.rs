@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     explain::Explain,
     files::{self, FileError, malformed},
+    in_common::InCommon,
     kinds, output, parallel, text,
 };
 
@@ -46,9 +47,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
     };
     note_time_scale(trust.genesis());
-    let (mut worst, mut valid) = (0, 0);
+    let (mut worst, mut valid, common) = (0, 0, InCommon::default());
     for some in receipts.chunks(AT_ONCE) {
-        let outcomes = parallel::map(some, |path| Outcome::of(&trust, path));
+        let outcomes = parallel::map(some, |path| Outcome::of(&trust, &common, path));
         for (path, outcome) in some.iter().zip(outcomes) {
             let code = outcome.exit_code();
             worst = worst.max(code);
@@ -142,15 +143,15 @@ fn collect(root: &Path, receipts: &mut Vec<PathBuf>) {
 }
 
 /// Whether a file is a receipt for which every check holds.
-pub(crate) fn holds(trust: &Trust, path: &Path) -> bool {
-    Outcome::of(trust, path).exit_code() == 0
+pub(crate) fn holds(trust: &Trust, common: &InCommon, path: &Path) -> bool {
+    Outcome::of(trust, common, path).exit_code() == 0
 }
 
 /// What `bkss verify` does with the bytes of a receipt, for tests: the receipt if it holds.
 #[cfg(test)]
 pub(crate) fn told<'a>(trust: &Trust, bytes: &'a [u8]) -> Option<Receipt<'a>> {
     let path = Path::new("receipt");
-    let outcome = Outcome::of_bytes(trust, path, bytes);
+    let outcome = Outcome::of_bytes(trust, &InCommon::default(), path, bytes);
     let (object, text) = (outcome.json(path), outcome.text(path));
     let valid = outcome.exit_code() == 0;
     assert_eq!((object["valid"] == true, text.starts_with("VALID")), (valid, valid));
@@ -173,14 +174,14 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn of(trust: &Trust, path: &Path) -> Self {
+    fn of(trust: &Trust, common: &InCommon, path: &Path) -> Self {
         match files::read(path, MAX_RECEIPT) {
-            Ok(bytes) => Self::of_bytes(trust, path, &bytes),
+            Ok(bytes) => Self::of_bytes(trust, common, path, &bytes),
             Err(error) => Self::Failed(error),
         }
     }
 
-    fn of_bytes(trust: &Trust, path: &Path, bytes: &[u8]) -> Self {
+    fn of_bytes(trust: &Trust, common: &InCommon, path: &Path, bytes: &[u8]) -> Self {
         let receipt: Receipt<'_> = match codec::decode("receipt", bytes) {
             Ok(receipt) => receipt,
             Err(error) => return Self::Failed(malformed(path)(error)),
@@ -189,7 +190,7 @@ impl Outcome {
         let schedule = &message.schedule;
         // A receipt may carry any number as its link; only those of the chain have a window.
         let index = LinkIndex::new(receipt.index.get(), schedule.slots);
-        let verdict = receipt.verify(&trust.anchors());
+        let verdict = receipt.verify_among(&trust.anchors(), common);
         Self::Checked {
             meter: message.meter.0,
             slot: receipt.index.get(),

@@ -10,7 +10,7 @@ use super::{
     drive::Run,
     records::{Receipts, write_whole},
 };
-use crate::{output, parallel, verify};
+use crate::{in_common::InCommon, output, parallel, verify};
 
 /// How large a run is.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,8 @@ impl Summary {
         let dir = Receipts::new(&self.dir, false);
         let receipts = verify::expand(&[dir.root().to_owned()]);
         let receipts = receipts.map_err(RunError::step("receipts"))?;
-        let valid = parallel::map(&receipts, |path| verify::holds(trust, path));
+        let common = InCommon::default();
+        let valid = parallel::map(&receipts, |path| verify::holds(trust, &common, path));
         for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {
             output::note(&format!("{}: does not verify", path.display()));
         }

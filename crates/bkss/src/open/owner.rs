@@ -16,6 +16,7 @@ use bkss_scheme::{
 use crate::{
     explain::{Details, Explain},
     files::{self, FileError},
+    in_common::InCommon,
     provider::{Keys, ProviderError},
     sessions::{self, SessionsError},
     text::shown_path,
@@ -126,6 +127,7 @@ pub(super) struct Owner {
     /// several chains.
     sessions: BTreeMap<(MeterId, u32), Vec<Encapsulated>>,
     unverified: bool,
+    common: InCommon,
 }
 
 impl Owner {
@@ -144,7 +146,7 @@ impl Owner {
         if known.is_some_and(|provider| !keys.fit(provider)) {
             return Err(ProviderError::OtherKeys { path: dir.join("keys.bkss"), id: keys.id });
         }
-        Ok(Self { trust, keys, sessions: BTreeMap::new(), unverified })
+        Ok(Self { trust, keys, sessions: BTreeMap::new(), unverified, common: InCommon::default() })
     }
 
     /// What receipts are checked against.
@@ -213,7 +215,8 @@ impl Owner {
     }
 
     fn verify(&self, path: &Path, receipt: &Receipt<'_>) -> Result<(), OpenError> {
-        let Some((check, failure)) = receipt.verify(&self.trust.anchors()).failure() else {
+        let verdict = receipt.verify_among(&self.trust.anchors(), &self.common);
+        let Some((check, failure)) = verdict.failure() else {
             return Ok(());
         };
         let (path, failure) = (path.to_owned(), failure.into());

@@ -305,3 +305,27 @@ fn names_of_others_stay_in_their_lines() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
+
+/// What receipts have in common is checked once: that must not make any of them look better.
+#[test]
+fn among_many_a_receipt_has_the_verdict_that_it_has_alone() {
+    let files = Files::make();
+    for slot in 1..=5 {
+        let bytes = files.read(&Files::receipt(slot));
+        files.write(&format!("many/{slot}/0.receipt"), &bytes);
+        for part in 1..16 {
+            let mut altered = bytes.clone();
+            let at = bytes.len() * part / 16 + slot;
+            altered[at] ^= 1;
+            files.write(&format!("many/{slot}/{part}.receipt"), &altered);
+        }
+    }
+    let together = objects(&run(&files, &VERIFY, &["many", "--json"]));
+    assert_eq!(together.len(), 80);
+    let valid = together.iter().filter(|object| object["valid"] == true).count();
+    assert_eq!(valid, 5, "the unaltered ones alone");
+    for object in together {
+        let alone = objects(&run(&files, &VERIFY, &[object["file"].as_str().unwrap(), "--json"]));
+        assert_eq!(alone, [object]);
+    }
+}
