@@ -131,16 +131,15 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     drop(site); // the SDI is free for others
     let height = first_answer(&clients, |client| Ok(client.status()?.height))?;
     let owners: Vec<_> = owners.iter().map(|keys| keys.id).collect();
-    let gateways = Remote::new(clients, clock, trust.clone(), owners, &args.out);
+    let gateways = Remote::new(clients, clock, trust.clone(), owners, &args.out, height);
     let mut drive = Drive::new(&provisioned, meters, gateways, &args.out);
     if let Err(error) = drive.run(stop) {
         drop(drive.into_gateways());
         return Err(error);
     }
     let (mut run, gateways) = drive.finish()?;
-    let (archive_bytes, newest, trust) = gateways.finish(&args.out, height)?;
-    run.archive_bytes = archive_bytes;
-    run.blocks = newest.saturating_sub(height);
+    let (archive_bytes, blocks, trust) = gateways.finish(&args.out)?;
+    (run.archive_bytes, run.blocks) = (archive_bytes, blocks);
     let shape = Shape {
         providers: trust.committee().keys().len(),
         meters: provisioned.len(),

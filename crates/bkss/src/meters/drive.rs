@@ -93,6 +93,8 @@ pub(crate) enum News {
     Final(f64),
     /// A block is final, with how long that took if it had transactions.
     Block(Option<f64>),
+    /// So many blocks have become final since the run began.
+    Blocks(u64),
 }
 
 /// Meters under way.
@@ -224,6 +226,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
     /// Adds `C_i` to receipts where it has become possible, and gives the gateways back.
     pub(crate) fn finish(mut self) -> Result<(Run, G), RunError> {
         self.progress.finish();
+        output::note("all readings are final; receipts get C_i where it can be built ..");
         let counts = parallel::map(self.provisioned, |meter| {
             complete_receipts(&self.receipts, meter, &self.run.public)
         });
@@ -285,6 +288,7 @@ impl<'a, G: Gateways> Drive<'a, G> {
                 self.run.blocks += 1;
                 self.run.finality_ms.extend(finality);
             }
+            News::Blocks(blocks) => self.run.blocks = blocks,
         }
         let line = self.line();
         self.progress.update(self.run.readings_final, &line);
@@ -399,14 +403,9 @@ impl<'a, G: Gateways> Drive<'a, G> {
     fn line(&self) -> String {
         let finality = self.run.finality_ms.last().copied().unwrap_or_default();
         let slot = self.meters.first().map_or(0, SoftwareMeter::opened);
-        // Who asks nodes does not see every block.
-        let blocks = match self.run.blocks {
-            0 => String::new(),
-            blocks => format!(", {blocks} blocks"),
-        };
         format!(
-            "slot {slot}, {} requests final, {} openings final{blocks}, finality {finality:.0} ms",
-            self.run.requests_final, self.run.openings_final,
+            "slot {slot}, {} requests final, {} openings final, {} blocks, finality {finality:.0} ms",
+            self.run.requests_final, self.run.openings_final, self.run.blocks,
         )
     }
 }

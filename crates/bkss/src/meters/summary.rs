@@ -54,6 +54,7 @@ impl Summary {
         let dir = Receipts::new(&self.dir, false);
         let receipts = verify::expand(&[dir.root().to_owned()]);
         let receipts = receipts.map_err(RunError::step("receipts"))?;
+        output::note(&format!("checking {} receipts from disk ..", receipts.len()));
         let common = InCommon::default();
         let valid = parallel::map(&receipts, |path| verify::holds(trust, &common, path));
         for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {

@@ -86,6 +86,8 @@ pub(super) struct Remote {
     /// How often the progress of each meter had changed when it was noted last.
     noted: BTreeMap<MeterId, u64>,
     heard: Instant,
+    /// Height of the ledger when the run began.
+    began: u64,
     /// What a node has refused, once each.
     told: BTreeSet<String>,
 }
@@ -98,6 +100,7 @@ impl Remote {
         trust: Trust,
         owners: Vec<ProviderId>,
         out: &Path,
+        began: u64,
     ) -> Self {
         Self {
             silent: vec![None; clients.len()],
@@ -107,6 +110,7 @@ impl Remote {
             polled: None,
             noted: BTreeMap::new(),
             heard: clock::now(),
+            began,
             told: BTreeSet::new(),
             out: out.to_owned(),
             clients,
@@ -116,9 +120,9 @@ impl Remote {
         }
     }
 
-    /// Fetches the archive and the newest genesis file; returns how many bytes of the archive come
-    /// behind the block `from`, the newest height and what to check receipts with.
-    pub(super) fn finish(mut self, dir: &Path, from: u64) -> Result<(u64, u64, Trust), RunError> {
+    /// Fetches the archive and the newest genesis file; returns how many bytes of the archive and how
+    /// many blocks have come since the run began, and what to check receipts with.
+    pub(super) fn finish(mut self, dir: &Path) -> Result<(u64, u64, Trust), RunError> {
         let path = dir.join("archive.bkss");
         let file = File::create(&path).map_err(files::unwritable(&path))?;
         let mut sink = BufWriter::new(file);
@@ -131,9 +135,9 @@ impl Remote {
         self.trust = Trust::decode(&genesis).map_err(RunError::step("genesis of a node"))?;
         write_whole(&dir.join("genesis.bkss"), &genesis)?;
         let status = self.ask(0, |client| client.status().map(Some))?;
-        let before = offset_behind(&path, self.trust.genesis(), from)?;
-        let height = status.map_or(0, |status| status.height);
-        Ok((bytes.saturating_sub(before), height, self.trust))
+        let before = offset_behind(&path, self.trust.genesis(), self.began)?;
+        let blocks = status.map_or(0, |status| status.height.saturating_sub(self.began));
+        Ok((bytes.saturating_sub(before), blocks, self.trust))
     }
 
     /// Asks one node after the other, from `first` on, until one answers. What is not there yet is
@@ -389,6 +393,9 @@ impl Gateways for Remote {
             return Ok(news);
         }
         self.follow()?;
+        if let Some(head) = self.ask(0, |client| client.head().map(Some))? {
+            news.push(News::Blocks(head.height.saturating_sub(self.began)));
+        }
         if registered.len() < meters.len() {
             self.ask_registrations(meters, registered, &mut news)?;
         } else {
@@ -403,7 +410,9 @@ impl Gateways for Remote {
             meter.unstamped().next().is_some() || meter.unopened().any(|index| closed(&index))
         });
         // Time passes on a ledger on which nothing else happens.
-        let moves = news.iter().any(|news| !matches!(news, News::Time(_) | News::NotTaken(_)));
+        let moves = news
+            .iter()
+            .any(|news| !matches!(news, News::Time(_) | News::NotTaken(_) | News::Blocks(_)));
         if moves || !waits && registered.len() == meters.len() {
             self.heard = clock::now();
         } else if self.heard.elapsed() > STUCK {
