@@ -5,6 +5,7 @@
 
 mod founding;
 mod in_process;
+mod proof;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ use crate::{
     meter_ids::MeterIds,
     meters::{Drive, RunError, Shape, Summary},
     output,
+    text::shown,
 };
 use founding::Founding;
 use in_process::InProcess;
@@ -151,8 +153,14 @@ fn demonstrate(args: &Args) -> Result<Summary, RunError> {
     };
     let mut summary = Summary::new(shape, run, &dir);
     summary.wall_s = began.elapsed().as_secs_f64();
-    summary.check_receipts(&Trust::new(Genesis::clone(&founding.genesis)))?;
+    let trust = Trust::new(Genesis::clone(&founding.genesis));
+    summary.check_receipts(&trust)?;
     summary.write()?;
+    if let (Some(id), Some(meter)) = (table.ids().next(), founding.meters.first()) {
+        let message = meter.message();
+        let receipts = dir.join("receipts").join(message.meter.to_string());
+        proof::show(&dir, &trust, (&shown(id), &receipts, message.owner))?;
+    }
     Ok(summary)
 }
 

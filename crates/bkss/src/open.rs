@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{explain::Explain, kinds, meter_ids::MeterIds, output, parallel, text, verify};
 use holding::{Holding, Standing};
-pub(crate) use owner::OpenError;
-use owner::{Opened, Owner};
+pub(crate) use owner::{OpenError, Opened, Owner};
 
 /// Options of `bkss open`.
 #[derive(clap::Args, Debug)]

@@ -80,7 +80,7 @@ impl Explain for OpenError {
 
 impl OpenError {
     /// Unreadable files are 2, everything else 1.
-    pub(super) const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::File(FileError::Unreadable { .. }) => 2,
             _ => 1,
@@ -89,28 +89,28 @@ impl OpenError {
 }
 
 /// A reading and whose it is.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     /// The meter.
-    pub(super) meter: MeterId,
+    pub(crate) meter: MeterId,
     /// The slot it was signed in, counted from the first of its chain.
-    pub(super) slot: LinkIndex,
+    pub(crate) slot: LinkIndex,
     /// When that slot begins.
-    pub(super) signed: LedgerTime,
+    pub(crate) signed: LedgerTime,
     /// What was measured.
-    pub(super) channel: Channel,
+    pub(crate) channel: Channel,
     /// Start of the first interval, seconds since 1970 UTC.
-    pub(super) start_s: u64,
+    pub(crate) start_s: u64,
     /// Decimal exponent of the values.
-    pub(super) scaler: i8,
+    pub(crate) scaler: i8,
     /// The values, oldest first.
-    pub(super) intervals: Box<[Interval]>,
+    pub(crate) intervals: Box<[Interval]>,
     /// Whether the receipt passed all checks.
-    pub(super) verified: bool,
+    pub(crate) verified: bool,
 }
 
 impl Opened {
     /// Start of an interval, seconds since 1970 UTC.
-    pub(super) fn start_s(&self, number: usize) -> u64 {
+    pub(crate) fn start_s(&self, number: usize) -> u64 {
         let passed = (number as u64).saturating_mul(self.channel.interval_s.into());
         self.start_s.saturating_add(passed)
     }
@@ -120,7 +120,7 @@ impl Opened {
 type Encapsulated = (KeyId, [u8; 32]);
 
 /// A provider's keys and sessions.
-pub(super) struct Owner {
+pub(crate) struct Owner {
     trust: Trust,
     keys: Keys,
     /// By meter and the link whose body introduced them; a meter may have had
@@ -133,7 +133,7 @@ pub(super) struct Owner {
 impl Owner {
     /// Reads the keys of a directory, and the genesis that receipts are checked against. If
     /// `unverified`, they are not checked.
-    pub(super) fn load(
+    pub(crate) fn load(
         dir: &Path,
         genesis: Option<&Path>,
         unverified: bool,
@@ -150,7 +150,7 @@ impl Owner {
     }
 
     /// What receipts are checked against.
-    pub(super) const fn trust(&self) -> &Trust {
+    pub(crate) const fn trust(&self) -> &Trust {
         &self.trust
     }
 
@@ -160,7 +160,7 @@ impl Owner {
     /// # Errors
     ///
     /// [`SessionsError`]; the sessions that can be read are there nevertheless.
-    pub(super) fn find_sessions(
+    pub(crate) fn find_sessions(
         &mut self,
         dir: &Path,
         receipts: &[PathBuf],
@@ -186,7 +186,7 @@ impl Owner {
     /// # Errors
     ///
     /// [`OpenError`]: the first thing that does not hold; nothing has been opened then.
-    pub(super) fn open(&self, path: &Path) -> Result<Opened, OpenError> {
+    pub(crate) fn open(&self, path: &Path) -> Result<Opened, OpenError> {
         let malformed = |source| OpenError::File(files::malformed(path)(source));
         let bytes = files::read(path, MAX_RECEIPT)?;
         let receipt: Receipt<'_> = codec::decode("receipt", &bytes).map_err(malformed)?;

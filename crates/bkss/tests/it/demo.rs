@@ -57,6 +57,14 @@ fn demonstrate(dir: &Path) -> (PathBuf, Value) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(code(&output), 0, "{said}");
     assert!(said.contains("900 times faster than the clock"), "{said}");
+    for shown in [
+        "home 1004851 on 2024-10-28: 0.007 kWh in 3 intervals",
+        "  00h 0.007\n",
+        "000001.receipt altered: REFUSED, commitment q failed: expected q ",
+        "the keys of provider 1: REFUSED, meter 1004851 belongs to provider 0",
+    ] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
     (out, last_json(&output))
 }
 
