@@ -9,13 +9,17 @@
 //! | `T_inter` | time between readings | minutes |
 //! | `n` | links of a chain, `T_certi * 525600 / T_inter` | |
 //! | `S` | what a meter stores (Table 6) | "`KBytes`" |
+//! | `S_totle` | what a provider stores (Eq 11) | bit |
+//! | `Psi_SM`, `Psi_SP` | a meter's and the leader's work on one reading and one block | ms |
 //! | `phi` | one hash | ms |
-//! | `omega` | everything of a meter's work that is not `phi` | ms |
+//! | `omega` | walking the chain to a key | ms |
+//! | `zeta`, `eta` | what else a meter does; the paper leaves it out | ms |
 //! | `D_vote` | one vote | ms |
 //! | `Theta` | collecting the votes | ms |
+//! | `Lambda` | hashing what the meters sent, `phi * Num_SM` | ms |
+//! | `Upsilon`, `Gamma` | what else a leader does | ms |
 //!
-//! No value here is measured and none is made up: a cell of the paper that cannot be derived is not
-//! available.
+//! No value here is measured. What the paper prints is in [`tables`](crate::tables).
 
 pub mod table_6;
 pub mod table_7;
@@ -47,20 +51,27 @@ pub fn eq_11_transactions(meters: f64, chain_years: f64, interval_min: f64) -> f
     meters * f64::from(MINUTES_A_YEAR) * chain_years / interval_min
 }
 
-/// Bits of a signature's key part in Eq 11: two hashes, `T_s` of 10 bits, `i` of 32 bits.
-pub const EQ_11_KEY_BITS: u32 = 256 + 256 + 10 + 32;
+/// Bits of Eq 11 that do not grow: `l_PK`, `l_SK`, the time stamp and the agreement `LA`.
+pub const EQ_11_CONSTANT_BITS: u32 = 256 + 256 + 10 + 32;
 
-/// Eq 12: a meter's work on one reading, `omega + 2 phi`, milliseconds.
-pub fn eq_12(omega_ms: f64, phi_ms: f64) -> f64 {
-    2.0f64.mul_add(phi_ms, omega_ms)
+/// Eq 11 as printed: `S_totle`, bits that a provider stores for so many transactions of
+/// `transaction_bits`, `l_PK + l_SK + l_timestamp + l_Am + l_Trans * transactions`.
+pub fn eq_11(transaction_bits: f64, transactions: f64) -> f64 {
+    transaction_bits.mul_add(transactions, f64::from(EQ_11_CONSTANT_BITS))
 }
 
-/// Eq 13: the leader's work on one block, `phi * Num_SM + Theta`, milliseconds.
-pub fn eq_13(phi_ms: f64, meters: f64, theta_ms: f64) -> f64 {
-    phi_ms.mul_add(meters, theta_ms)
+/// Eq 12: a meter's work on one reading, `Psi_SM = omega + 2 phi + zeta + eta`, milliseconds.
+pub fn eq_12(omega_ms: f64, phi_ms: f64, zeta_ms: f64, eta_ms: f64) -> f64 {
+    2.0f64.mul_add(phi_ms, omega_ms) + zeta_ms + eta_ms
 }
 
-/// Eq 14: collecting votes, `Theta = D_vote * (Num_SP / 2 + 1)`, milliseconds.
+/// Eq 13: the leader's work on one block, `Psi_SP = Theta + Upsilon + Gamma + Lambda`, milliseconds;
+/// `Lambda = phi * Num_SM`.
+pub fn eq_13(theta_ms: f64, upsilon_ms: f64, gamma_ms: f64, lambda_ms: f64) -> f64 {
+    theta_ms + upsilon_ms + gamma_ms + lambda_ms
+}
+
+/// Eq 14: the least time of collecting votes, `Theta >= D_vote * (Num_SP / 2 + 1)`, milliseconds.
 ///
 /// It waits for a majority, while Algorithm 2 asks for more than `2f + 1`.
 pub fn eq_14(vote_ms: f64, providers: f64) -> f64 {
@@ -80,7 +91,8 @@ mod tests {
     fn eq_11_counts_five_times() {
         assert_eq!(eq_11_printed(1000.0, 5.0, 30.0), 438.0e6);
         assert_eq!(eq_11_transactions(1000.0, 5.0, 30.0), 87.6e6);
-        assert_eq!(EQ_11_KEY_BITS, 554);
+        assert_eq!(EQ_11_CONSTANT_BITS, 554);
+        assert_eq!(eq_11(512.0, 1000.0), 512_554.0);
     }
 
     #[test]

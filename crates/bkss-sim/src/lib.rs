@@ -4,6 +4,8 @@
 //! |---|---|
 //! | the scheme of s3, Algorithms 1, 2, 3 as printed | `printed`, seen by the attacks alone |
 //! | Table 4, F1 to F9 | [`attacks`] |
+//! | the numbers of Tables 4, 6, 7, 8 | [`tables`] |
+//! | Eq 11 to 14 | [`formulas`] |
 //!
 //! [`world`] runs whole consortia in virtual time by seed.
 //!
@@ -17,6 +19,7 @@ pub mod paper;
 pub mod report;
 pub mod scale;
 mod scene;
+pub mod tables;
 pub mod world;
 
 pub use scene::Broken;

@@ -11,7 +11,7 @@ use bkss_scheme::{
 use rand_core::Rng;
 
 use super::{
-    Attack, Effort, Feature, Story, Tried, opened,
+    Attack, Effort, Feature, Side, Story, Tried, opened,
     printed::{
         encryption, scheme,
         validation::{Invalid, validate},
@@ -293,18 +293,7 @@ fn second_chain(_: &Effort) -> Result<Attack, Broken> {
 
 /// T1.7. The SDI writes other times into the meter than it registers.
 fn split_parameters(_: &Effort) -> Result<Attack, Broken> {
-    let mut printed = Tried::new("the meter shows the link of a slot that others think is to come");
-    let mut alice = printed_meter(b"alice");
-    // Ten slots earlier in the meter than in the root message the SDI hands out.
-    alice.t0 = T0 - 10;
-    let shown = printed_reading(&alice, T0, b"42 kWh");
-    let mut forged = shown.clone();
-    forged.root_message = alice.chain.root_message(T0, SDI);
-    let waits_until = T0 + shown.signature.index as u64 - 1;
-    forged.signature.timestamp = scheme::Timestamp(waits_until);
-    forged.encrypted = encryption::encrypt(&encryption::KeyPair::new(1).public(), 3, b"0 kWh");
-    printed.attempt(validate(&forged, SDI).map_err(name));
-
+    let printed = Side::NotRun("in the paper the meter itself determines t_0 and makes M_r");
     let mut ours = Tried::new("a meter compares every field with what is on the ledger first");
     type Change = fn(&mut RootMessage);
     let changes: [Change; 4] = [
@@ -333,7 +322,9 @@ fn split_parameters(_: &Effort) -> Result<Attack, Broken> {
             None => Err(refused.map_or_else(String::new, |refused| refused.to_string())),
         });
     }
-    Ok(attack("T1.7", "register other times than the meter was given", "A29", printed, ours))
+    let what = "register other times than the meter was given";
+    let ours = ours.into();
+    Ok(Attack { test: "T1.7", feature: Feature::F1, what, flaw: "A29", printed, ours })
 }
 
 fn attack(

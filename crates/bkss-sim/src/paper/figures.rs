@@ -2,12 +2,13 @@
 
 use super::leader_sheet::find;
 use crate::{
-    formulas::{CHAIN_YEARS, INTERVALS_MIN, links, table_6, table_8},
+    formulas::{CHAIN_YEARS, INTERVALS_MIN, links, table_6},
     measure::{leader::LeaderCost, meter::MeterCost, schemes::SchemeCost},
     report::{
         Cell, Part, Sheet,
         chart::{ChartError, Panel, Series, figure},
     },
+    tables::{TABLE_8, TABLE_8_METERS, table_6 as printed_kbytes, table_8 as printed_ms},
 };
 
 /// The height of a curve at a setting.
@@ -46,8 +47,9 @@ fn storage<const N: usize>(
     curves: &dyn Fn(Value<'_>) -> [Series; N],
     x: &'static str,
     costs: &[MeterCost],
-) -> [Panel; 2] {
-    let paper = curves(&|years, minutes| Some(table_6::formula(links(years, minutes))));
+) -> [Panel; 3] {
+    let paper = curves(&printed_kbytes);
+    let formula = curves(&|years, minutes| Some(table_6::formula(links(years, minutes))));
     let ours = curves(&|years, minutes| {
         let of = |cost: &&MeterCost| (cost.chain_years, cost.interval_min) == (years, minutes);
         let bytes = u32::try_from(costs.iter().find(of)?.checkpoint_bytes).ok()?;
@@ -61,7 +63,8 @@ fn storage<const N: usize>(
         from_zero,
     };
     [
-        lines("the paper: (256 + 2.1 log2 n) / 1000", "S, as printed in KBytes", paper, false),
+        lines("the paper (Table 6)", "S, as printed in KBytes", paper, false),
+        lines("(256 + 2.1 log2 n) / 1000", "S, as printed in KBytes", formula, false),
         lines("ours: checkpoints in flash, written once", "KB", ours, true),
     ]
 }
@@ -71,10 +74,11 @@ pub(super) fn leader(costs: &[LeaderCost]) -> Result<Part, ChartError> {
     let curves = |value: Value<'_>| -> Vec<Series> {
         let curve = |meters: u32| {
             let point = |providers| Some((f64::from(providers), value(meters, providers)?));
-            (format!("{meters} meters"), table_8::PROVIDERS.into_iter().filter_map(point).collect())
+            let providers = TABLE_8.into_iter().map(|(providers, _)| providers);
+            (format!("{meters} meters"), providers.filter_map(point).collect())
         };
         let filled = |(_, points): &Series| !points.is_empty();
-        table_8::METERS.map(curve).into_iter().filter(filled).collect()
+        TABLE_8_METERS.map(curve).into_iter().filter(filled).collect()
     };
     let lines = |title: &str, series| Panel::Lines {
         title: title.to_owned(),
@@ -83,15 +87,14 @@ pub(super) fn leader(costs: &[LeaderCost]) -> Result<Part, ChartError> {
         series,
         from_zero: true,
     };
+    let ours =
+        curves(&|meters, providers| find(costs, meters, providers).map(LeaderCost::total_ms));
+    // The curve of the most meters stands for ours beside the paper's: the others lie below it.
+    let beside = ours.last().map(|(name, points)| (format!("ours, {name}"), points.clone()));
+    let both: Vec<_> = curves(&printed_ms).into_iter().chain(beside).collect();
     let panels = [
-        lines(
-            "the paper, as far as our copy determines it (own scale)",
-            curves(&table_8::printed_ms),
-        ),
-        lines(
-            "ours: two blocks, their certificates (own scale)",
-            curves(&|meters, providers| find(costs, meters, providers).map(LeaderCost::total_ms)),
-        ),
+        lines("the paper (Table 8) and ours on one axis", both),
+        lines("ours: two blocks, their certificates (own scale)", ours),
     ];
     picture("figure-11", "the leader's time over the number of providers", &panels)
 }

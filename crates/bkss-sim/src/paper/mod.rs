@@ -12,7 +12,7 @@ use std::{cell::OnceCell, time::Duration};
 use crate::{
     Broken,
     attacks::{self, Attack, Effort},
-    formulas::{table_6, table_8},
+    formulas::table_6,
     measure::{
         Clock, Timer,
         leader::{LeaderCost, ReadingCost, Town},
@@ -20,6 +20,7 @@ use crate::{
         schemes::{self, LmsSize, SchemeCost},
     },
     report::{Part, chart::ChartError},
+    tables::{TABLE_8, TABLE_8_METERS},
 };
 
 /// An item of the paper that can be made.
@@ -141,7 +142,7 @@ const ALL_LEADERS: [(u32, u32); 24] = {
     let mut all = [(0, 0); 24];
     let mut at = 0;
     while at < 24 {
-        all[at] = (table_8::METERS[at / 6], table_8::PROVIDERS[at % 6]);
+        all[at] = (TABLE_8_METERS[at / 6], TABLE_8[at % 6].0);
         at += 1;
     }
     all
@@ -186,7 +187,11 @@ impl<'a> Press<'a> {
             Item::Table4 => {
                 Part { sheets: attacks_sheet::sheets(self.attacks()?)?, figures: vec![] }
             }
-            Item::Table5 => sheet(meter_sheets::table_5(self.meters()?)),
+            Item::Table5 => {
+                let sheets =
+                    vec![meter_sheets::what_is_stored(), meter_sheets::table_5(self.meters()?)];
+                Part { sheets, figures: vec![] }
+            }
             Item::Table6 => sheet(meter_sheets::table_6(self.meters()?)),
             Item::Table7 => sheet(meter_sheets::table_7(self.meters()?)),
             Item::Table8 => sheet(leader_sheet::table_8(self.leaders()?)),

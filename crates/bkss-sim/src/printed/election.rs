@@ -40,12 +40,6 @@ impl Node {
         Self { role: Role::Follower, tenure: 0, leader: None }
     }
 
-    /// `while Timer > T_out`: as printed, a node waits for as long as the timer has run out, and
-    /// stands for election while it has not.
-    pub(crate) const fn stands(&self, timer: u64, timeout: u64) -> bool {
-        timer <= timeout
-    }
-
     /// Becomes a candidate of the next tenure.
     pub(crate) fn stand(&mut self, own: usize) -> Candidacy {
         (self.role, self.tenure) = (Role::Candidate, self.tenure + 1);
