@@ -122,8 +122,8 @@ where
                         count += 1;
                     }
                     Err(error) => {
-                        let lost = rest.len();
-                        tracing::error!(section, %error, lost, "messages in the gateway's journal");
+                        let bytes = rest.len();
+                        tracing::error!(section, %error, bytes, "a part of the gateway's journal cannot be read");
                         break;
                     }
                 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     command::CommandError,
     files::unreadable,
-    head, output,
+    head, kinds, output,
     verify::{self, utc},
 };
 
@@ -67,6 +67,9 @@ fn open(args: &Args) -> Result<(Arc<Genesis>, Known, File), CommandError> {
     let head = args.head.as_deref().map(|given| known_head(given, &genesis)).transpose()?;
     let until = args.until.map(ledger_time).transpose()?;
     let file = File::open(&args.archive).map_err(unreadable(&args.archive))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(unreadable(&args.archive)(std::io::ErrorKind::IsADirectory.into()).into());
+    }
     Ok((genesis, Known { head, until }, file))
 }
 
@@ -121,6 +124,9 @@ fn tell(archive: &Path, report: &Report, known: &Known) {
     output::result(&format!("{verdict} {file}: {}{whole}", counts(report)));
     for refusal in refusals {
         output::result(&format!("  {}", reason(refusal)));
+    }
+    if let Some(kind) = no_archive(archive, report) {
+        output::result(&format!("  it is {kind}"));
     }
     for Offence { provider, epoch, view } in offences {
         output::result(&format!(
@@ -195,6 +201,13 @@ fn as_json(report: &Report, known: &Known) -> Value {
         "offences": offences.iter().map(offence_json).collect::<Vec<_>>(),
         "refusals": refusals.iter().map(reason).collect::<Vec<_>>(),
     })
+}
+
+/// What the file is, if it is no archive from its first byte on.
+fn no_archive(archive: &Path, report: &Report) -> Option<String> {
+    let of_file = |refusal: &Finding| matches!(refusal, Finding::Archive(_));
+    let none = report.blocks == 0 && report.refusals.iter().any(of_file);
+    kinds::of_file(archive).filter(|kind| none && !kind.ends_with("archive"))
 }
 
 /// What does not hold, with times as people read them.

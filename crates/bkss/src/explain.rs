@@ -49,6 +49,11 @@ impl Details {
         self.file.as_deref().filter(|_| self.kind == "malformed")
     }
 
+    /// Whether it is about a line.
+    pub(crate) const fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
     /// The object.
     pub(crate) fn json(&self, message: &str) -> Value {
         let mut value = json!({ "kind": self.kind, "message": message });

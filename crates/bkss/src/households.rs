@@ -235,6 +235,9 @@ fn parse(path: &Path, source: impl Read, cut: Cut) -> Result<Table, DataError> {
         }
         rows.push(row);
     }
+    if rows.is_empty() {
+        return Err(wrong(2, "expected a household behind the header, found none".into()));
+    }
     let (expected, found) = (cut.meters.map_or(1, |meters| meters as usize), rows.len());
     if found < expected {
         return Err(DataError::Households { path: path.to_owned(), expected, found });
@@ -343,9 +346,11 @@ fn check_header(header: &csv::StringRecord, slots: Option<u32>) -> Result<usize,
     for (position, name) in header.iter().enumerate() {
         let expected = if position == 0 { "VID".into() } else { format!("V{position:03}") };
         if name != expected {
+            let hint =
+                if name.contains([';', '\t']) { ": columns are separated by commas" } else { "" };
+            let column = position + 1;
             return Err(format!(
-                "column {}: expected {expected}, found {}",
-                position + 1,
+                "column {column}: expected {expected}, found {}{hint}",
                 quote(name)
             ));
         }
@@ -482,7 +487,18 @@ mod tests {
                 "f.csv, line 2: column 1: expected a meter's id without quotes, control characters or \
                  spaces around it, found \" \"",
             ),
-            (b"VID,V001\n", 1, 1, "f.csv: 0 households, --meters asks for 1"),
+            (
+                b"VID,V001\n",
+                1,
+                1,
+                "f.csv, line 2: expected a household behind the header, found none",
+            ),
+            (
+                b"VID;V001\n7;1\n",
+                1,
+                1,
+                "f.csv, line 1: column 1: expected VID, found \"VID;V001\": columns are separated by commas",
+            ),
             (b"VID,V001\n7,1\n\n8,1\n", 1, 1, "f.csv, line 3: expected a household, found nothing"),
             (b"VID,V001\r\n7,1\r\n8\r\n", 2, 1, "f.csv, line 3: expected 2 columns, found 1"),
             (b"VID,V001\n7,\xFF\n", 1, 1, "f.csv, line 2: column 2: expected UTF-8"),

@@ -3,10 +3,13 @@
 use std::{fs::File, io::Read, path::Path};
 
 use bkss_ledger::Genesis;
-use bkss_scheme::{Head, codec, receipt::Receipt};
+use bkss_scheme::{Head, codec, hash, receipt::Receipt};
 use minicbor::Decoder;
 
 use crate::text::shown;
+
+/// What a file of readings is called.
+pub(crate) const INTERVALS: &str = "an interval file";
 
 /// Bytes of a file that are looked at: more than any receipt or head has.
 const LOOKED_AT: u64 = 1 << 20;
@@ -34,9 +37,16 @@ pub(crate) fn of(bytes: &[u8]) -> Option<String> {
         _ if codec::decode::<Receipt<'_>>("receipt", bytes).is_ok() => "a receipt",
         _ if Genesis::decode_first(bytes).is_ok() => "a genesis",
         _ if codec::decode::<Head<'_>>("head", bytes).is_ok() => "a head",
+        // Five values of which the first is the format, and a checksum behind them.
+        [0x85, format, ..] if *format < 0x18 && is_checked(bytes) => "keys of a provider",
         _ => return titled(bytes).or_else(|| text(bytes).map(str::to_owned)),
     };
     Some(named.to_owned())
+}
+
+fn is_checked(bytes: &[u8]) -> bool {
+    let checked = bytes.split_last_chunk::<32>();
+    checked.is_some_and(|(content, checksum)| hash::plain(content).0 == *checksum)
 }
 
 /// The title of one of our papers, an archive or a snapshot.
@@ -69,7 +79,7 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
     Some(match first {
         '{' | '[' => "text, perhaps JSON",
         '<' => "text, perhaps HTML or XML",
-        _ if text.starts_with("VID,") => "an interval file",
+        _ if text.starts_with("VID,") => INTERVALS,
         _ if text.len() > 40 && base64(first) && letters.all(base64) => "text, perhaps base64",
         _ => "text",
     })

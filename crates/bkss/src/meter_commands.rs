@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::{
     changes::{bring, seen},
     command::{self, CommandError},
-    documents, files,
+    documents,
+    files::{self, FileError},
     found::SdiKeys,
     known_meter::{KnownMeter, newest_chain},
     meter_ids::MeterArgs,
@@ -199,10 +200,15 @@ fn revoke_by_secret(
     genesis: &Path,
 ) -> Result<Value, CommandError> {
     let network = verify::read_trust(genesis)?.genesis().network();
-    let bytes = files::read(path, SECRET)?;
-    let found = bytes.len();
-    let short = |_| format!("{}: expected 32 bytes, found {found}", path.display());
-    let secret = <[u8; 32]>::try_from(bytes).map_err(short).map_err(CommandError::Refused)?;
+    let expected = |found: &str| {
+        CommandError::Refused(format!("{}: expected 32 bytes, found {found}", path.display()))
+    };
+    let bytes = match files::read(path, SECRET) {
+        Err(FileError::TooLong { found, .. }) => return Err(expected(&found.to_string())),
+        bytes => bytes?,
+    };
+    let found = bytes.len().to_string();
+    let secret = <[u8; 32]>::try_from(bytes).map_err(|_| expected(&found))?;
     let (meter, chain) = (known.last.meter, known.last.id(network));
     let (reason, right) = (Reason(args.reason), Right::Secret(secret));
     let revocation = Revocation { meter, chain, reason, right };

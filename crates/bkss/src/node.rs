@@ -28,6 +28,7 @@ use commonware_utils::{
 };
 
 use crate::{
+    documents::MemberId,
     explain::Plain,
     fetch,
     files::{self, FileError, Readers},
@@ -129,8 +130,13 @@ impl Process {
             tracing::warn!(%keys, mode, expected = "600", "others may read this provider's keys");
         }
         let lock = lock(&dir)?;
-        std::fs::create_dir_all(&settings.store)
-            .map_err(|error| Failed::usage(format!("{}: {error}", settings.store.display())))?;
+        std::fs::create_dir_all(&settings.store).map_err(|error| {
+            let reason = match error.kind() {
+                ErrorKind::AlreadyExists => "expected a directory, found a file".to_owned(),
+                _ => error.to_string(),
+            };
+            Failed::usage(format!("{}: {reason}", settings.store.display()))
+        })?;
         let snapshot = args.snapshot.clone();
         Ok(Self { dir, settings, snapshot, vote_without_memory, _lock: lock })
     }
@@ -181,6 +187,7 @@ impl Start {
     fn load(process: &Process, key: Option<VoteKey>) -> Result<Self, Failed> {
         let Process { dir, settings, vote_without_memory, .. } = process;
         let keys = Keys::load(dir).map_err(Failed::usage)?;
+        own_directory(dir, &keys)?;
         let trust = verify::read_trust(&settings.genesis).map_err(Failed::usage)?;
         let mut config = config(settings, &keys, &trust, key)?;
         config.vote_without_memory = *vote_without_memory;
@@ -201,7 +208,9 @@ impl Start {
         // A snapshot is of use only if the records reach up to it.
         let cache = CacheRef::new(NZU16!(4096), NZUsize!(64));
         let records = Records::open(&ctx.child("look"), PARTITION, cache, trust.clone()).await;
-        let records = records.map_err(Failed::later)?;
+        let store = settings.store.display();
+        let of_store = |error: &dyn std::fmt::Display| Failed::later(format!("{store}: {error}"));
+        let records = records.map_err(|error| of_store(&error))?;
         if let Some(beginning) = beginning {
             let adopted = adopt(&ctx, PARTITION, &records, beginning).await;
             adopted.map_err(|error| Failed::usage(format!("--snapshot: {error}")))?;
@@ -213,7 +222,7 @@ impl Start {
         let free = std::net::TcpListener::bind(settings.p2p);
         drop(free.map_err(|error| Failed::later(format!("p2p = {}: {error}", settings.p2p)))?);
         let node = start_provider(ctx.child("provider"), config, settings.p2p).await;
-        let node = node.map_err(Failed::later)?;
+        let node = node.map_err(|error| of_store(&error))?;
         let genesis = settings.genesis.clone();
         let settings = service::Settings {
             genesis: Box::new(move |bytes| {
@@ -402,6 +411,25 @@ fn lock(dir: &Path) -> Result<File, Failed> {
         Failed::usage(format!("{}: another node runs in this directory", path.display()))
     })?;
     Ok(file)
+}
+
+/// Makes sure that the keys are those of the provider whose identity lies beside them: with another's
+/// two nodes would vote for one provider.
+fn own_directory(dir: &Path, keys: &Keys) -> Result<(), Failed> {
+    let own = format!("{}.identity", MemberId::Provider(keys.id));
+    let entries = std::fs::read_dir(dir);
+    let entries = entries.map_err(|error| Failed::usage(format!("{}: {error}", dir.display())))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: Vec<_> = names.filter(|name| name.ends_with(".identity")).collect();
+    match names.first() {
+        Some(other) if !names.contains(&own) => Err(Failed::usage(format!(
+            "{}: expected the keys of {}, found those of {}",
+            dir.join("keys.bkss").display(),
+            text::shown(other.trim_end_matches(".identity")),
+            MemberId::Provider(keys.id),
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes sure that a store is of this network: to the node another's records would be damaged ones.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     explain::Explain,
     kinds,
-    text::{shown, shown_path},
+    text::{shown, shown_path, with_times},
 };
 
 /// Whether standard output is for programs.
@@ -76,16 +76,18 @@ pub(crate) fn result(line: &str) {
 
 /// An error for people.
 pub(crate) fn error(error: &dyn Display) {
-    note(&format!("error: {error}"));
+    note(&format!("error: {}", with_times(&error.to_string())));
 }
 
 /// An error for people, and for programs if they listen.
 pub(crate) fn failed(failure: &impl Explain) {
     error(failure);
     let details = failure.explain();
-    let mut told = details.json(&failure.to_string());
+    let mut told = details.json(&with_times(&failure.to_string()));
     if let Some(path) = details.misshapen()
         && let Some(kind) = kinds::of_file(path)
+        // It is what was expected, and only one of its lines is wrong.
+        && !(kind == kinds::INTERVALS && details.has_line())
     {
         note(&format!("  {} is {kind}", shown_path(path)));
         told["is"] = kind.into();

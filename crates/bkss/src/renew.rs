@@ -10,7 +10,7 @@ use bkss_ledger::{
     membership::{self, RegistrationRefusal},
 };
 use bkss_scheme::{Network, RootMessage, Slot, slot::Schedule};
-use bkss_sdi::{IssueError, Order, Sdi};
+use bkss_sdi::{Order, Sdi};
 
 use serde_json::Value;
 
@@ -154,17 +154,30 @@ fn order(
 ) -> Result<Order, CommandError> {
     let last = &known.last;
     let meter = last.meter;
-    let device = sdi.device(meter).ok_or(IssueError::NotOffered(meter));
-    let device = device.map_err(CommandError::refused("fleet of the SDI"))?;
+    let fleet = args.dir.join("fleet.bkss");
+    let device = sdi.device(meter).ok_or_else(|| {
+        CommandError::Refused(format!(
+            "{}: knows nothing of meter {meter}, which is on the ledger: another SDI has issued it, or \
+             this is an old or a cut copy of the file",
+            fleet.display()
+        ))
+    })?;
     let slot_s = args.slot.unwrap_or(last.schedule.slot_s);
     let slot = NonZeroU64::new(slot_s.into())
         .ok_or_else(|| CommandError::Usage("--slot 0: expected at least a second".into()))?;
+    let window_s = args.window.unwrap_or(last.schedule.window_s);
+    if window_s == 0 || window_s >= slot_s {
+        let most = slot_s.saturating_sub(1);
+        return Err(CommandError::Usage(format!(
+            "--window {window_s}: expected 1 to {most} with slots of {slot_s} s"
+        )));
+    }
     let least = known.time.seconds().saturating_add(args.after.unwrap_or(LEAD_S));
     let from = if args.after.is_some() { least } else { least.max(end_of(last).seconds()) };
     let schedule = Schedule {
         first: Slot(from.div_ceil(slot.get())),
         slot_s,
-        window_s: args.window.unwrap_or(last.schedule.window_s),
+        window_s,
         slots: args.slots.unwrap_or(last.schedule.slots),
     };
     let (owner, commitment) = (device.owner, device.commitment());

@@ -105,6 +105,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let cut = Cut { meters: args.meters, slots: args.slots };
     let (table, bytes) = households::read_csv(&args.data, cut, MAX_METERS, MAX_SLOTS)?;
+    if ["providers", "sdi", "keys.bkss"].iter().any(|name| args.out.join(name).exists()) {
+        let out = args.out.display();
+        let reason = format!("--out {out}: is a directory of a network, expected one of its own");
+        return Err(CommandError::Usage(reason).into());
+    }
     let kept = args.out.join("data.csv");
     if kept.exists() {
         table.check_contains(&households::read_kept(&kept)?, &args.data)?;

@@ -160,7 +160,9 @@ impl TermsArgs {
     }
 
     fn start(&self) -> Result<LedgerTime, CommandError> {
-        let wrong = |start| CommandError::Usage(format!("--start {start}: not after 1970"));
+        let wrong = |start| {
+            CommandError::Usage(format!("--start {start}: expected a whole second after 1970"))
+        };
         if let Some(start) = self.start {
             let whole = start.subsec_nanosecond() == 0;
             let seconds = u64::try_from(start.as_second()).ok().filter(|_| whole);
@@ -195,6 +197,9 @@ pub(crate) fn agreement(text: &[u8]) -> Digest {
 ///
 /// [`CommandError::Usage`].
 pub(crate) fn name(text: &str) -> Result<Name, CommandError> {
+    if text.trim().is_empty() {
+        return Err(CommandError::Usage("--name: expected a text, found none".into()));
+    }
     if !is_printable(text) {
         let text = text::shown(text);
         return Err(CommandError::Usage(format!(

@@ -20,6 +20,8 @@ use crate::{
     kinds, output, parallel, text,
 };
 
+pub(crate) use crate::text::utc;
+
 /// Most bytes of a receipt.
 pub(crate) const MAX_RECEIPT: u64 = 1 << 20;
 /// Receipts that are checked before the first of them is reported.
@@ -307,12 +309,4 @@ const fn status_text(status: Status) -> &'static str {
         Status::NotReached => "not reached",
         Status::NotCarried => "not carried",
     }
-}
-
-/// A ledger time in UTC by RFC 3339; beyond the year 9999 its milliseconds.
-pub(crate) fn utc(time: LedgerTime) -> String {
-    let milliseconds = i64::try_from(time.0).ok();
-    milliseconds
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .map_or_else(|| format!("{time} ms"), |time| time.to_string())
 }

@@ -91,7 +91,7 @@ fn init_takes_terms_and_refuses_those_that_found_nothing() {
         (vec!["--pending", "1025"], "pending is 1025, expected 1 to 1024"),
         (vec!["--votes", "shares"], "[possible values: members, meters]"),
         (vec!["--base-port", "65530"], "expected 1 to 65522 for 7 providers"),
-        (vec!["--start", "1969-12-31T00:00:00Z"], "not after 1970"),
+        (vec!["--start", "1969-12-31T00:00:00Z"], "a whole second after 1970"),
         (vec!["--agreement", "/nowhere"], "/nowhere"),
     ] {
         let output = bkss(&[&base[..], &wrong].concat());

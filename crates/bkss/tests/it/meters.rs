@@ -209,7 +209,7 @@ fn what_may_not_follow_is_refused(site: &Site, log: &Path, before: &[u8]) {
     let reason = "by the ledger's rules: meter 5 is registered for another device or owner";
     site.not_renewed("5", "device", &["--after", "172800"], reason);
     std::fs::write(log, []).unwrap();
-    site.not_renewed("5", "unknown", &[], "nothing was offered to meter 5");
+    site.not_renewed("5", "unknown", &[], "knows nothing of meter 5, which is on the ledger");
     std::fs::write(log, newest).unwrap();
     site.renew("5", "third", &["--after", "172800"]);
     let old = site.paper("next.paper");

@@ -208,6 +208,23 @@ fn settings_that_cannot_be_used_end_with_two_and_their_reason() {
         assert_eq!(code(&output), 2, "{options:?}: {}", said(&output));
         assert!(said(&output).contains(reason), "{options:?}: {}", said(&output));
     }
+    // The keys of another: its own node may be running.
+    let keys = std::fs::read(provider.join("keys.bkss")).unwrap();
+    std::fs::copy(out.join("providers/1/keys.bkss"), provider.join("keys.bkss")).unwrap();
+    let output = node(&[]);
+    assert_eq!(code(&output), 2);
+    let expected = "expected the keys of provider-0, found those of provider-1";
+    assert!(said(&output).contains(expected), "{}", said(&output));
+    std::fs::write(provider.join("keys.bkss"), keys).unwrap();
+    let store = provider.join("store");
+    if store.is_dir() {
+        std::fs::remove_dir_all(&store).unwrap();
+    }
+    std::fs::write(&store, "").unwrap();
+    let output = node(&[]);
+    assert_eq!(code(&output), 2);
+    assert!(said(&output).contains("expected a directory, found a file"), "{}", said(&output));
+    std::fs::remove_file(store).unwrap();
     let settings = std::fs::read_to_string(provider.join("node.toml")).unwrap();
     std::fs::write(provider.join("node.toml"), format!("{settings}\ncolour = 3\n")).unwrap();
     let output = node(&[]);

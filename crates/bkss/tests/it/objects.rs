@@ -131,6 +131,8 @@ fn a_file_of_another_kind_is_called_what_it_is() {
         let people = files.bkss(args);
         assert!(said(&people).contains(&format!(" is {is}\n")), "{}", said(&people));
     }
+    let keys = ["audit", "--genesis", "genesis.bkss", "providers/3/keys.bkss"];
+    assert!(said(&files.bkss(&keys)).contains("it is keys of a provider"));
     let refused = files.bkss(&["verify", "--genesis", "genesis.bkss", "genesis.bkss"]);
     assert!(said(&refused).contains("it is a genesis"), "{}", said(&refused));
 }
