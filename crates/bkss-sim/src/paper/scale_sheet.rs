@@ -74,5 +74,8 @@ fn notes(sheet: &mut Sheet, reading: &ReadingCost) {
         second * 300.0 / 1e6,
         f64::from(limits.meters) / 1e6,
     ));
+    sheet.note(format!(
+        "those {ledger_bytes:.0} bytes are what blocks hold; a provider's disk took 271 to 327 bytes per reading in docs/performance.md, with indices and the gateway's journal"
+    ));
     sheet.note("extrapolated, not simulated");
 }
