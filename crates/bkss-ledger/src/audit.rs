@@ -30,7 +30,7 @@ pub struct Report {
     pub meters: u64,
     /// Chains that were registered: the first one of each meter, and those that renew it.
     pub chains: u64,
-    /// Chains that were revoked.
+    /// Revocations; one ends all chains of a meter that are not over.
     pub revocations: u64,
     /// Changes of the membership.
     pub changes: Changes,

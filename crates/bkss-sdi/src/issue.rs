@@ -181,6 +181,11 @@ impl Sdi {
         self.fleet.devices.get(&meter)
     }
 
+    /// All devices, by the numbers of their meters.
+    pub fn devices(&self) -> impl Iterator<Item = (MeterId, &Device)> {
+        self.fleet.devices.iter().map(|(meter, device)| (*meter, device))
+    }
+
     /// Its entry in the genesis.
     pub const fn identity(&self) -> &SdiIdentity {
         &self.identity

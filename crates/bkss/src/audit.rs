@@ -53,7 +53,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     verify::note_time_scale(&genesis);
     let report = audit(&genesis, BufReader::new(file), known);
     if output::objects() {
-        output::object(&as_json(&report, &known));
+        let mut told = as_json(&report, &known);
+        if let Some(kind) = no_archive(&args.archive, &report) {
+            told["is"] = kind.into();
+        }
+        output::object(&told);
     } else {
         tell(&args.archive, &report, &known);
     }
@@ -139,15 +143,16 @@ fn tell(archive: &Path, report: &Report, known: &Known) {
 fn counts(report: &Report) -> String {
     let Report { blocks, openings, meters, chains, revocations, .. } = report;
     let mut text = format!(
-        "{blocks} blocks, {meters} meters with {chains} chains ({} renewals, {revocations} revoked), \
-         {openings} openings",
+        "{blocks} blocks, {meters} meters with {chains} chains ({} renewals), {revocations} \
+         revocations, {openings} openings",
         report.renewals()
     );
     let changes = report.changes.all();
     if changes > 0 {
         let Changes { joined, left, expelled, .. } = report.changes;
         text += &format!(
-            ", {changes} changes of the membership ({joined} joined, {left} left, {expelled} expelled)"
+            ", {changes} changes of members, keys and addresses ({joined} joined, {left} left, \
+             {expelled} expelled)"
         );
     }
     text

@@ -1,6 +1,6 @@
 //! How a command ends that does not end well.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::{
     files::FileError,
     output,
     provider::ProviderError,
+    text::shown_path,
 };
 
 /// Why a command stops.
@@ -22,6 +23,9 @@ pub(crate) enum CommandError {
     /// Without this file nothing was looked at.
     #[error(transparent)]
     Needed(FileError),
+    /// A line of a file is not what it should be.
+    #[error("{}, line {line}: {reason}", shown_path(path))]
+    Line { path: PathBuf, line: u64, reason: String },
     #[error("{0}")]
     Usage(String),
     #[error("no randomness from the operating system: {0}")]
@@ -36,6 +40,7 @@ impl Explain for CommandError {
     fn explain(&self) -> Details {
         match self {
             Self::File(error) | Self::Needed(error) => error.explain(),
+            Self::Line { path, line, .. } => Details::new("malformed").file(path).line(*line),
             Self::Usage(_) => Details::new("usage"),
             Self::Entropy(_) => Details::new("failed"),
             Self::Refused(_) => Details::new("refused"),
@@ -69,7 +74,8 @@ impl CommandError {
                 | FileError::NoReceipt { .. },
             )
             | Self::Usage(_)
-            | Self::Needed(_) => ExitCode::from(2),
+            | Self::Needed(_)
+            | Self::Line { .. } => ExitCode::from(2),
             Self::Node(error) => error.exit_code(),
             Self::File(_) | Self::Refused(_) | Self::Entropy(_) => ExitCode::from(1),
         }

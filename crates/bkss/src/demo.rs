@@ -86,8 +86,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     // A second handler cannot be set; then Ctrl-C ends the process at once, as without one.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
     match demonstrate(args) {
-        Ok(summary) => {
+        Ok((summary, proof)) => {
             summary.report();
+            output::result("");
+            proof.iter().for_each(|line| output::result(line));
             if summary.complete() { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
@@ -97,7 +99,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn demonstrate(args: &Args) -> Result<Summary, RunError> {
+/// The summary, and what shows that it is so.
+fn demonstrate(args: &Args) -> Result<(Summary, Vec<String>), RunError> {
     let start_s = start_seconds(args.start)?;
     let seed = match args.seed {
         Some(seed) => seed,
@@ -156,12 +159,13 @@ fn demonstrate(args: &Args) -> Result<Summary, RunError> {
     let trust = Trust::new(Genesis::clone(&founding.genesis));
     summary.check_receipts(&trust)?;
     summary.write()?;
+    let mut proof = Vec::new();
     if let (Some(id), Some(meter)) = (table.ids().next(), founding.meters.first()) {
         let message = meter.message();
         let receipts = dir.join("receipts").join(message.meter.to_string());
-        proof::show(&dir, &trust, (&shown(id), &receipts, message.owner))?;
+        proof = proof::lines(&dir, &trust, (&shown(id), &receipts, message.owner))?;
     }
-    Ok(summary)
+    Ok((summary, proof))
 }
 
 fn configs(founding: &Founding, dir: &Path, clock: &LedgerClock) -> Vec<(Config, PathBuf)> {

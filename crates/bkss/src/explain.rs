@@ -75,11 +75,6 @@ impl Details {
 pub(crate) trait Explain: Display {
     /// What is known beside the message.
     fn explain(&self) -> Details;
-
-    /// The object.
-    fn json(&self) -> Value {
-        self.explain().json(&self.to_string())
-    }
 }
 
 /// An error of which no more is known than its message and its kind.
@@ -115,7 +110,8 @@ mod tests {
             "found": "0.30",
         });
         assert_eq!(object, expected);
-        let object = Plain("usage", "--start: not after 1970").json();
+        let plain = Plain("usage", "--start: not after 1970");
+        let object = plain.explain().json(&plain.to_string());
         assert_eq!(object, json!({ "kind": "usage", "message": "--start: not after 1970" }));
     }
 }

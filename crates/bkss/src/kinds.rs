@@ -8,9 +8,6 @@ use minicbor::Decoder;
 
 use crate::text::shown;
 
-/// What a file of readings is called.
-pub(crate) const INTERVALS: &str = "an interval file";
-
 /// Bytes of a file that are looked at: more than any receipt or head has.
 const LOOKED_AT: u64 = 1 << 20;
 
@@ -79,7 +76,7 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
     Some(match first {
         '{' | '[' => "text, perhaps JSON",
         '<' => "text, perhaps HTML or XML",
-        _ if text.starts_with("VID,") => INTERVALS,
+        _ if text.starts_with("VID,") => "an interval file",
         _ if text.len() > 40 && base64(first) && letters.all(base64) => "text, perhaps base64",
         _ => "text",
     })

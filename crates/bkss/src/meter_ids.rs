@@ -41,8 +41,10 @@ impl MeterIds {
     /// [`CommandError`], naming the line.
     pub(crate) fn load(path: &Path) -> Result<Self, CommandError> {
         let bytes = files::read(path, MAX_TABLE)?;
-        Self::parse(&bytes).map_err(|(line, reason)| {
-            CommandError::Usage(format!("{}, line {line}: {reason}", path.display()))
+        Self::parse(&bytes).map_err(|(line, reason)| CommandError::Line {
+            path: path.to_owned(),
+            line,
+            reason,
         })
     }
 
@@ -55,7 +57,7 @@ impl MeterIds {
         if path.exists() { Self::load(path) } else { Ok(Self::default()) }
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, (usize, String)> {
+    fn parse(bytes: &[u8]) -> Result<Self, (u64, String)> {
         let text = std::str::from_utf8(bytes).map_err(|_| (1, "expected UTF-8".into()))?;
         let mut lines = (1..).zip(text.lines());
         if lines.next().is_none_or(|(_, header)| header != HEADER) {
@@ -122,6 +124,26 @@ impl MeterIds {
         }
         self.insert(id, MeterId(next));
         Ok(MeterId(next))
+    }
+
+    /// Notes the number that a meter has already.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Usage`] if the table says otherwise.
+    pub(crate) fn keep(&mut self, id: &str, number: MeterId) -> Result<(), CommandError> {
+        let (noted, other) = (self.numbers.get(id), self.ids.get(&number));
+        match (noted, other) {
+            (None, None) => self.insert(id, number),
+            (Some(noted), _) if *noted == number => {}
+            _ => {
+                let id = shown(id);
+                return Err(CommandError::Usage(format!(
+                    "meter {id}: its SDI knows it by number {number}, the table says otherwise"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The name of a meter.
@@ -212,6 +234,13 @@ mod tests {
         let refused = number(&mut table, &FIRST.to_string()).unwrap_err();
         assert_eq!(refused, "meter 2000000001: the table gives this number to 0007");
         assert_eq!(table.id(MeterId(FIRST)), Some("0007"));
+        assert!(
+            table.keep("0007", MeterId(FIRST)).is_ok() && table.keep("new", MeterId(9)).is_ok()
+        );
+        for (id, taken) in [("0007", 12), ("another", FIRST)] {
+            let error = table.keep(id, MeterId(taken)).unwrap_err().to_string();
+            assert!(error.contains("the table says otherwise"), "{error}");
+        }
     }
 
     #[test]

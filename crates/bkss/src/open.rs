@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
                 worst = worst.max(error.exit_code());
                 teller.refuse(error);
                 let file = path.display().to_string();
-                output::object(&json!({ "file": file, "error": error.json() }));
+                output::object(&json!({ "file": file, "error": output::for_programs_of(error) }));
             }
         }
     }

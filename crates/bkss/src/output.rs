@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     explain::Explain,
     kinds,
-    text::{shown, shown_path, with_times},
+    text::{shown, with_times},
 };
 
 /// Whether standard output is for programs.
@@ -82,17 +82,23 @@ pub(crate) fn error(error: &dyn Display) {
 /// An error for people, and for programs if they listen.
 pub(crate) fn failed(failure: &impl Explain) {
     error(failure);
-    let details = failure.explain();
-    let mut told = details.json(&with_times(&failure.to_string()));
-    if let Some(path) = details.misshapen()
-        && let Some(kind) = kinds::of_file(path)
-        // It is what was expected, and only one of its lines is wrong.
-        && !(kind == kinds::INTERVALS && details.has_line())
-    {
-        note(&format!("  {} is {kind}", shown_path(path)));
-        told["is"] = kind.into();
+    let told = for_programs_of(failure);
+    if let (Some(path), Some(kind)) = (told["file"].as_str(), told["is"].as_str()) {
+        note(&format!("  {} is {kind}", shown(path)));
     }
     object(&json!({ "error": told }));
+}
+
+/// An error as programs are told of it.
+pub(crate) fn for_programs_of(failure: &impl Explain) -> Value {
+    let details = failure.explain();
+    let mut told = details.json(&with_times(&failure.to_string()));
+    // Where one line is wrong it is what was expected.
+    let misshapen = details.misshapen().filter(|_| !details.has_line());
+    if let Some(kind) = misshapen.and_then(kinds::of_file) {
+        told["is"] = kind.into();
+    }
+    told
 }
 
 /// One JSON object as a line of standard output, if that is for programs.

@@ -7,6 +7,7 @@
 mod remote;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -130,7 +131,7 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let mut site = Site { args, trust: &trust, owners: &owners, now, clients: &clients, sdi, log };
     let households = site.number(&table)?;
     // From here on what is signed is known to be of this file.
-    files::replace(&kept, &bytes, Readers::All)?;
+    files::replace(&kept, &bytes, Readers::Owner)?;
     let provisioned = site.provision(&table, &households, &mut rng)?;
     let meters = switch_on(args, &provisioned, &households, &mut rng)?;
     drop(site); // the SDI is free for others
@@ -223,6 +224,14 @@ impl Site<'_> {
     fn number(&self, table: &Table) -> Result<Vec<Household>, RunError> {
         let path = self.args.out.join("meters.csv");
         let mut ids = MeterIds::load_if_any(&path)?;
+        // A device that this SDI has had before keeps its number: its serial is the meter's id.
+        let known = self.sdi.devices().map(|(meter, device)| (&device.serial[..], meter));
+        let known: BTreeMap<&[u8], MeterId> = known.collect();
+        for id in table.ids() {
+            if let Some(meter) = known.get(id.as_bytes()) {
+                ids.keep(id, *meter)?;
+            }
+        }
         let households = table.households(|id| ids.number(id, |meter| self.is_taken(meter)))?;
         ids.save(&path)?;
         Ok(households)

@@ -14,7 +14,6 @@ use bkss_scheme::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    explain::Explain,
     files::{self, FileError, malformed},
     in_common::InCommon,
     kinds, output, parallel, text,
@@ -226,7 +225,7 @@ impl Outcome {
             Self::Failed(error) => json!({
                 "file": file,
                 "valid": false,
-                "error": error.json(),
+                "error": output::for_programs_of(error),
                 "meter": null,
                 "slot": null,
                 "window": null,

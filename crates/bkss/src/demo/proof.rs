@@ -11,7 +11,6 @@ use crate::{
     files,
     meters::RunError,
     open::{Opened, Owner},
-    output,
     text::shown_path,
     verify::{self, MAX_RECEIPT},
 };
@@ -21,14 +20,14 @@ const DAY_S: u64 = 86_400;
 /// Decimals of the unit that values are added up in: no reading of a demonstration is finer.
 const DECIMALS: i32 = 9;
 
-/// Shows all three with the receipts of a meter: its name, its receipts' directory, its owner.
-pub(super) fn show(
+/// All three with the receipts of a meter: its name, its receipts' directory, its owner.
+pub(super) fn lines(
     dir: &Path,
     trust: &Trust,
     (name, receipts, owner): (&str, &Path, ProviderId),
-) -> Result<(), RunError> {
+) -> Result<Vec<String>, RunError> {
     let paths = verify::expand(&[receipts.to_owned()])?;
-    let Some(first) = paths.first() else { return Ok(()) };
+    let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let genesis = dir.join("genesis.bkss");
     let load = |provider| {
         Owner::load(&provider_dir(dir, provider), Some(&genesis), false)
@@ -38,21 +37,18 @@ pub(super) fn show(
     own.find_sessions(&provider_dir(dir, owner), &paths).map_err(RunError::step("sessions"))?;
     let opened = paths.iter().map(|path| own.open(path)).collect::<Result<Vec<_>, _>>();
     let opened = opened.map_err(RunError::step("a receipt and its owner"))?;
-    for line in day(name, owner, &opened) {
-        output::result(&line);
-    }
+    let mut lines = day(name, owner, &opened);
     let file = shown_path(first);
-    output::result(&format!("one bit of {file} altered: {}", altered(first, trust)?));
+    lines.push(format!("one bit of {file} altered: {}", altered(first, trust)?));
     let stranger = ProviderId(u16::from(owner.0 == 0));
-    let refused = match load(stranger)?.open(first) {
+    let refused = match load(stranger)?.decrypt(first) {
         Ok(_) => return Err(RunError::Step("a stranger", "opened a receipt".into())),
         Err(error) => error.to_string(),
     };
     let reason = refused.strip_prefix(&format!("{file}: ")).unwrap_or(&refused);
-    output::result(&format!(
-        "the same file and the keys of provider {stranger}: REFUSED, {reason}"
-    ));
-    Ok(())
+    lines
+        .push(format!("its sealed reading with the keys of provider {stranger}: CLOSED, {reason}"));
+    Ok(lines)
 }
 
 /// The first day of a meter: all of it, and by hour.

@@ -90,10 +90,13 @@ impl Summary {
                 self.shape.providers,
                 self.wall_s
             ),
-            format!(
-                "{} blocks, final {p50:.0} ms after their time stamp (99 %: {p99:.0} ms)",
-                run.blocks
-            ),
+            match run.finality_ms.is_empty() {
+                true => format!("{} blocks, nothing left to become final", run.blocks),
+                false => format!(
+                    "{} blocks, final {p50:.0} ms after their time stamp (99 %: {p99:.0} ms)",
+                    run.blocks
+                ),
+            },
             format!(
                 "{:.0} bytes of ledger and {:.0} bytes of messages per reading",
                 self.per_reading(run.archive_bytes),

@@ -214,6 +214,18 @@ impl Owner {
         })
     }
 
+    /// Decrypts the sealed reading of a receipt, whosever it is, with the keys of this directory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: as it must be for every provider but the owner.
+    pub(crate) fn decrypt(&self, path: &Path) -> Result<Vec<u8>, OpenError> {
+        let bytes = files::read(path, MAX_RECEIPT)?;
+        let receipt: Receipt<'_> =
+            codec::decode("receipt", &bytes).map_err(files::malformed(path))?;
+        self.plaintext(path, &receipt)
+    }
+
     fn verify(&self, path: &Path, receipt: &Receipt<'_>) -> Result<(), OpenError> {
         let verdict = receipt.verify_among(&self.trust.anchors(), &self.common);
         let Some((check, failure)) = verdict.failure() else {

@@ -53,8 +53,8 @@ fn an_archive_audits_and_what_was_done_to_it_is_said() {
         assert_eq!(code(&audit(&files, &[file])), 2, "{file}");
     }
     let text = said(&files.bkss(&["audit", "--genesis", "genesis.bkss", "archive.bkss"]));
-    let expected = "VALID   archive.bkss: 11 blocks, 1 meters with 1 chains (0 renewals, 0 revoked), 5 \
-                    openings; complete up to block 11 of 2024-10-28T01:05:00Z as the archive claims; \
+    let expected = "VALID   archive.bkss: 11 blocks, 1 meters with 1 chains (0 renewals), 0 \
+                    revocations, 5 openings; complete up to block 11 of 2024-10-28T01:05:00Z as the archive claims; \
                     compare with a head from elsewhere (--head)\n";
     assert!(text.ends_with(expected), "{text}");
 }
@@ -93,8 +93,7 @@ fn an_archive_that_leaves_out_its_newest_blocks_is_found_out_by_a_head_or_a_time
         codec::decode::<Head<'_>>("head", &bytes).unwrap().header.id().to_string()
     };
     let (newest, seventh) = (id("whole.head"), id("cut.head"));
-    let valid =
-        "VALID   cut.bkss: 7 blocks, 1 meters with 1 chains (0 renewals, 0 revoked), 3 openings";
+    let valid = "VALID   cut.bkss: 7 blocks, 1 meters with 1 chains (0 renewals), 0 revocations, 3 openings";
     let ends = "ends with block 7, the head that was given is block 11";
     let of = |network: &str| format!("other.head: head of network {network}");
     for (args, exit, expected) in [

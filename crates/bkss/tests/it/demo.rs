@@ -61,7 +61,7 @@ fn demonstrate(dir: &Path) -> (PathBuf, Value) {
         "home 1004851 on 2024-10-28: 0.007 kWh in 3 intervals",
         "  00h 0.007\n",
         "000001.receipt altered: REFUSED, commitment q failed: expected q ",
-        "the keys of provider 1: REFUSED, meter 1004851 belongs to provider 0",
+        "its sealed reading with the keys of provider 1: CLOSED, ",
     ] {
         assert!(said.contains(shown), "{shown}: {said}");
     }

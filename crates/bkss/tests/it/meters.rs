@@ -127,7 +127,7 @@ fn an_audit_counts_both(site: &Site) {
     let counts = ["meters", "chains", "renewals", "revocations", "openings"];
     assert_eq!(counts.map(|count| report[count].as_u64().unwrap()), [2, 3, 1, 1, 2], "{report}");
     let report = said(&bkss(&["audit", "--genesis", &genesis, &archive]));
-    let counts = "2 meters with 3 chains (1 renewals, 1 revoked), 2 openings";
+    let counts = "2 meters with 3 chains (1 renewals), 1 revocations, 2 openings";
     assert!(report.contains(counts), "{report}");
 }
 

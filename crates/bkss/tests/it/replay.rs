@@ -17,7 +17,9 @@ const CSV: &str = "VID,V001,V002,V003\n\
     5,0.01,0,-0.003\n\
     6,12.5,0.0,115.232\n\
     7,0.1,0.22,0.333\n\
-    8,1,2,3\n";
+    0008,1,2,3\n";
+/// The number of meter `0008` on the ledger: its id is a text.
+const NUMBERED: u32 = 2_000_000_001;
 
 /// Arguments of a replay of this network.
 fn arguments(network: &Network, out: &str, meters: u32, slots: u32) -> Vec<String> {
@@ -58,7 +60,7 @@ pub(crate) fn complete(network: &Network, out: &str, meters: u32, slots: u32) ->
 /// The intervals that the owners read in the receipts of a run; none may be there twice.
 fn once(network: &Network, out: &str) -> usize {
     let (mut seen, mut readings) = (BTreeSet::new(), 0);
-    for (owner, meter) in (0..4).zip(5..) {
+    for (owner, meter) in (0..4).zip([5, 6, 7, NUMBERED]) {
         let owner = network.path(&format!("net/providers/{owner}"));
         let receipts = network.path(&format!("{out}/receipts/{meter}"));
         let opened = bkss(&["open", "--provider", text(&owner), text(&receipts), "--json"]);
@@ -116,6 +118,9 @@ fn meters_replay_through_a_kill_and_a_stop() {
     assert!(said(&refused).contains(difference), "{}", said(&refused));
     assert_eq!(std::fs::read_to_string(out.join("data.csv")).unwrap(), CSV);
 
+    let table = std::fs::read_to_string(out.join("meters.csv")).unwrap();
+    assert_eq!(table, format!("id,meter\n5,5\n6,6\n7,7\n0008,{NUMBERED}\n"));
+
     // Another vote key is another committee: from the next round on, which the genesis file of the
     // founding does not know.
     let (dir, node) = (network.path("net/providers/0"), network.url(3));
@@ -125,6 +130,8 @@ fn meters_replay_through_a_kill_and_a_stop() {
     // The same devices again: each gets its next chain, whose receipts open as well.
     let summary = complete(&network, "second", 4, 3);
     assert_eq!(summary["readings"], 12, "{summary}");
+    let again = std::fs::read_to_string(network.path("second/meters.csv")).unwrap();
+    assert_eq!(again, table, "the SDI knows its devices by their serials");
     let whole = std::fs::metadata(network.path("second/archive.bkss")).unwrap().len();
     let earlier = std::fs::metadata(&archive).unwrap().len();
     let of_run = summary["ledger_bytes_per_reading"].as_f64().unwrap() * 12.0;
