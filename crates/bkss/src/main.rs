@@ -19,6 +19,7 @@ mod in_common;
 mod kinds;
 mod known_meter;
 mod log;
+mod manual;
 mod meter_commands;
 mod meter_ids;
 mod meter_paper;
@@ -44,7 +45,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tikv_jemallocator::Jemalloc;
 
 /// Blocks of some megabytes are taken and given back all the time, by all threads. The system's
@@ -53,12 +54,20 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
+/// With the commit and the numbers of the formats that this program reads and writes.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit ",
+    env!("BKSS_COMMIT"),
+    "\nformats: genesis 2, archive 2, snapshot 3, receipt 1"
+);
+
 /// Tamper-evident metering without a trusted third party.
 ///
 /// Exit codes: 0 all is well, 1 something was refused or failed, 2 usage, or a file that cannot be
 /// read or written, 130 a demonstration, replay or simulation was stopped with Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "bkss", version)]
+#[command(name = "bkss", version, long_version = LONG_VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -112,6 +121,10 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Write manual pages of all commands
+    Man(manual::ManArgs),
+    /// Print what a shell needs to complete commands and options
+    Completions(manual::CompletionsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,6 +198,8 @@ fn run(command: Command) -> ExitCode {
         Command::Audit(args) => audit::run(&args),
         Command::Paper(args) => paper::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Bench(Bench::Verify) => bench::run(),
         Command::Bench(Bench::Ledger(args)) => bench::ledger::run(&args),
         Command::Bench(Bench::WorstBlock(args)) => bench::worst_block::run(&args),

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// What makes each command fail in its own code, in an empty directory without a node: the exit code
-/// and the kind of failure. Two cannot fail.
-const FAILING: [(&str, i32, &str); 34] = [
+/// and the kind of failure. Three cannot fail.
+const FAILING: [(&str, i32, &str); 35] = [
     ("init --providers 4 --out occupied", 2, "unwritable"),
     ("keygen --dir occupied --id 1 --name a --sdi", 2, "unwritable"),
     ("genesis draft --agreement absent --out o occupied/file", 2, "unreadable"),
@@ -50,9 +50,10 @@ const FAILING: [(&str, i32, &str); 34] = [
     ("paper figure-9 --out occupied/file", 2, "unwritable"),
     ("sim --seed 1 --resume occupied/file", 2, "usage"),
     ("bench ledger --providers 4 --dead 3", 2, "usage"),
+    ("man occupied", 2, "unwritable"),
 ];
 
-const NEVER_FAIL: [&str; 2] = ["bench verify", "bench worst-block"];
+const NEVER_FAIL: [&str; 3] = ["bench verify", "bench worst-block", "completions"];
 
 /// The commands that a help lists.
 fn listed(words: &[&str]) -> Vec<String> {
@@ -112,6 +113,28 @@ fn every_command_tells_programs_why_it_failed() {
     let broken = only(&files, &["demo", "--data", "broken.csv", "--json"], 2);
     let known = [&broken["error"]["file"], &broken["error"]["line"]];
     assert_eq!(known, [&Value::from("broken.csv"), &Value::from(3)]);
+}
+
+#[test]
+fn there_is_a_page_for_each_command_and_a_script_for_each_shell() {
+    let files = Files::make();
+    let made = only(&files, &["man", "pages", "--json"], 0);
+    let names = std::fs::read_dir(files.dir().join("pages")).unwrap();
+    let names: BTreeSet<_> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(made["pages"], names.len());
+    for command in commands() {
+        let page = format!("bkss-{}.1", command.replace(' ', "-"));
+        assert!(names.contains(&page), "{page}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = files.bkss(&["completions", shell]);
+        let script = String::from_utf8(script.stdout).unwrap();
+        assert!(script.contains("worst-block") && script.contains("until"), "{shell}");
+    }
+    let version = files.bkss(&["--version"]);
+    let version = String::from_utf8(version.stdout).unwrap();
+    assert!(version.contains("\ncommit ") && version.contains("formats: genesis 2"), "{version}");
 }
 
 #[test]
