@@ -9,7 +9,7 @@ fn main() {
         Some(text.trim().to_owned()).filter(|text| output.status.success() && !text.is_empty())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=BKSS_COMMIT={commit}");
+    println!("cargo::rustc-env=COMMIT_OF_BUILD={commit}");
     println!("cargo::rerun-if-changed=build.rs");
     // Another commit writes a line here.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])

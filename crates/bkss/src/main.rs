@@ -58,7 +58,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit ",
-    env!("BKSS_COMMIT"),
+    env!("COMMIT_OF_BUILD"),
     "\nformats: genesis 2, archive 2, snapshot 3, receipt 1"
 );
 

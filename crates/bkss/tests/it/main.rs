@@ -13,6 +13,7 @@ mod bench;
 mod consortium;
 mod crashes;
 mod demo;
+mod deploy;
 mod documents;
 mod files;
 mod founding;

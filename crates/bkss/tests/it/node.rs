@@ -37,14 +37,15 @@ fn four_processes_agree_and_one_that_is_killed_comes_back() {
     assert_eq!(code(&second), 2, "{}", said(&second));
     assert!(said(&second).contains("another node runs in this directory"), "{}", said(&second));
 
-    providers.kill(3);
-    assert!(providers.status(3).is_none());
-    let height = providers.height(0);
-    providers.wait(0, height + 3);
     // Who is away is named, in the status and in the log.
     let of_third = |providers: &Providers, field: &str| {
         providers.status(0).is_some_and(|status| status["peers"][2][field] == true)
     };
+    providers.until("a connection", |providers| of_third(providers, "connected"));
+    providers.kill(3);
+    assert!(providers.status(3).is_none());
+    let height = providers.height(0);
+    providers.wait(0, height + 3);
     providers.until("silence", |providers| of_third(providers, "silent"));
     let status = providers.status(0).unwrap();
     assert_eq!(status["peers"][2]["provider"], 3);
