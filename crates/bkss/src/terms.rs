@@ -2,7 +2,7 @@
 
 use bkss_ledger::{
     Limits, Rounds, Terms,
-    genesis::{Charter, MAX_ALTERNATES, Weighing},
+    genesis::{Charter, GenesisError, MAX_ALTERNATES, Weighing},
 };
 use bkss_scheme::{
     Digest, LedgerTime, ProviderIdentity, SdiIdentity,
@@ -118,7 +118,7 @@ impl TermsArgs {
             providers,
             sdis,
         };
-        charter.check().map_err(|error| CommandError::Usage(error.to_string()))?;
+        charter.check().map_err(|error| CommandError::Usage(by_options(&error)))?;
         Ok(charter)
     }
 
@@ -171,6 +171,22 @@ impl TermsArgs {
         let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(LedgerTime::from_seconds(now.as_secs() / 60 * 60))
     }
+}
+
+/// A term that cannot be founded on, by the names of the options.
+fn by_options(error: &GenesisError) -> String {
+    let GenesisError::Terms { name, expected, found } = error else { return error.to_string() };
+    let option = |name: &str| match name {
+        "meters" => "--max-meters".to_owned(),
+        name => format!("--{}", name.trim_end_matches("_s").replace(['_', ' '], "-")),
+    };
+    // A bound may be another term.
+    let known = ["min_slot_s", "reveal_s", "meters"];
+    let words = expected.split(' ').map(|word| match word {
+        word if known.contains(&word) => option(word),
+        word => word.to_owned(),
+    });
+    format!("{} {found}: expected {}", option(name), words.collect::<Vec<_>>().join(" "))
 }
 
 /// Says whom a network trusts in which votes weigh by meters; nothing of others.

@@ -118,6 +118,9 @@ pub(super) fn malformed(
     found: impl ToString,
     at: impl ToString,
 ) -> ApiError {
+    let found = found.to_string();
+    // The words of the library in front of what is wrong.
+    let found = found.strip_prefix("Failed to deserialize query string: ").unwrap_or(&found);
     ApiError::new(StatusCode::BAD_REQUEST, "malformed request", expected, found, at)
 }
 

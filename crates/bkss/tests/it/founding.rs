@@ -81,14 +81,17 @@ fn init_takes_terms_and_refuses_those_that_found_nothing() {
     let out = dir.path().join("net");
     let base = ["init", "--providers", "7", "--out", text(&out)];
     for (wrong, reason) in [
-        (vec!["--committee", "3"], "committee is 3, expected 4 to 32"),
-        (vec!["--round-blocks", "1"], "round blocks is 1, expected at least 2"),
-        (vec!["--grid", "0"], "grid_s is 0, expected at least 1"),
-        (vec!["--keep", "604799"], "keep_s is 604799, expected at least reveal_s"),
-        (vec!["--ahead", "0"], "ahead_s is 0, expected at least 1"),
-        (vec!["--max-meters", "9", "--owner-meters", "10"], "owner_meters is 10, expected 1 to"),
-        (vec!["--steps", "1000"], "steps is 1000, expected at least 1048576"),
-        (vec!["--pending", "1025"], "pending is 1025, expected 1 to 1024"),
+        (vec!["--committee", "3"], "--committee 3: expected 4 to 32"),
+        (vec!["--round-blocks", "1"], "--round-blocks 1: expected at least 2"),
+        (vec!["--grid", "0"], "--grid 0: expected at least 1"),
+        (vec!["--keep", "604799"], "--keep 604799: expected at least --reveal"),
+        (vec!["--ahead", "0"], "--ahead 0: expected at least 1"),
+        (
+            vec!["--max-meters", "9", "--owner-meters", "10"],
+            "--owner-meters 10: expected 1 to --max-meters",
+        ),
+        (vec!["--steps", "1000"], "--steps 1000: expected at least 1048576"),
+        (vec!["--pending", "1025"], "--pending 1025: expected 1 to 1024"),
         (vec!["--votes", "shares"], "[possible values: members, meters]"),
         (vec!["--base-port", "65530"], "expected 1 to 65522 for 7 providers"),
         (vec!["--start", "1969-12-31T00:00:00Z"], "a whole second after 1970"),
