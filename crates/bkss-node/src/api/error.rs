@@ -113,6 +113,7 @@ pub(super) fn too_slow(limit: Duration) -> ApiError {
 }
 
 /// A malformed part of a request.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn malformed(
     expected: impl ToString,
     found: impl ToString,
