@@ -339,9 +339,17 @@ proptest! {
 
     #[test]
     fn a_minority_takes_its_share_and_that_of_what_the_others_scatter(
-        poll in weighing().prop_flat_map(|weighing| poll(lists_of_one_length(), weighing)),
+        poll in poll(lists_of_one_length(), Weighing::Members),
     ) {
         prop_assert!(poll.taken() <= poll.with_scatter(), "{} seats", poll.taken());
+    }
+
+    /// Where few have nearly all of the weight, one more: see the test below.
+    #[test]
+    fn where_votes_weigh_by_meters_it_takes_a_seat_more_at_most(
+        poll in poll(lists_of_one_length(), Weighing::Meters),
+    ) {
+        prop_assert!(poll.taken() <= poll.with_scatter() + 1, "{} seats", poll.taken());
     }
 
     #[test]
@@ -350,6 +358,30 @@ proptest! {
     ) {
         prop_assert!(poll.taken() <= poll.with_scatter() + 1, "{} seats", poll.taken());
     }
+}
+
+/// Two of 28 with a sixteenth of the weight, beside four that have nearly all of the rest and name few:
+/// two of twenty seats, one more than their share and that of what the others scatter.
+#[test]
+fn weight_that_few_have_costs_a_seat_more() {
+    let meters = [
+        1, 6210, 0, 2, 4485, 0, 1, 2, 0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 1, 2, 2, 1, 0, 4140, 1380, 0,
+        345, 345,
+    ];
+    let honest = 26;
+    let names = |voter: usize| match voter {
+        0..=21 => (voter + 1..voter + 5).collect(),
+        // The next four, from the last on to the first.
+        _ => {
+            let mut names: Vec<_> = (1..5).map(|step| (voter + step) % honest).collect();
+            names.sort_unstable();
+            names
+        }
+    };
+    let ballots = (0..honest).map(names).chain([vec![27], vec![26]]).collect();
+    let meters = meters.to_vec();
+    let poll = Poll { providers: 28, colluders: 2, seats: 20, meters, ballots, in_office: false };
+    assert_eq!((poll.taken(), poll.with_scatter()), (2, 1));
 }
 
 fn drawn(seed: u64) -> Draws {
