@@ -166,7 +166,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`ProviderError::File`] or [`ProviderError::Malformed`].
+    /// [`ProviderError::File`].
     pub(crate) fn load(dir: &Path) -> Result<Self, ProviderError> {
         let path = dir.join(KEYS);
         Self::parse(&path, &Zeroizing::new(files::read(&path, MAX_KEYS)?))
@@ -176,7 +176,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// [`ProviderError::File`] or [`ProviderError::Malformed`].
+    /// [`ProviderError::File`].
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ProviderError> {
         let content = files::check(path, bytes)?;
         codec::decode("keys of a provider", content)
