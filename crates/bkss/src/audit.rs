@@ -87,7 +87,7 @@ fn known_head(given: &str, genesis: &Genesis) -> Result<(Option<u64>, Digest), C
     if let Some(id) = block_id(given) {
         return Ok((None, id));
     }
-    let head = head::Known::load(Path::new(given))?;
+    let head = head::Known::load(Path::new(given)).map_err(CommandError::Needed)?;
     let (expected, found) = (genesis.network(), head.network);
     if expected != found {
         return Err(CommandError::Refused(format!(

@@ -62,12 +62,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         }
     };
     if let Some(line) = verify::time_scale(owner.trust().genesis()) {
-        teller.say(&line);
+        teller.note(&line);
     }
     let mut worst = u8::from(args.unverified);
     if let Err(error) = owner.find_sessions(&args.provider, &receipts) {
         worst = 2;
-        teller.say(&format!("error: {error}"));
+        teller.note(&format!("error: {error}"));
     }
     let outcomes = parallel::map(&receipts, |path| owner.open(path));
     let opened =
@@ -115,13 +115,24 @@ struct Teller {
 
 impl Teller {
     fn say(&self, line: &str) {
-        let line = if self.unverified { format!("not verified: {line}") } else { line.to_owned() };
-        output::result(&line);
+        output::result(&self.marked(line));
+    }
+
+    /// Of the work, not of what was read.
+    fn note(&self, line: &str) {
+        output::note(&self.marked(line));
+    }
+
+    fn marked(&self, line: &str) -> String {
+        if self.unverified { format!("not verified: {line}") } else { line.to_owned() }
     }
 
     fn refuse(&self, error: &OpenError) {
-        let word = if matches!(error, OpenError::Refused { .. }) { "REFUSED" } else { "error:" };
-        self.say(&format!("{word} {error}"));
+        if error.exit_code() == 2 {
+            self.note(&format!("error: {error}"));
+            return;
+        }
+        self.say(&format!("REFUSED {error}"));
         if let Some(kind) = error.explain().misshapen().and_then(kinds::of_file) {
             self.say(&format!("  it is {kind}"));
         }

@@ -129,10 +129,12 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     let now = clock.at(clock::wall());
     let (sdi, log) = fleet::open(&args.sdi, trust.genesis().network())?;
     let mut site = Site { args, trust: &trust, owners: &owners, now, clients: &clients, sdi, log };
-    let households = site.number(&table)?;
-    // From here on what is signed is known to be of this file.
-    files::replace(&kept, &bytes, Readers::Owner)?;
+    let (households, ids) = site.number(&table)?;
     let provisioned = site.provision(&table, &households, &mut rng)?;
+    // A start that fails before this leaves no trace: what was issued until then is known to the SDI.
+    // From here on what is signed is known to be of this file.
+    ids.save(&args.out.join("meters.csv"))?;
+    files::replace(&kept, &bytes, Readers::Owner)?;
     let meters = switch_on(args, &provisioned, &households, &mut rng)?;
     drop(site); // the SDI is free for others
     let height = first_answer(&clients, |client| Ok(client.status()?.height))?;
@@ -221,9 +223,8 @@ struct Site<'a> {
 
 impl Site<'_> {
     /// Gives each household its number on the ledger.
-    fn number(&self, table: &Table) -> Result<Vec<Household>, RunError> {
-        let path = self.args.out.join("meters.csv");
-        let mut ids = MeterIds::load_if_any(&path)?;
+    fn number(&self, table: &Table) -> Result<(Vec<Household>, MeterIds), RunError> {
+        let mut ids = MeterIds::load_if_any(&self.args.out.join("meters.csv"))?;
         // A device that this SDI has had before keeps its number: its serial is the meter's id.
         let known = self.sdi.devices().map(|(meter, device)| (&device.serial[..], meter));
         let known: BTreeMap<&[u8], MeterId> = known.collect();
@@ -233,8 +234,7 @@ impl Site<'_> {
             }
         }
         let households = table.households(|id| ids.number(id, |meter| self.is_taken(meter)))?;
-        ids.save(&path)?;
-        Ok(households)
+        Ok((households, ids))
     }
 
     /// Whether there is a meter of this number.

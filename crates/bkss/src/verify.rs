@@ -57,6 +57,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             valid += usize::from(code == 0);
             if output::objects() {
                 output::object(&outcome.json(path));
+            } else if code == 2 {
+                output::note(&outcome.text(path));
             } else {
                 output::result(&outcome.text(path));
             }

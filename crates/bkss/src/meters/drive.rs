@@ -299,10 +299,20 @@ impl<'a, G: Gateways> Drive<'a, G> {
         let proof: RegistrationProof<'_> = codec::decode("registration", bytes)
             .map_err(RunError::step("proof of registration"))?;
         let Some(at) = self.numbers.get(&id) else { return Ok(()) };
-        // The newest on the ledger may still be the meter's chain before.
+        // The newest on the ledger may still be the meter's chain before; one that begins later has
+        // taken the place of this one.
         let message = &proof.registration.message;
-        if message.salt() != self.provisioned[*at].message().salt() {
-            return Ok(());
+        let own = self.provisioned[*at].message();
+        if message.salt() != own.salt() {
+            if message.schedule.begins() < own.schedule.begins() {
+                return Ok(());
+            }
+            let left = self.meters[*at].readings() - self.meters[*at].opened();
+            let reason = format!(
+                "another chain of meter {id} is on the ledger, from another run: {left} of its readings \
+                 cannot be signed here any more"
+            );
+            return Err(RunError::Step("registration", reason));
         }
         self.meters[*at].confirm_registration(&proof).map_err(RunError::step("registration"))?;
         self.registered.insert(id);
