@@ -157,7 +157,7 @@ fn demonstrate(args: &Args) -> Result<(Summary, Vec<String>), RunError> {
     let mut summary = Summary::new(shape, run, &dir);
     summary.wall_s = began.elapsed().as_secs_f64();
     let trust = Trust::new(Genesis::clone(&founding.genesis));
-    summary.check_receipts(&trust)?;
+    summary.check_receipts(&trust, &founding.meters, |_, _| None)?;
     summary.write()?;
     let mut proof = Vec::new();
     if let (Some(id), Some(meter)) = (table.ids().next(), founding.meters.first()) {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use bkss_ledger::{Trust, membership};
+use bkss_meter::Journal;
 use bkss_scheme::{LedgerTime, MeterId, Slot, slot::Schedule};
 use bkss_sdi::{Order, Sdi};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -139,6 +140,7 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     drop(site); // the SDI is free for others
     let height = first_answer(&clients, |client| Ok(client.status()?.height))?;
     let owners: Vec<_> = owners.iter().map(|keys| keys.id).collect();
+    let again = clients.clone();
     let gateways = Remote::new(clients, clock, trust.clone(), owners, &args.out, height);
     let mut drive = Drive::new(&provisioned, meters, gateways, &args.out);
     if let Err(error) = drive.run(stop) {
@@ -156,7 +158,9 @@ fn replay(args: &Args, stop: &AtomicBool) -> Result<Summary, RunError> {
     };
     let mut summary = Summary::new(shape, run, &args.out);
     summary.wall_s = began.elapsed().as_secs_f64();
-    summary.check_receipts(&trust)?;
+    summary.check_receipts(&trust, &provisioned, |message, link| {
+        first_answer(&again, |client| Ok(client.receipt(message.meter, link)?)).ok()
+    })?;
     summary.write()?;
     Ok(summary)
 }
@@ -384,7 +388,7 @@ fn switch_on(
         let dir = meter_dir(&args.out, household.meter);
         let path = dir.join("flash.bkss");
         let flash = SoftwareFlash::open(&path).map_err(files::unwritable(&path))?;
-        let progress = progress(&dir)?;
+        let (progress, flash) = progress(&dir, flash)?;
         let schedule = &meter.message().schedule;
         let start_s = schedule.begins().seconds().saturating_sub(schedule.slot_s.into());
         let mut seed = [0; 32];
@@ -399,8 +403,9 @@ fn switch_on(
     Ok(running)
 }
 
-/// How far a meter has got.
-fn progress(dir: &Path) -> Result<Progress, RunError> {
+/// How far a meter has got. It is there before the meter signs for the first time: without it, a meter
+/// that has signed would sign everything again.
+fn progress(dir: &Path, flash: SoftwareFlash) -> Result<(Progress, SoftwareFlash), RunError> {
     let path = progress_path(dir);
     let older = dir.join("opened");
     if older.exists() && !path.exists() {
@@ -411,5 +416,18 @@ fn progress(dir: &Path) -> Result<Progress, RunError> {
         ))
         .into());
     }
-    Ok(Progress::load(&path)?)
+    let journal = Journal::open(flash).map_err(RunError::step("flash of a meter"))?;
+    if !path.exists() {
+        if journal.reserved() > 0 {
+            return Err(CommandError::Refused(format!(
+                "{}: is missing, and the meter has signed up to link {}: put it back, or replay into \
+                 another --out",
+                path.display(),
+                journal.reserved()
+            ))
+            .into());
+        }
+        Progress::default().save(&path)?;
+    }
+    Ok((Progress::load(&path)?, journal.into_flash()))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bkss_ledger::{Genesis, Trust, trust::MAX_BYTES};
 use bkss_scheme::{
-    LedgerTime, LinkIndex, codec,
+    LedgerTime, LinkIndex, RootMessage, codec,
     receipt::{Check, Failure, Receipt, Status, Verdict},
 };
 use serde_json::{Map, Value, json};
@@ -145,9 +145,18 @@ fn collect(root: &Path, receipts: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether a file is a receipt for which every check holds.
-pub(crate) fn holds(trust: &Trust, common: &InCommon, path: &Path) -> bool {
-    Outcome::of(trust, common, path).exit_code() == 0
+/// Whether a file is the receipt of this chain and link, and every check of it holds.
+pub(crate) fn holds(
+    trust: &Trust,
+    common: &InCommon,
+    path: &Path,
+    chain: &RootMessage,
+    link: LinkIndex,
+) -> bool {
+    let Ok(bytes) = files::read(path, MAX_RECEIPT) else { return false };
+    let Ok(receipt) = codec::decode::<Receipt<'_>>("receipt", &bytes) else { return false };
+    let own = receipt.registration.message == *chain && receipt.index == link;
+    own && receipt.verify_among(&trust.anchors(), common).valid()
 }
 
 /// What `bkss verify` does with the bytes of a receipt, for tests: the receipt if it holds.

@@ -136,8 +136,10 @@ pub(crate) struct Run {
     pub(crate) finality_ms: Vec<f64>,
     /// Bytes that meters sent.
     pub(crate) uplink_bytes: u64,
-    /// Receipts on disk.
+    /// Receipts that were written, in this run and before.
     pub(crate) receipts: u64,
+    /// The links that are opened, by meter: of each there has to be a receipt.
+    pub(crate) opened: Vec<(MeterId, LinkIndex)>,
     /// Those among them that carry `C_i`.
     pub(crate) with_path: u64,
     /// Length of the archive.
@@ -158,7 +160,8 @@ impl<'a, G: Gateways> Drive<'a, G> {
         let opened: usize = meters.iter().map(SoftwareMeter::opened).sum();
         // What a run before this one has left counts.
         let receipts = Receipts::new(dir, gateways.outlives_process());
-        let issued = receipts.count();
+        let issued = meters.iter().map(|meter| meter.progress().0.opened_links().count() as u64);
+        let issued: u64 = issued.sum();
         let stamped = meters.iter().map(|meter| meter.unopened().count() as u64).sum::<u64>();
         // Which gateways were brought a body before this run is not known: all may have been.
         let all = gateways.count().saturating_sub(1);
@@ -232,6 +235,11 @@ impl<'a, G: Gateways> Drive<'a, G> {
         });
         for count in counts {
             self.run.with_path += count?;
+        }
+        for meter in &self.meters {
+            let links = meter.progress().0.opened_links();
+            let links = links.filter_map(|link| LinkIndex::new(link, meter.schedule().slots));
+            self.run.opened.extend(links.map(|link| (meter.id(), link)));
         }
         Ok((self.run, self.gateways))
     }

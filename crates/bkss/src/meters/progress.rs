@@ -3,11 +3,12 @@
 //! It is on the disk before the message that it tells of leaves. Whoever goes on where a run was
 //! stopped sends the same messages again, and signs none of their readings a second time.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use bkss_scheme::{
     Digest, LinkIndex, MeterId,
     codec::{self, Encoded},
+    hash_chain::MAX_SLOTS,
     transaction::Submit,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
@@ -57,6 +58,8 @@ impl Sent {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Progress {
     signed: usize,
+    /// Links whose openings are final: of each there has to be a receipt.
+    opened: BTreeSet<u32>,
     /// Oldest first. Only the newest can be without a stamp: a meter signs again in its next slot, and
     /// by then the one before has its stamp or is given up.
     under_way: Vec<Sent>,
@@ -71,6 +74,11 @@ impl Progress {
     /// Readings whose opening is final.
     pub(crate) fn opened(&self) -> usize {
         self.signed - self.under_way.iter().map(Sent::count).sum::<usize>()
+    }
+
+    /// Links whose openings are final, oldest first.
+    pub(crate) fn opened_links(&self) -> impl Iterator<Item = u32> {
+        self.opened.iter().copied()
     }
 
     /// Messages that are not opened yet, oldest first.
@@ -97,7 +105,9 @@ impl Progress {
     /// The opening of a link is final; returns how many readings are in it.
     pub(crate) fn open(&mut self, index: LinkIndex) -> usize {
         let at = self.under_way.iter().position(|sent| sent.index == index);
-        at.map_or(0, |at| self.under_way.remove(at).count())
+        let Some(at) = at else { return 0 };
+        self.opened.insert(index.get());
+        self.under_way.remove(at).count()
     }
 
     /// Gives up the newest message if it has no stamp and its slot is over: its readings are to be
@@ -134,15 +144,21 @@ impl Progress {
     }
 }
 
-/// `[1, signed, [* [first, behind, stamped, submit]]]`
+/// `[1, signed, [* [first, behind, stamped, submit]], [* [from, to]]]`, the last opened links, from the
+/// first to the last of each row of them.
 impl<C> Encode<C> for Progress {
     fn encode<W: encode::Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Encoded<W> {
-        encoder.array(3)?.u8(1)?.u64(self.signed as u64)?;
+        encoder.array(4)?.u8(1)?.u64(self.signed as u64)?;
         encoder.array(self.under_way.len() as u64)?;
         for sent in &self.under_way {
             let (first, behind) = sent.readings;
             encoder.array(4)?.u64(first as u64)?.u64(behind as u64)?.bool(sent.stamped)?;
             encoder.encode(sent.message())?;
+        }
+        let rows = rows(&self.opened);
+        encoder.array(rows.len() as u64)?;
+        for (from, to) in rows {
+            encoder.array(2)?.u32(from)?.u32(to)?;
         }
         Ok(())
     }
@@ -151,7 +167,7 @@ impl<C> Encode<C> for Progress {
 impl<'b, C> Decode<'b, C> for Progress {
     fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         let wrong = |at| decode::Error::message("messages do not follow one another").at(at);
-        codec::array(decoder, 3)?;
+        codec::array(decoder, 4)?;
         codec::constant(decoder, 1)?;
         let signed = number(decoder)?;
         let (mut under_way, mut last) = (Vec::<Sent>::new(), 0);
@@ -173,8 +189,31 @@ impl<'b, C> Decode<'b, C> for Progress {
         if unstamped.is_some_and(|sent| sent.readings.1 != signed) {
             return Err(wrong(decoder.position()));
         }
-        Ok(Self { signed, under_way })
+        let (mut opened, mut least) = (BTreeSet::new(), 1);
+        for _ in 0..codec::array_of_at_most(decoder, MAX_MESSAGES)? {
+            let at = decoder.position();
+            codec::array(decoder, 2)?;
+            let (from, to) = (decoder.u32()?, decoder.u32()?);
+            if from < least || to < from || to > MAX_SLOTS {
+                return Err(decode::Error::message("opened links do not ascend").at(at));
+            }
+            opened.extend(from..=to);
+            least = to + 1;
+        }
+        Ok(Self { signed, opened, under_way })
     }
+}
+
+/// The first and the last of each row of links without a gap.
+fn rows(links: &BTreeSet<u32>) -> Vec<(u32, u32)> {
+    let mut rows: Vec<(u32, u32)> = Vec::new();
+    for link in links {
+        match rows.last_mut() {
+            Some((_, to)) if *to + 1 == *link => *to = *link,
+            _ => rows.push((*link, *link)),
+        }
+    }
+    rows
 }
 
 fn number(decoder: &mut Decoder<'_>) -> Result<usize, decode::Error> {
@@ -215,6 +254,29 @@ mod tests {
         assert_eq!((progress.signed(), progress.opened()), (7, 2), "the first still waits");
         assert_eq!((progress.open(index(2)), progress.open(index(1))), (0, 1));
         assert_eq!((progress.signed(), progress.opened()), (7, 3));
+        assert_eq!(progress.opened_links().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn opened_links_come_back_in_rows_and_only_ascending() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("progress.bkss");
+        let opened: BTreeSet<u32> = [1, 2, 3, 7, 9, 10, MAX_SLOTS].into();
+        assert_eq!(rows(&opened), [(1, 3), (7, 7), (9, 10), (MAX_SLOTS, MAX_SLOTS)]);
+        let progress = Progress { opened, ..three() };
+        progress.save(&path).unwrap();
+        assert_eq!(Progress::load(&path).unwrap(), progress);
+        for rows in [&[(0, 1)][..], &[(2, 1)], &[(1, 2), (2, 3)], &[(1, MAX_SLOTS + 1)]] {
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::new(&mut bytes);
+            encoder.array(4).unwrap().u8(1).unwrap().u64(0).unwrap().array(0).unwrap();
+            encoder.array(rows.len() as u64).unwrap();
+            for (from, to) in rows {
+                encoder.array(2).unwrap().u32(*from).unwrap().u32(*to).unwrap();
+            }
+            let refused = codec::decode::<Progress>("progress", &bytes).unwrap_err().to_string();
+            assert!(refused.contains("opened links do not ascend"), "{rows:?}: {refused}");
+        }
     }
 
     #[test]

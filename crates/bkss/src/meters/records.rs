@@ -43,23 +43,9 @@ impl Receipts {
         Self { root: dir.join("receipts"), durable }
     }
 
-    /// The directory.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// File of a receipt.
     pub(crate) fn path(&self, meter: MeterId, index: LinkIndex) -> PathBuf {
         self.root.join(meter.to_string()).join(format!("{:06}.receipt", index.get()))
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> u64 {
-        if !self.root.is_dir() {
-            return 0;
-        }
-        let found = crate::verify::expand(std::slice::from_ref(&self.root));
-        found.map_or(0, |receipts| receipts.len() as u64)
     }
 
     /// Writes a receipt.

@@ -1,16 +1,20 @@
 //! What a run came to: checked from disk, for people, for programs, in a file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use bkss_ledger::Trust;
+use bkss_ledger::{Trust, receipts::Issued};
+use bkss_scheme::{LinkIndex, RootMessage};
 use serde_json::{Value, json};
 
 use super::{
-    RunError,
+    Provisioned, RunError,
     drive::Run,
     records::{Receipts, write_whole},
 };
-use crate::{in_common::InCommon, output, parallel, verify};
+use crate::{in_common::InCommon, output, parallel, text::shown_path, verify};
 
 /// How large a run is.
 #[derive(Clone, Copy, Debug)]
@@ -49,25 +53,53 @@ impl Summary {
         }
     }
 
-    /// Reads every receipt back from disk and checks it.
-    pub(crate) fn check_receipts(&mut self, trust: &Trust) -> Result<(), RunError> {
-        let dir = Receipts::new(&self.dir, false);
-        let receipts = verify::expand(&[dir.root().to_owned()]);
-        let receipts = receipts.map_err(RunError::step("receipts"))?;
-        output::note(&format!("checking {} receipts from disk ..", receipts.len()));
+    /// Reads the receipt of every opening back from disk and checks it: that it holds, and that it is of
+    /// this meter's chain and link. One that is missing or does not hold is asked for once more.
+    pub(crate) fn check_receipts(
+        &mut self,
+        trust: &Trust,
+        provisioned: &[Provisioned],
+        again: impl Fn(&RootMessage, LinkIndex) -> Option<Vec<u8>>,
+    ) -> Result<(), RunError> {
+        let receipts = Receipts::new(&self.dir, true);
+        let messages = provisioned.iter().map(|meter| (meter.message().meter, meter.message()));
+        let messages: BTreeMap<_, _> = messages.collect();
+        let wanted: Vec<_> = self
+            .run
+            .opened
+            .iter()
+            .filter_map(|(meter, link)| Some((*messages.get(meter)?, *link)))
+            .collect();
+        output::note(&format!("checking {} receipts from disk ..", wanted.len()));
         let common = InCommon::default();
-        let valid = parallel::map(&receipts, |path| verify::holds(trust, &common, path));
-        for (path, _) in receipts.iter().zip(&valid).filter(|(_, valid)| !**valid) {
-            output::note(&format!("{}: does not verify", path.display()));
+        let holds = |(message, link): &(&RootMessage, LinkIndex)| {
+            verify::holds(trust, &common, &receipts.path(message.meter, *link), message, *link)
+        };
+        let mut valid = parallel::map(&wanted, holds);
+        for (wanted, valid) in wanted.iter().zip(&mut valid).filter(|(_, valid)| !**valid) {
+            let (message, index) = *wanted;
+            let path = receipts.path(message.meter, index);
+            if let Some(receipt) = again(message, index) {
+                receipts.write(&Issued { meter: message.meter, index, receipt })?;
+                *valid = holds(wanted);
+            }
+            let path = shown_path(&path);
+            output::note(&if *valid {
+                format!("{path}: was missing or did not verify, fetched again")
+            } else {
+                format!("{path}: missing, or does not verify as the receipt of this meter and slot")
+            });
         }
         self.valid_receipts = valid.iter().filter(|valid| **valid).count() as u64;
-        self.first_receipt = receipts.into_iter().next();
+        self.first_receipt =
+            wanted.first().map(|(message, link)| receipts.path(message.meter, *link));
         Ok(())
     }
 
     /// Whether every reading is final and every receipt verifies.
     pub(crate) fn complete(&self) -> bool {
-        self.run.readings_final == self.readings() && self.valid_receipts == self.run.openings_final
+        self.run.readings_final == self.readings()
+            && self.valid_receipts == self.run.opened.len() as u64
     }
 
     /// Writes `summary.json`.

@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use bkss_scheme::{codec, receipt::Receipt};
 use serde_json::Value;
 
 use crate::{
@@ -107,6 +108,30 @@ fn meters_replay_through_a_kill_and_a_stop() {
     // Once more: all is there, and nothing is signed again.
     let again = complete(&network, "first", 4, 3);
     assert_eq!((&again["readings"], once(&network, "first")), (&Value::from(12), 12), "{again}");
+    // A receipt that is gone, altered, or another's is fetched again.
+    let receipts = out.join("receipts");
+    let path = |slot: u32| receipts.join(format!("6/{slot:06}.receipt"));
+    let links: Vec<_> = (1..99).filter(|slot| path(*slot).exists()).collect();
+    let [first, second, ..] = links[..] else { panic!("{links:?}") };
+    let whole = std::fs::read(path(first)).unwrap();
+    std::fs::copy(path(second), path(first)).unwrap();
+    std::fs::remove_file(path(second)).unwrap();
+    std::fs::remove_dir_all(receipts.join("7")).unwrap();
+    complete(&network, "first", 4, 3);
+    let again: Receipt<'_> = codec::decode("receipt", &whole).unwrap();
+    let bytes = std::fs::read(path(first)).unwrap();
+    let fetched: Receipt<'_> = codec::decode("receipt", &bytes).unwrap();
+    assert_eq!((fetched.index, fetched.body), (again.index, again.body));
+    assert_eq!(once(&network, "first"), 12);
+    // Without its progress a meter would sign all of it again.
+    let progress = out.join("meters/6/progress.bkss");
+    let kept = std::fs::read(&progress).unwrap();
+    std::fs::remove_file(&progress).unwrap();
+    let args = arguments(&network, "first", 4, 3);
+    let lost = bkss(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code(&lost), 1, "{}", said(&lost));
+    assert!(said(&lost).contains("progress.bkss: is missing"), "{}", said(&lost));
+    std::fs::write(&progress, kept).unwrap();
     let corrected = network.path("corrected.csv");
     std::fs::write(&corrected, CSV.replace("0.22", "0.23")).unwrap();
     let mut args = arguments(&network, "first", 4, 3);
