@@ -113,6 +113,7 @@ where
             (genesis.network(), genesis.charter().limits)
         };
         let mut work = Work::default();
+        work.held.start(owner.clock.at(ctx.current()));
         let journal = Journal::open(ctx, &owner.partition, cache, |section, group| {
             let (mut rest, mut count) = (&group[..], 0);
             while !rest.is_empty() {

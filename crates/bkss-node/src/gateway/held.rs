@@ -34,8 +34,11 @@ const MAX_DOUBTS: u32 = 64;
 
 /// Most links that are looked at together.
 const MAX_LOOKED: usize = 4096;
-/// Blocks after a restart until the ledger is certainly where it was when a message was taken.
+/// Blocks behind the time of the start until the ledger is certainly where it was when a message was
+/// taken.
 const PATIENCE: u64 = 64;
+/// Blocks after which what was restored is looked at again while the ledger is read in.
+const STRIDE: u64 = 16;
 
 type Key = (Row, LinkIndex);
 
@@ -126,8 +129,12 @@ pub(super) struct Held {
     restored: Vec<(u64, Kept)>,
     /// Sections below this are being carried forward, and from where on.
     carrying: Option<(u64, Key)>,
-    /// Height at which what still waits then is given up.
+    /// Ledger time of the start, by this node's clock: a message of the journal was taken before.
+    started: Option<LedgerTime>,
+    /// Height at which what still waits then is given up, once the ledger is behind the start.
     patience: Option<u64>,
+    /// Height at which what was restored has been looked at last.
+    looked: Option<u64>,
     items: usize,
     bytes: usize,
     /// How many links that fit nothing may still be walked.
@@ -300,11 +307,26 @@ impl Held {
         self.restored.push((section, kept));
     }
 
+    /// Notes the ledger time of the start, by this node's clock.
+    pub(super) const fn start(&mut self, time: LedgerTime) {
+        self.started = Some(time);
+    }
+
     /// Takes up again what was restored, on the ledger as it is now. What the ledger does not know
     /// yet waits for the next block.
     pub(super) fn resume(&mut self, view: &View<'_>, gateway: ProviderId, outgoing: &mut Outgoing) {
         let height = view.head().height;
-        let patient = height <= *self.patience.get_or_insert(height + PATIENCE);
+        // A store that was damaged may be read in from far back: until the ledger is as late as the start
+        // it may not know yet what it knew when a message was taken.
+        let behind = self.started.is_some_and(|started| view.head().time < started);
+        if behind && self.looked.is_some_and(|looked| height < looked.saturating_add(STRIDE)) {
+            return;
+        }
+        self.looked = Some(height);
+        if behind || self.patience.is_none() {
+            self.patience = Some(height.saturating_add(PATIENCE));
+        }
+        let patient = self.patience.is_some_and(|patience| height <= patience);
         let (submits, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.restored)
             .into_iter()
             .partition(|(_, kept)| matches!(kept.message, Message::Submit { .. }));

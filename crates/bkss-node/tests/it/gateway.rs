@@ -478,6 +478,40 @@ fn batches_that_wait_for_a_block_become_longer_and_not_more() {
     });
 }
 
+/// A store that was damaged is read in again from its first block: what the gateway had taken waits
+/// until the ledger knows of its meter once more, however many blocks that takes.
+#[test]
+fn what_was_accepted_waits_until_the_ledger_is_read_in_again() {
+    let mut consortium = Consortium::new(19);
+    let meter = consortium.meter(0);
+    let (consortium, meter) = (&consortium, &meter);
+    let blocks: Arc<Mutex<Vec<Block>>> = Arc::default();
+    let (kept, signed) = (blocks.clone(), meter.sign(1, 26));
+    let message = submit(meter, &signed);
+    let life = |ctx: Context| async move {
+        let world = World::start(ctx, consortium, kept).await;
+        world.blocks((1..120).map(|second| at(0, second))).await;
+        assert_eq!(world.take(registration(meter)).await, ACCEPTED);
+        world.blocks([at(0, 200), at(0, 210)]).await;
+        assert_eq!(world.take(message).await, ACCEPTED);
+        world.blocks([at(0, 220)]).await;
+    };
+    let runner = deterministic::Runner::new(deterministic::Config::new().with_seed(19));
+    let (_, checkpoint) = runner.start_and_recover(life);
+    deterministic::Runner::from(checkpoint).start(|ctx| async move {
+        let clock = LedgerClock::stopped(at(0, 230), 1);
+        let world = World::with_clock(ctx, consortium, Arc::default(), clock).await;
+        let stored = blocks.lock().unwrap().clone();
+        assert!(stored.len() > 120);
+        for block in &stored {
+            world.ctx.sleep(Duration::from_millis(30)).await;
+            world.apply(block).await;
+        }
+        world.blocks([at(1, 10), at(1, 20)]).await;
+        assert_eq!(world.pending(meter.registration.message.meter, 1), [signed.value]);
+    });
+}
+
 #[test]
 fn after_a_restart_nothing_is_requested_for_another_chain_than_it_was_taken_for() {
     let mut consortium = Consortium::new(5);
