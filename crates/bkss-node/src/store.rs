@@ -268,7 +268,7 @@ pub(crate) async fn names_in<E: Storage>(
 }
 
 /// Whether it is the disk that has failed, and not what is on it that is damaged: then what is on
-/// it may be whole.
+/// it may be whole. So may what lies beside a file of a foreign name, which is somebody's to remove.
 pub(crate) fn disk_failed(error: &commonware_runtime::Error) -> bool {
     use commonware_runtime::Error;
     match error {
@@ -277,9 +277,21 @@ pub(crate) fn disk_failed(error: &commonware_runtime::Error) -> bool {
         | Error::BlobCorrupt(..)
         | Error::BlobLayoutMismatch { .. }
         | Error::BlobVersionMismatch { .. }
-        | Error::PartitionCorrupt(_)
         | Error::InvalidChecksum
         | Error::OffsetOverflow => false,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_runtime::Error;
+
+    /// Where it is what is on the disk that counts as damaged, the archive is dropped.
+    #[test]
+    fn a_foreign_file_in_a_partition_has_nothing_dropped_and_a_damaged_one_has() {
+        assert!(disk_failed(&Error::PartitionCorrupt("ledger-bodies-keys".into())));
+        assert!(!disk_failed(&Error::InvalidChecksum));
     }
 }
